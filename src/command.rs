@@ -1,0 +1,208 @@
+//! The command: options, members, routes, exit code. The only file that prints.
+
+use std::fmt;
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+
+use allout::{Bound, Cause, Exit, Group, Method, Outcome, Request, Response, Router, Server, Stats, Status, Stop};
+
+use crate::options::{self, Command, Options, Volume};
+
+/// Runs the command of this name. `extend` adds routes to its own.
+pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> ExitCode {
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let variable = |key: &str| std::env::var_os(key).map(|value| value.to_string_lossy().into_owned());
+    match options::read(name, arguments, variable) {
+        Ok(Command::Serve(options)) => serve(name, options, extend),
+        Ok(Command::Print(text)) => {
+            // A reader that has gone, `| head` for example, is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(format_args!("{name}: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Router) -> ExitCode {
+    let volume = options.volume;
+    let mut group = Group::new();
+    group.lame_duck(options.lame_duck);
+    let stop = group.stop();
+    stop.on_cause(move |cause| {
+        if volume >= Volume::Normal {
+            say(format_args!("stopping: {cause}"));
+        }
+    });
+    // Before anything else, so that a signal stops the start-up too.
+    #[cfg(feature = "signals")]
+    let listening = allout::signals::install(&stop, || {
+        say(format_args!("a second signal: leaving at once"));
+        std::process::exit(130);
+    });
+    #[cfg(feature = "signals")]
+    let signals = match listening {
+        Ok(signals) => signals,
+        Err(error) => return fail(name, &error),
+    };
+
+    let server = match bind(&options, &stop) {
+        Some(Ok(server)) => server.on_notice(move |notice| {
+            if volume >= Volume::Verbose || !notice.is_verbose() {
+                say(format_args!("{notice}"));
+            }
+        }),
+        Some(Err(error)) => return fail(name, error.as_ref()),
+        // Stopped before it was bound: nothing has started, and so nothing has to end.
+        None => return finish(volume, &Stats::default(), group.run(options.grace)),
+    };
+    if volume >= Volume::Normal {
+        for place in server.addresses() {
+            match place {
+                Bound::Tcp(address) => say(format_args!("listening on http://{address}")),
+                place => say(format_args!("listening on {place}")),
+            }
+        }
+    }
+    let stats = server.stats();
+    let router = extend(routes(&stop, options.shutdown_token));
+    // Refused only if the stop has been triggered meanwhile, and then `run` starts nothing and says why.
+    let _ = group.add("http", move |stop| server.run(router, stop));
+    #[cfg(feature = "signals")]
+    let _ = group.add("signals", move |stop| signals.run(stop));
+    finish(volume, &stats, group.run(options.grace))
+}
+
+type BindResult = Result<Server, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Binds on a thread of its own, since a name can take its time to resolve. `None`: the stop came first.
+fn bind(options: &Options, stop: &Stop) -> Option<BindResult> {
+    let (sender, first) = mpsc::channel();
+    let (listen, config, bound) = (options.listen.clone(), options.config.clone(), sender.clone());
+    let thread = thread::Builder::new().name("bind".to_owned()).spawn(move || {
+        let _ = bound.send(Some(Server::bind(&listen, config).map_err(Into::into)));
+    });
+    if let Err(error) = thread {
+        return Some(Err(error.into()));
+    }
+    stop.on_cause(move |_| {
+        let _ = sender.send(None);
+    });
+    first.recv().ok().flatten()
+}
+
+/// The routes that the command has of its own.
+fn routes(stop: &Stop, token: Option<String>) -> Router {
+    let (ready, shutdown) = (stop.clone(), Shutdown { stop: stop.clone(), token });
+    let post = shutdown.clone();
+    Router::new()
+        .get("/ping", |_: &Request<'_>| Response::text("pong"))
+        .get("/livez", |_: &Request<'_>| Response::text("live\n"))
+        .get("/readyz", move |_: &Request<'_>| match ready.cause() {
+            None => Response::text("ready\n"),
+            Some(_) => Response::text("stopping\n").with_status(Status::SERVICE_UNAVAILABLE),
+        })
+        .get("/shutdown", move |request: &Request<'_>| shutdown.answer(request))
+        .post("/shutdown", move |request: &Request<'_>| post.answer(request))
+}
+
+/// `/shutdown`, and who may ask for it.
+#[derive(Clone)]
+struct Shutdown {
+    stop: Stop,
+    token: Option<String>,
+}
+
+impl Shutdown {
+    fn answer(&self, request: &Request<'_>) -> Response {
+        if !self.bears_token(request) && !is_from_here(request) {
+            return Response::text("only from this machine, or with the token\n").with_status(Status::FORBIDDEN);
+        }
+        // HEAD asks what GET would say, and must not do it (RFC 9110 §9.2.1).
+        if request.method() == Method::Head {
+            return Response::text("stopping\n");
+        }
+        let stop = self.stop.clone();
+        Response::text("stopping\n").closing().and_then(move || {
+            stop.trigger(Cause::Request("/shutdown".to_owned()));
+        })
+    }
+
+    /// `Authorization: Bearer TOKEN` (RFC 6750 §2.1).
+    fn bears_token(&self, request: &Request<'_>) -> bool {
+        let Some(token) = &self.token else { return false };
+        let credentials = request.headers().get("authorization").unwrap_or_default();
+        let (scheme, given) = credentials.split_at_checked("Bearer ".len()).unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"Bearer ") && is_same(given, token.as_bytes())
+    }
+}
+
+/// Compares in a time that does not tell how much of a guess was right.
+fn is_same(given: &[u8], secret: &[u8]) -> bool {
+    given.len() == secret.len() && given.iter().zip(secret).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
+/// True for a peer on this machine that is no web page: a page's requests come from this machine too, but its browser
+/// says so, or names a host that is none of ours (DNS rebinding).
+fn is_from_here(request: &Request<'_>) -> bool {
+    let headers = request.headers();
+    let is_local_host = request.host().is_none_or(is_loopback);
+    let is_direct = matches!(headers.get("sec-fetch-site"), None | Some(b"none" | b"same-origin"));
+    request.peer().is_local() && is_local_host && is_direct && headers.get("origin").is_none()
+}
+
+/// True for `localhost` and loopback addresses, with a port or without.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
+}
+
+/// Says how it ended.
+fn finish(volume: Volume, stats: &Stats, outcome: Outcome) -> ExitCode {
+    let mut is_first = true;
+    for (member, exit, _) in outcome.exits() {
+        // The first failure is the cause, which has been told.
+        let is_cause = match outcome.cause() {
+            Some(Cause::Failed { who, .. } | Cause::Panicked { who, .. }) => {
+                who == member && std::mem::take(&mut is_first)
+            }
+            _ => false,
+        };
+        match exit {
+            Exit::Done | Exit::NotStarted => {}
+            Exit::CutOff(cut_off) => cut_off.details.iter().for_each(|detail| say(format_args!("cut off: {detail}"))),
+            _ if is_cause => {}
+            _ => say(format_args!("{member} {exit}")),
+        }
+    }
+    if volume >= Volume::Normal || outcome.exit_code() != 0 {
+        let cause = outcome.cause().map_or_else(|| "nothing to do".to_owned(), ToString::to_string);
+        let (finished, cut_off) = (stats.finished_while_draining(), stats.cut_off());
+        let seconds = outcome.took().as_secs_f64();
+        let requests = if finished == 1 { "request" } else { "requests" };
+        say(format_args!(
+            "all out: {cause}; {finished} {requests} finished while draining, {cut_off} cut off; {seconds:.2} s"
+        ));
+    }
+    ExitCode::from(outcome.exit_code())
+}
+
+fn fail(name: &str, error: &dyn std::error::Error) -> ExitCode {
+    say(format_args!("{name}: {error}"));
+    ExitCode::from(1)
+}
+
+/// One line on stderr. One that is closed or full does not matter: it must never end the process.
+fn say(line: fmt::Arguments<'_>) {
+    // In one piece, so that lines of several threads do not mix.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}

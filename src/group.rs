@@ -1,0 +1,396 @@
+//! The group: members start together and leave together.
+//!
+//! ```text
+//! add, add, … ──run──▶ a thread each ──any exit──▶ stop triggered ──▶ all leave, or the deadline passes ──▶ Outcome
+//! ```
+//!
+//! Why not [`std::thread::scope`]? A scope joins every thread before it returns, however long that takes. The whole
+//! point of a deadline is to return although somebody did not leave. So threads are detached from the group's stack:
+//! each reports its exit on a board, the group waits on the board's condition variable until the deadline, joins those
+//! that reported, and names the others. Nothing in std can end them; that is the caller's choice, by leaving `main`.
+
+use std::error::Error;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{ExitCode, Termination};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::stop::{Cause, Phase, Stop};
+
+/// How long after the deadline a group still waits for members that are cutting off what they hold.
+const SLACK: Duration = Duration::from_millis(100);
+/// The same for a group inside a group, which must report before the outer one stops waiting.
+const SLACK_INSIDE: Duration = Duration::from_millis(70);
+
+/// What a member returns. `Err` fails the group; a [`CutOff`] says that it left, but not with all its work done.
+pub type MemberResult = Result<(), Box<dyn Error + Send + Sync>>;
+
+type Body = Box<dyn FnOnce(&Stop) -> MemberResult + Send>;
+
+/// Members that run side by side until any one of them exits.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut group = allout::Group::new();
+/// group.add("worker", |stop| {
+///     while !stop.wait_timeout(Duration::from_millis(10)) { /* work */ }
+///     Ok(())
+/// })?;
+/// group.add("main job", |_| Ok(()))?; // done at once, and so everybody leaves
+/// let outcome = group.run(Duration::from_secs(3));
+/// assert_eq!(outcome.exit_code(), 0);
+/// # Ok::<(), allout::Stopped>(())
+/// ```
+#[derive(Default)]
+pub struct Group {
+    stop: Stop,
+    members: Vec<(String, Body)>,
+    lame_duck: Duration,
+}
+
+impl Group {
+    /// An empty group.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The group's stop: it may be handed out and triggered before the group runs.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Lets members work on for this long between the first cause and being told to stop, so that load balancers can
+    /// take notice (see [`Stop::cause`]). The grace period counts from its end.
+    pub fn lame_duck(&mut self, time: Duration) {
+        self.lame_duck = time;
+    }
+
+    /// Adds a member. `body` runs on a thread of its own, which bears the member's name, and should return soon after
+    /// the stop that it is given is set. Its exit, by whichever way, ends the group.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the stop has been triggered: whoever is not in by then stays out.
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        body: impl FnOnce(&Stop) -> MemberResult + Send + 'static,
+    ) -> Result<(), Stopped> {
+        match self.stop.cause() {
+            Some(cause) => Err(Stopped(cause)),
+            None => {
+                self.members.push((name.into(), Box::new(body)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds a whole group as a member. A cause in either stops both at the same moment, and the inner group has the
+    /// deadline of the outer one.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if either has been stopped.
+    pub fn add_group(&mut self, name: impl Into<String>, inner: Self) -> Result<(), Stopped> {
+        if let Some(cause) = inner.stop.cause() {
+            return Err(Stopped(cause));
+        }
+        let name = name.into();
+        let prefix = name.clone();
+        self.add(name, move |outer| {
+            let stop = inner.stop();
+            let (up, down) = (outer.clone(), stop.clone());
+            stop.on_cause(move |cause| {
+                up.trigger(cause.clone().within(&prefix));
+            });
+            let above = outer.clone();
+            outer.on_stop(move || {
+                down.trigger(above.cause().unwrap_or(Cause::Signal));
+            });
+            inner.run_within(outer.grace(), SLACK_INSIDE).into_result()
+        })
+    }
+
+    /// Runs all members and waits until they have left, or until `grace` and at most 100 ms have passed since the
+    /// stop. An empty group returns at once; if the stop has been triggered already, nothing starts.
+    pub fn run(self, grace: Duration) -> Outcome {
+        self.run_within(grace, SLACK)
+    }
+
+    fn run_within(self, grace: Duration, slack: Duration) -> Outcome {
+        let Self { stop, members, lame_duck } = self;
+        if members.is_empty() || !stop.start(grace, lame_duck) {
+            let exits = members.into_iter().map(|(name, _)| (name, Exit::NotStarted, Duration::ZERO)).collect();
+            return Outcome { cause: stop.cause(), exits, took: Duration::ZERO };
+        }
+        let board = Board::new(&stop);
+        let mut running: Vec<(String, Option<JoinHandle<()>>)> = Vec::new();
+        let mut not_started = Vec::new();
+        for (index, (name, body)) in members.into_iter().enumerate() {
+            // A member that fails while others are being started keeps the rest out.
+            match stop.cause().is_none().then(|| board.start(index, &name, body, &stop)) {
+                Some(Ok(thread)) => running.push((name, Some(thread))),
+                Some(Err(error)) => {
+                    let error = format!("cannot start its thread: {error}");
+                    stop.trigger(Cause::Failed { who: name.clone(), error });
+                    not_started.push(name);
+                }
+                None => not_started.push(name),
+            }
+        }
+        let left = board.wait(running.len(), &stop, slack);
+        let told = stop.triggered_at().unwrap_or_else(Instant::now);
+
+        let mut exits = Vec::new();
+        for Left { member, exit, at } in left {
+            if let Some((name, thread)) = running.get_mut(member) {
+                // It has reported, so that this join waits for nothing but the thread's own end.
+                let _ = thread.take().map(JoinHandle::join);
+                exits.push((name.clone(), exit, at.saturating_duration_since(told)));
+            }
+        }
+        let missing = running.into_iter().filter(|(_, thread)| thread.is_some());
+        exits.extend(missing.map(|(name, _)| (name, Exit::Missing, told.elapsed())));
+        exits.extend(not_started.into_iter().map(|name| (name, Exit::NotStarted, Duration::ZERO)));
+        Outcome { cause: stop.cause(), exits, took: told.elapsed() }
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.members.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Group").field("stop", &self.stop).field("members", &names).finish()
+    }
+}
+
+/// Where members report that they have left.
+struct Board {
+    left: Mutex<Vec<Left>>,
+    changed: Condvar,
+}
+
+struct Left {
+    member: usize,
+    exit: Exit,
+    at: Instant,
+}
+
+impl Board {
+    fn new(stop: &Stop) -> Arc<Self> {
+        let board = Arc::new(Self { left: Mutex::new(Vec::new()), changed: Condvar::new() });
+        // The waiter must hear of the stop too, to know its deadline. Locking first closes the gap between its look
+        // at the stop and its wait.
+        let notify = |board: &Arc<Self>| {
+            let board = Arc::clone(board);
+            move || {
+                drop(board.left());
+                board.changed.notify_all();
+            }
+        };
+        let on_cause = notify(&board);
+        stop.on_cause(move |_| on_cause());
+        stop.on_stop(notify(&board));
+        board
+    }
+
+    fn start(self: &Arc<Self>, member: usize, name: &str, body: Body, stop: &Stop) -> std::io::Result<JoinHandle<()>> {
+        let (board, stop, who) = (Arc::clone(self), stop.clone(), name.to_owned());
+        thread::Builder::new().name(who.clone()).spawn(move || {
+            let exit = match catch_unwind(AssertUnwindSafe(|| body(&stop))) {
+                Ok(Ok(())) => Exit::Done,
+                Ok(Err(error)) => match error.downcast::<CutOff>() {
+                    Ok(cut_off) => Exit::CutOff(*cut_off),
+                    Err(error) => Exit::Failed(error.to_string()),
+                },
+                Err(payload) => Exit::Panicked(panic_text(payload.as_ref())),
+            };
+            // First the cause, then the report: whoever reads the board finds the stop triggered.
+            stop.trigger(exit.cause(who));
+            board.left().push(Left { member, exit, at: Instant::now() });
+            board.changed.notify_all();
+        })
+    }
+
+    /// Waits until `count` members have left, or the deadline and the slack have passed.
+    fn wait(&self, count: usize, stop: &Stop, slack: Duration) -> Vec<Left> {
+        let mut left = self.left();
+        while left.len() < count {
+            let now = Instant::now();
+            let until = match stop.phase() {
+                Phase::Running => None,
+                Phase::Announced(told_at) if told_at <= now => {
+                    drop(left);
+                    stop.tell();
+                    left = self.left();
+                    continue;
+                }
+                Phase::Announced(told_at) => Some(told_at),
+                Phase::Told(deadline) if deadline + slack <= now => break,
+                Phase::Told(deadline) => Some(deadline + slack),
+            };
+            left = match until {
+                None => self.changed.wait(left).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let timeout = until.saturating_duration_since(now);
+                    self.changed.wait_timeout(left, timeout).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        std::mem::take(&mut *left)
+    }
+
+    // Nothing panics while it is locked.
+    fn left(&self) -> MutexGuard<'_, Vec<Left>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a member left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exit {
+    /// It returned `Ok`.
+    Done,
+    /// It returned `Err`, with this text.
+    Failed(String),
+    /// It panicked, with this text.
+    Panicked(String),
+    /// It left in time, but had to cut off work that it owed.
+    CutOff(CutOff),
+    /// It had not left when the deadline passed, and still runs.
+    Missing,
+    /// It was never started, since the stop came first.
+    NotStarted,
+}
+
+impl Exit {
+    fn cause(&self, who: String) -> Cause {
+        match self {
+            Self::Failed(error) => Cause::Failed { who, error: error.clone() },
+            Self::Panicked(text) => Cause::Panicked { who, text: text.clone() },
+            Self::CutOff(_) | Self::Done | Self::Missing | Self::NotStarted => Cause::Done(who),
+        }
+    }
+
+    fn is_clean(&self) -> bool {
+        matches!(self, Self::Done | Self::NotStarted)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Failed(error) => write!(f, "failed: {error}"),
+            Self::Panicked(text) => write!(f, "panicked: {text}"),
+            Self::CutOff(cut_off) => cut_off.fmt(f),
+            Self::Missing => f.write_str("did not leave in time"),
+            Self::NotStarted => f.write_str("not started"),
+        }
+    }
+}
+
+/// A member's error that says: I left in time, but work that I owed had to be cut off at the deadline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CutOff {
+    /// How many pieces of work; for a server, requests wholly received and not wholly answered.
+    pub owed: usize,
+    /// One line for each piece of which more is known.
+    pub details: Vec<String>,
+}
+
+impl fmt::Display for CutOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cut off {} owed at the deadline", self.owed)?;
+        self.details.iter().try_for_each(|detail| write!(f, "; {detail}"))
+    }
+}
+
+impl Error for CutOff {}
+
+/// A member came too late: the group has been stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped(pub Cause);
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot add a member to a stopped group: {}", self.0)
+    }
+}
+
+impl Error for Stopped {}
+
+/// How a group ended. `main` can return it: it is the process's exit code.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Outcome {
+    cause: Option<Cause>,
+    exits: Vec<(String, Exit, Duration)>,
+    took: Duration,
+}
+
+impl Outcome {
+    /// What stopped it first. `None` only for a group that was empty.
+    pub fn cause(&self) -> Option<&Cause> {
+        self.cause.as_ref()
+    }
+
+    /// Each member's name, how it left, and how long after the first cause; in the order in which they left, then
+    /// those that did not.
+    pub fn exits(&self) -> impl Iterator<Item = (&str, &Exit, Duration)> {
+        self.exits.iter().map(|(name, exit, after)| (name.as_str(), exit, *after))
+    }
+
+    /// From the first cause to the end.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// True if all left in time and nothing that was owed was cut off.
+    pub fn is_complete(&self) -> bool {
+        !self.exits.iter().any(|(_, exit, _)| matches!(exit, Exit::CutOff(_) | Exit::Missing))
+    }
+
+    /// 1 if a member failed first, 101 if one panicked first; after any other cause 0, or 124 if at the deadline
+    /// something owed was cut off or a member had not left.
+    pub fn exit_code(&self) -> u8 {
+        match &self.cause {
+            Some(Cause::Failed { .. }) => 1,
+            Some(Cause::Panicked { .. }) => 101,
+            _ if self.is_complete() => 0,
+            _ => 124,
+        }
+    }
+
+    /// For the outer group: what remains to be said once the cause has been passed on.
+    fn into_result(self) -> MemberResult {
+        let mut unclean = self.exits.iter().filter(|(_, exit, _)| !exit.is_clean());
+        let owed = |exit: &Exit| match exit {
+            Exit::CutOff(cut_off) => cut_off.owed,
+            Exit::Missing => 1,
+            _ => 0,
+        };
+        let owed = self.exits.iter().map(|(_, exit, _)| owed(exit)).sum();
+        if self.is_complete() {
+            unclean.next().map_or(Ok(()), |(name, exit, _)| Err(format!("{name} {exit}").into()))
+        } else {
+            let details = unclean.map(|(name, exit, _)| format!("{name}: {exit}")).collect();
+            Err(Box::new(CutOff { owed, details }))
+        }
+    }
+}
+
+impl Termination for Outcome {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self.exit_code())
+    }
+}
+
+/// What a panic said, if it said text.
+pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no text)".to_owned())
+}

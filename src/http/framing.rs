@@ -1,0 +1,122 @@
+//! How long the body is and what becomes of the connection, told by the fields of a complete head.
+//!
+//! Every rule that two readers of the same bytes could take differently is decided here, and by refusing.
+
+use super::fields::Field;
+use super::grammar::{decimal, is_host, list};
+use super::head::Head;
+use super::reject::Reject;
+use super::request::Version;
+
+/// How the body of a request is delimited (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// This many bytes; 0 if no framing field was there.
+    Length(u64),
+    Chunked,
+}
+
+/// What the fields of a head say about the message and its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) framing: Framing,
+    /// The client is willing to send another request on this connection.
+    pub(crate) keep_alive: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub(crate) expects_continue: bool,
+}
+
+/// Reads the facts off a complete head.
+///
+/// # Errors
+///
+/// A reject if the fields contradict each other or RFC 9110 and 9112.
+pub(crate) fn examine(head: &Head, bytes: &[u8]) -> Result<Facts, Reject> {
+    let found = Found::gather(head.fields(), bytes)?;
+    let version = head.version();
+
+    // RFC 9112 §3.2: exactly one Host on 1.1; on 1.0 it may be missing, but not be ambiguous.
+    if found.hosts > 1 || (found.hosts == 0 && version == Version::Http11) {
+        return Err(Reject::Host);
+    }
+    Ok(Facts {
+        framing: found.framing(version)?,
+        // RFC 9112 §9.3, in its order: `close` wins, then 1.1 persists, then 1.0 if it says so.
+        keep_alive: !found.close && (version == Version::Http11 || found.keep_alive),
+        // RFC 9110 §10.1.1: an expectation in a 1.0 request is ignored.
+        expects_continue: version == Version::Http11 && found.expectation()?,
+    })
+}
+
+#[derive(Default)]
+struct Found<'a> {
+    hosts: u32,
+    length: Option<&'a [u8]>,
+    coding: Option<&'a [u8]>,
+    close: bool,
+    keep_alive: bool,
+    expect: Option<&'a [u8]>,
+}
+
+impl<'a> Found<'a> {
+    fn gather(fields: &[Field], bytes: &'a [u8]) -> Result<Self, Reject> {
+        let mut found = Self::default();
+        for field in fields {
+            let (name, value) = (field.name.of(bytes), field.value.of(bytes));
+            // The length tells most names apart before a letter is compared.
+            match name.len() {
+                4 if name.eq_ignore_ascii_case(b"host") => {
+                    found.hosts = found.hosts.saturating_add(1);
+                    if !is_host(value) {
+                        return Err(Reject::Host);
+                    }
+                }
+                // Expect is a list: two fields are two expectations, of which one at least is not met here.
+                6 if name.eq_ignore_ascii_case(b"expect") && found.expect.replace(value).is_some() => {
+                    found.expect = Some(b",");
+                }
+                10 if name.eq_ignore_ascii_case(b"connection") => {
+                    for option in list(value) {
+                        found.close |= option.eq_ignore_ascii_case(b"close");
+                        found.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    }
+                }
+                // A repeated length is refused even if it is the same: RFC 9112 §6.3, step 5, leaves the choice, and
+                // a peer that repeats it has been tampered with or is about to.
+                14 if name.eq_ignore_ascii_case(b"content-length") && found.length.replace(value).is_some() => {
+                    return Err(Reject::Length);
+                }
+                17 if name.eq_ignore_ascii_case(b"transfer-encoding") && found.coding.replace(value).is_some() => {
+                    return Err(Reject::TransferCoding);
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// RFC 9112 §6.3 for requests, in its own order of steps.
+    fn framing(&self, version: Version) -> Result<Framing, Reject> {
+        match (self.coding, self.length) {
+            // Step 3: a Transfer-Encoding that overrides a Content-Length is the classic smuggling attempt: refuse.
+            (Some(_), Some(_)) => Err(Reject::Framing),
+            // RFC 9112 §6.1: a 1.0 peer does not know the coding, so its framing is faulty.
+            (Some(_), None) if version == Version::Http10 => Err(Reject::Framing),
+            // Step 4: chunked, once and alone; we have no other coding to undo.
+            (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+            (Some(_), None) => Err(Reject::TransferCoding),
+            // Steps 5 and 6.
+            (None, Some(length)) => decimal(length).map(Framing::Length).ok_or(Reject::Length),
+            // Step 7: a request without either has no body.
+            (None, None) => Ok(Framing::Length(0)),
+        }
+    }
+
+    fn expectation(&self) -> Result<bool, Reject> {
+        match self.expect {
+            None => Ok(false),
+            Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+            Some(_) => Err(Reject::Expectation),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The character classes and numbers of the wire, each with its ABNF above it.
+//!
+//! Numbers are read here and nowhere else: `"+5".parse::<u64>()` succeeds, so std's reader is not one for the wire.
+
+/// `tchar` of RFC 9110 §5.6.2: what a method or a field name is made of.
+pub(crate) const fn is_tchar(byte: u8) -> bool {
+    is(byte, TCHAR)
+}
+
+/// `field-vchar`, SP and HTAB of RFC 9110 §5.5: what a field value is made of. `obs-text` is let through as opaque.
+pub(crate) const fn is_value(byte: u8) -> bool {
+    is(byte, VALUE)
+}
+
+/// What a request target is made of: RFC 3986's characters, `%` included. Browsers also send `"<>[]\^`{|}` raw in
+/// queries; they cannot be mistaken for a delimiter of the request line, so they pass. `#` does not: a fragment is
+/// never sent (RFC 9112 §3.2).
+pub(crate) const fn is_target(byte: u8) -> bool {
+    is(byte, TARGET)
+}
+
+// A byte indexes 256 entries: this cannot be out of bounds, and compiles to one load.
+#[expect(clippy::indexing_slicing)]
+const fn is(byte: u8, class: u8) -> bool {
+    CLASS[byte as usize] & class != 0
+}
+
+const TCHAR: u8 = 1;
+const VALUE: u8 = 2;
+const TARGET: u8 = 4;
+const HOST: u8 = 8;
+
+static CLASS: [u8; 256] = classes();
+
+// Evaluated by the compiler: a slip here would not compile.
+#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte: usize = 0;
+    while byte < 256 {
+        // The cast cannot truncate: the loop ends at 255.
+        #[expect(clippy::cast_possible_truncation)]
+        let b = byte as u8;
+        // tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~" / DIGIT / ALPHA
+        if b.is_ascii_alphanumeric() || in_set(b, b"!#$%&'*+-.^_`|~") {
+            table[byte] |= TCHAR;
+        }
+        // field-vchar = VCHAR / obs-text; SP and HTAB stand between them
+        if b == b'\t' || (b >= b' ' && b != 0x7f) {
+            table[byte] |= VALUE;
+        }
+        if b.is_ascii_graphic() && b != b'#' {
+            table[byte] |= TARGET;
+        }
+        // reg-name = *( unreserved / pct-encoded / sub-delims )
+        if b.is_ascii_alphanumeric() || in_set(b, b"-._~%!$&'()*+,;=") {
+            table[byte] |= HOST;
+        }
+        byte += 1;
+    }
+    table
+}
+
+#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+const fn in_set(byte: u8, set: &[u8]) -> bool {
+    let mut i = 0;
+    while i < set.len() {
+        if set[i] == byte {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// `1*DIGIT`, without sign, space or overflow.
+pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |sum, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        sum.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// The value of one `HEXDIG`, either case.
+#[expect(clippy::arithmetic_side_effects)] // Each arm's range bounds its sum below 16.
+pub(crate) const fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// Without the optional white space around it (`OWS = *( SP / HTAB )`, RFC 9110 §5.6.3).
+pub(crate) fn trim_ows(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = text {
+        text = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// The non-empty elements of a comma-separated list (`#element`, RFC 9110 §5.6.1).
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(trim_ows).filter(|element| !element.is_empty())
+}
+
+/// `uri-host [ ":" port ]` of RFC 9110 §7.2. An empty host is allowed there, and so here.
+pub(crate) fn is_host(value: &[u8]) -> bool {
+    let (name, port) = match value {
+        [b'[', rest @ ..] => {
+            let Some(end) = rest.iter().position(|byte| *byte == b']') else {
+                return false;
+            };
+            let (literal, after) = rest.split_at(end);
+            if literal.is_empty() || !literal.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
+                return false;
+            }
+            (&b""[..], after.get(1..).unwrap_or_default())
+        }
+        _ => value.split_at(value.iter().position(|byte| *byte == b':').unwrap_or(value.len())),
+    };
+    let port_is_right = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    port_is_right && name.iter().all(|byte| is(*byte, HOST)) && has_whole_escapes(name)
+}
+
+/// True if each `%` is followed by two hex digits (`pct-encoded`, RFC 3986 §2.1).
+pub(crate) fn has_whole_escapes(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        match rest.get(at..).unwrap_or_default() {
+            [_, high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest = after,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// The bytes that a percent-encoded text stands for. A `%` that is not an escape stands for itself.
+pub(crate) fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        let escape = match rest {
+            [b'%', high, low, ..] => hex_digit(*high).zip(hex_digit(*low)),
+            _ => None,
+        };
+        if let Some((high, low)) = escape {
+            bytes.push(high << 4 | low);
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimal_takes_digits_alone() {
+        assert_eq!(decimal(b"0"), Some(0));
+        assert_eq!(decimal(b"007"), Some(7));
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        for wrong in ["", "+5", "-5", " 5", "5 ", "0x5", "5,5", "18446744073709551616", "\u{665}"] {
+            assert_eq!(decimal(wrong.as_bytes()), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for right in ["", "a", "a.test:80", "a:", "127.0.0.1", "[::1]", "[::1]:8080", "a%2db", "x!$&'()*+,;=~"] {
+            assert!(is_host(right.as_bytes()), "{right:?}");
+        }
+        for wrong in ["a b", "a/b", "a@b", "::1", "[::1", "[]", "[::1]x", "a:8x", "a%2", "a%zz", "{a}", "a?b", "\u{e9}"]
+        {
+            assert!(!is_host(wrong.as_bytes()), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn escapes() {
+        assert!(has_whole_escapes(b"a%20b%2F"));
+        for wrong in ["%", "a%", "a%2", "a%zz", "%%20"] {
+            assert!(!has_whole_escapes(wrong.as_bytes()), "{wrong:?}");
+        }
+        assert_eq!(unescaped(b"a%20b%2f%"), b"a b/%");
+    }
+
+    #[test]
+    fn lists_leave_out_what_is_empty() {
+        assert_eq!(list(b", a ,,b,").collect::<Vec<_>>(), [b"a", b"b"]);
+    }
+}

@@ -1,0 +1,28 @@
+//! What answers requests.
+
+use super::request::Request;
+use super::response::Response;
+
+/// Answers requests: a function from a [`Request`] to a [`Response`], called on many threads at once.
+///
+/// Any `Fn(&Request<'_>) -> Response` is one, and so is [`Router`](crate::Router).
+pub trait Handler: Send + Sync + 'static {
+    /// Answers a whole request. A panic is caught: the client gets 500 and its connection closes.
+    fn handle(&self, request: &Request<'_>) -> Response;
+
+    /// Asked before a client that waits for `100 Continue` is told to send its body (RFC 9110 §10.1.1): an answer
+    /// that does not need the body, a 404 for example. `None`: send it. The body of this request is empty.
+    fn refuse(&self, request: &Request<'_>) -> Option<Response> {
+        let _ = request;
+        None
+    }
+}
+
+impl<F> Handler for F
+where
+    F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
+{
+    fn handle(&self, request: &Request<'_>) -> Response {
+        self(request)
+    }
+}

@@ -1,0 +1,218 @@
+//! The request line and the header section as they arrive (RFC 9112 §3 and §5): positions, not copies.
+//!
+//! The machine keeps its place between calls and never looks at a byte twice, but for the ten of the version.
+//!
+//! ```text
+//! Start ──▶ Method ──SP──▶ Target ──SP──▶ Version ──CRLF──▶ Fields ──CRLF──▶ Done
+//! ```
+
+use super::fields::{Field, FieldLines, Span};
+use super::grammar::{is_target, is_tchar};
+use super::reject::Reject;
+use super::request::{Method, Version};
+
+/// The longest method name that is read before it is called unknown. The IANA registry's longest has 17 letters.
+const METHOD_BYTES_MAX: usize = 32;
+
+/// What bounds a head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadLimits {
+    /// Bytes from the first of the request line to the empty line, both included.
+    pub(crate) head_bytes: usize,
+    /// Bytes of the request target.
+    pub(crate) target_bytes: usize,
+    /// Field lines.
+    pub(crate) fields: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Start,
+    Method,
+    Target,
+    Version,
+    Fields,
+    Done,
+}
+
+/// A request head, complete or on its way there.
+#[derive(Debug)]
+pub(crate) struct Head {
+    at: At,
+    pos: usize,
+    /// Where the element that is being read began.
+    mark: usize,
+    method: Method,
+    version: Version,
+    target: Span,
+    fields: FieldLines,
+}
+
+impl Head {
+    pub(crate) const fn new() -> Self {
+        Self {
+            at: At::Start,
+            pos: 0,
+            mark: 0,
+            method: Method::Get,
+            version: Version::Http11,
+            target: Span { start: 0, end: 0 },
+            fields: FieldLines::new(),
+        }
+    }
+
+    /// Ready for the next request.
+    pub(crate) fn clear(&mut self) {
+        self.at = At::Start;
+        self.pos = 0;
+        self.method = Method::Get;
+        self.fields.clear();
+    }
+
+    /// True from the first byte that is not an empty line before the request line.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.at != At::Start
+    }
+
+    /// The head's length in bytes, once it is complete.
+    pub(crate) fn len(&self) -> usize {
+        self.pos
+    }
+
+    pub(crate) fn method(&self) -> Method {
+        self.method
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(crate) fn target(&self) -> Span {
+        self.target
+    }
+
+    pub(crate) fn fields(&self) -> &[Field] {
+        self.fields.list()
+    }
+
+    /// Reads on in `bytes`, all that has come since the request began. `Ok(false)`: more is needed.
+    ///
+    /// # Errors
+    ///
+    /// The first thing wrong, in the order of the bytes.
+    pub(crate) fn advance(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<bool, Reject> {
+        let window = bytes.get(..limits.head_bytes).unwrap_or(bytes);
+        while self.step(window, limits)? {}
+        if self.at == At::Done {
+            Ok(true)
+        } else if window.len() >= limits.head_bytes {
+            Err(Reject::HeadTooLarge)
+        } else {
+            Ok(false)
+        }
+    }
+
+    /// Reads one element. `Ok(false)`: there is no more to read, or none is needed.
+    fn step(&mut self, window: &[u8], limits: &HeadLimits) -> Result<bool, Reject> {
+        match self.at {
+            At::Start => Ok(self.skip_empty_line(window)),
+            At::Method => self.read_method(window),
+            At::Target => self.read_target(window, limits.target_bytes),
+            At::Version => self.read_version(window),
+            At::Fields => {
+                if self.fields.advance(window, &mut self.pos, limits.fields)? {
+                    self.at = At::Done;
+                }
+                Ok(false)
+            }
+            At::Done => Ok(false),
+        }
+    }
+
+    /// RFC 9112 §2.2: empty lines before the request line are ignored. They count towards the head's limit.
+    fn skip_empty_line(&mut self, window: &[u8]) -> bool {
+        match window.get(self.pos..).unwrap_or_default() {
+            [] | [b'\r'] => false,
+            [b'\r', b'\n', ..] => {
+                self.pos = self.pos.saturating_add(2);
+                true
+            }
+            _ => {
+                self.mark = self.pos;
+                self.at = At::Method;
+                true
+            }
+        }
+    }
+
+    /// `method = token`, then one SP.
+    fn read_method(&mut self, window: &[u8]) -> Result<bool, Reject> {
+        let Some(end) = self.find_end(window, METHOD_BYTES_MAX, is_tchar, Reject::Method)? else {
+            return Ok(false);
+        };
+        self.method = Method::from_name(end.of(window)).ok_or(Reject::Method)?;
+        self.at = At::Target;
+        Ok(true)
+    }
+
+    /// `request-target`, then one SP. What its form means is told once the head is complete.
+    fn read_target(&mut self, window: &[u8], bytes_max: usize) -> Result<bool, Reject> {
+        let Some(end) = self.find_end(window, bytes_max, is_target, Reject::TargetTooLong)? else {
+            return Ok(false);
+        };
+        self.target = end;
+        self.at = At::Version;
+        Ok(true)
+    }
+
+    /// The element that began at `mark` and goes on while `class` holds: at least one byte and at most `bytes_max`,
+    /// ended by a space, which is passed over.
+    fn find_end(
+        &mut self,
+        window: &[u8],
+        bytes_max: usize,
+        class: impl Fn(u8) -> bool,
+        too_long: Reject,
+    ) -> Result<Option<Span>, Reject> {
+        let rest = window.get(self.pos..).unwrap_or_default();
+        let taken = rest.iter().position(|byte| !class(*byte)).unwrap_or(rest.len());
+        self.pos = self.pos.saturating_add(taken);
+        let length = self.pos.saturating_sub(self.mark);
+        if length > bytes_max {
+            // By the order of the bytes: too long comes before whatever may be wrong behind the limit.
+            return Err(too_long);
+        }
+        match window.get(self.pos) {
+            None => Ok(None),
+            Some(b' ') if length > 0 => {
+                let element = Span::new(self.mark, self.pos);
+                self.pos = self.pos.saturating_add(1);
+                self.mark = self.pos;
+                Ok(Some(element))
+            }
+            Some(_) => Err(Reject::RequestLine),
+        }
+    }
+
+    /// `HTTP-version = "HTTP/" DIGIT "." DIGIT`, then CRLF (RFC 9112 §2.3). A higher minor version is read as 1.1.
+    fn read_version(&mut self, window: &[u8]) -> Result<bool, Reject> {
+        let rest = window.get(self.pos..).unwrap_or_default();
+        let fits = |(have, want): (&u8, &u8)| {
+            if *want == b'#' { have.is_ascii_digit() } else { have == want }
+        };
+        if !rest.iter().zip(b"HTTP/#.#\r\n").all(fits) {
+            return Err(Reject::RequestLine);
+        }
+        let [_, _, _, _, _, major, _, minor, _, _, ..] = rest else {
+            return Ok(false);
+        };
+        self.version = match (major, minor) {
+            (b'1', b'0') => Version::Http10,
+            (b'1', _) => Version::Http11,
+            _ => return Err(Reject::Version),
+        };
+        self.pos = self.pos.saturating_add(b"HTTP/1.1\r\n".len());
+        self.at = At::Fields;
+        Ok(true)
+    }
+}

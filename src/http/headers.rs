@@ -1,0 +1,59 @@
+//! The header fields of a request, as a handler sees them.
+
+use super::fields::Field;
+
+/// The header fields of a request, in the order in which they came.
+///
+/// Names compare without regard to case (RFC 9110 §5.1). Values are bytes: all but a few fields hold ASCII, but
+/// RFC 9110 §5.5 lets octets from 0x80 on through as opaque data.
+#[derive(Clone, Copy)]
+pub struct Headers<'a> {
+    fields: &'a [Field],
+    bytes: &'a [u8],
+}
+
+impl<'a> Headers<'a> {
+    pub(crate) fn new(fields: &'a [Field], bytes: &'a [u8]) -> Self {
+        Self { fields, bytes }
+    }
+
+    /// The value of the first field of this name, without the white space around it.
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.get_all(name).next()
+    }
+
+    /// The value of the first field of this name, if it is UTF-8.
+    pub fn get_str(&self, name: &str) -> Option<&'a str> {
+        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The values of all fields of this name.
+    pub fn get_all<'b>(&self, name: &'b str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'b> {
+        self.iter().filter(move |(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All fields: name, as sent, and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let bytes = self.bytes;
+        // A name is made of tchar, which is ASCII, so that it is always text.
+        let text = |name: &'a [u8]| std::str::from_utf8(name).unwrap_or_default();
+        self.fields.iter().map(move |field| (text(field.name.of(bytes)), field.value.of(bytes)))
+    }
+
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lossy = self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)));
+        f.debug_map().entries(lossy).finish()
+    }
+}

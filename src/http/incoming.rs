@@ -1,0 +1,141 @@
+//! A request on its way in: head, then body, over one run of bytes that the caller owns and lets grow.
+//!
+//! ```text
+//! Head ──complete──▶ Body ──complete──▶ whole: `request()` may be read, `len()` bytes are spent
+//! ```
+
+use super::body::{Body, BodyLimits};
+use super::framing::{Facts, examine};
+use super::head::{Head, HeadLimits};
+use super::reject::Reject;
+use super::request::{Method, Parts, Peer, Request};
+use super::target::{Target, dissect};
+
+/// What bounds a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) head: HeadLimits,
+    pub(crate) body: BodyLimits,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing but empty lines, or nothing at all.
+    Nothing,
+    /// Part of the head.
+    Head,
+    /// The head, and part of the body.
+    Body,
+    /// All of it.
+    Whole,
+}
+
+/// One request as it arrives. After a reject it must be cleared before it is used again.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    head: Head,
+    /// What the head says, once it is complete.
+    known: Option<(Facts, Target)>,
+    body: Body,
+    /// The client waits to be told to send the body, and none of it has come.
+    awaits_continue: bool,
+}
+
+impl Incoming {
+    pub(crate) const fn new() -> Self {
+        Self { head: Head::new(), known: None, body: Body::new(), awaits_continue: false }
+    }
+
+    /// Ready for the next request; the tables keep their memory.
+    pub(crate) fn clear(&mut self) {
+        self.head.clear();
+        self.known = None;
+    }
+
+    /// Reads on in `bytes`, which begin where the request begins.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the request, as far as it has come.
+    pub(crate) fn advance(&mut self, bytes: &mut [u8], limits: &Limits) -> Result<Progress, Reject> {
+        if self.known.is_none() {
+            if !self.head.advance(bytes, &limits.head)? {
+                return Ok(if self.head.has_begun() { Progress::Head } else { Progress::Nothing });
+            }
+            let target = dissect(self.head.target(), bytes, self.head.method())?;
+            let facts = examine(&self.head, bytes)?;
+            self.body.start(facts.framing, &limits.body)?;
+            self.awaits_continue = facts.expects_continue;
+            self.known = Some((facts, target));
+        }
+        let content = bytes.get_mut(self.head.len()..).unwrap_or_default();
+        let whole = self.body.advance(content, &limits.body)?;
+        self.awaits_continue &= !whole && self.body.raw() == 0;
+        Ok(if whole { Progress::Whole } else { Progress::Body })
+    }
+
+    /// True if the client waits to be told to send the body, asked for the first time.
+    pub(crate) fn take_awaits_continue(&mut self) -> bool {
+        std::mem::take(&mut self.awaits_continue)
+    }
+
+    /// The client is willing to send another request on this connection.
+    pub(crate) fn keeps_alive(&self) -> bool {
+        self.known.is_some_and(|(facts, _)| facts.keep_alive)
+    }
+
+    /// True if this is a request of HEAD, as far as it has come: a reject of it must have no body either.
+    pub(crate) fn is_head_request(&self) -> bool {
+        self.head.method() == Method::Head
+    }
+
+    /// Bytes of a whole request on the wire, as far as they are still there: the chunked coding's own are spent.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len().saturating_add(self.body.raw())
+    }
+
+    /// Takes the spent bytes of a chunked body out, so that what is kept is never much more than the content.
+    pub(crate) fn compact(&mut self, bytes: &mut Vec<u8>) {
+        if self.known.is_some() {
+            let from = self.head.len().saturating_add(self.body.decoded());
+            bytes.drain(from..self.len());
+            self.body.compacted();
+        }
+    }
+
+    /// The request as far as it has come; the head must be complete.
+    pub(crate) fn request<'a>(&'a self, bytes: &'a [u8], peer: &'a Peer) -> Request<'a> {
+        let start = self.head.len();
+        let body = bytes.get(start..start.saturating_add(self.body.decoded())).unwrap_or_default();
+        let target = self.known.map(|(_, target)| target).unwrap_or_default();
+        Request::new(Parts {
+            method: self.head.method(),
+            version: self.head.version(),
+            target,
+            fields: self.head.fields(),
+            bytes,
+            body,
+            peer,
+        })
+    }
+
+    /// True if `bytes` begin with a whole request. For a look ahead: the bytes are copied, nothing is changed.
+    pub(crate) fn is_whole(bytes: &[u8], limits: &Limits) -> bool {
+        Self::new().advance(&mut bytes.to_vec(), limits) == Ok(Progress::Whole)
+    }
+
+    /// How many whole requests `bytes` begin with.
+    pub(crate) fn count_whole(bytes: &[u8], limits: &Limits) -> usize {
+        let mut bytes = bytes.to_vec();
+        let mut rest = bytes.as_mut_slice();
+        let mut incoming = Self::new();
+        let mut count: usize = 0;
+        while incoming.advance(rest, limits) == Ok(Progress::Whole) {
+            count = count.saturating_add(1);
+            rest = rest.get_mut(incoming.len()..).unwrap_or_default();
+            incoming.clear();
+        }
+        count
+    }
+}

@@ -1,0 +1,47 @@
+//! The protocol, without sockets, threads or clocks: bytes and times in, requests and bytes out.
+//!
+//! A request walks through these rooms from left to right, and its answer leaves by the last:
+//!
+//! ```text
+//!             ┌─ head ── fields ─┐
+//! incoming ───┤  target, framing ├─▶ request ─▶ handler ─▶ response ─▶ encode (date)
+//!             └─ body ── fields ─┘      └ headers, pattern
+//! ```
+//!
+//! `grammar` is what each of them reads bytes by, and `reject` what each of them may say instead. "Not enough bytes
+//! yet" is never an error. Every machine here keeps its place between calls, and no verdict depends on how the bytes
+//! were cut: the same bytes give the same answer whole, halved or one at a time.
+
+// Hostile bytes must meet no panic: nothing here indexes, and nothing overflows.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::panic_in_result_fn)]
+#![cfg_attr(test, allow(clippy::expect_used))]
+
+mod body;
+mod date;
+mod encode;
+mod fields;
+mod framing;
+mod grammar;
+mod handler;
+mod head;
+mod headers;
+mod incoming;
+mod pattern;
+mod reject;
+mod request;
+mod response;
+mod target;
+
+pub use handler::Handler;
+pub use headers::Headers;
+pub use reject::Reject;
+pub use request::{Method, Peer, Request, Version};
+pub use response::{FieldError, Response, Status};
+
+pub(crate) use body::BodyLimits;
+pub(crate) use date::{ImfDate, imf_date};
+pub(crate) use encode::{CONTINUE, Persistence, encode};
+pub(crate) use head::HeadLimits;
+pub(crate) use incoming::{Incoming, Limits, Progress};
+pub(crate) use pattern::Pattern;
+pub(crate) use response::AfterAnswer;

@@ -1,0 +1,212 @@
+//! A whole request, as a handler sees it: borrowed from the bytes that it came in.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::fields::Field;
+use super::grammar::unescaped;
+use super::headers::Headers;
+use super::pattern::Pattern;
+use super::target::Target;
+
+/// The methods that this server has (RFC 9110 §9 and RFC 5789). CONNECT, TRACE and unknown ones are answered 501.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs)] // The names say it all.
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+}
+
+impl Method {
+    pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
+        // Case counts (RFC 9110 §9.1).
+        Some(match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"PATCH" => Self::Patch,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            _ => return None,
+        })
+    }
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The versions that are spoken. A higher minor version than 1 is read as 1.1 (RFC 9110 §2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs)] // The names say it all.
+pub enum Version {
+    Http10,
+    Http11,
+}
+
+/// Who sent a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Peer {
+    /// Over TCP, from this address.
+    Tcp(SocketAddr),
+    /// Over a Unix socket, whose file permissions say who may.
+    Unix,
+}
+
+impl Peer {
+    /// True if the peer is on this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            // An IPv4 peer of a dual-stack listener comes as ::ffff:127.0.0.1.
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix => true,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix socket"),
+        }
+    }
+}
+
+/// What a request is put together from.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) target: Target,
+    pub(crate) fields: &'a [Field],
+    pub(crate) bytes: &'a [u8],
+    pub(crate) body: &'a [u8],
+    pub(crate) peer: &'a Peer,
+}
+
+/// A whole request. It is cheap to copy: all of it is borrowed.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    parts: Parts<'a>,
+    pattern: Option<&'a Pattern>,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(parts: Parts<'a>) -> Self {
+        Self { parts, pattern: None }
+    }
+
+    /// The same request, its path matched by a pattern with captures.
+    pub(crate) fn matched(self, pattern: &'a Pattern) -> Self {
+        Self { pattern: Some(pattern), ..self }
+    }
+
+    /// The method.
+    pub fn method(&self) -> Method {
+        self.parts.method
+    }
+
+    /// The version.
+    pub fn version(&self) -> Version {
+        self.parts.version
+    }
+
+    /// The path with its escapes decoded; `*` for a server-wide `OPTIONS`. `%2F` becomes a slash like any other here:
+    /// to tell them apart, use [`raw_path`](Self::raw_path) or a capture of the router.
+    pub fn path(&self) -> Cow<'a, str> {
+        decoded(self.raw_path())
+    }
+
+    /// The path as it was sent. An absolute target without a path has `/` (RFC 9110 §4.2.3).
+    pub fn raw_path(&self) -> &'a str {
+        match self.text(self.parts.target.path.of(self.parts.bytes)) {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    /// What stood behind the first `?`, as it was sent.
+    pub fn query(&self) -> Option<&'a str> {
+        self.parts.target.query.map(|span| self.text(span.of(self.parts.bytes)))
+    }
+
+    /// The decoded part of the path that a route's `{name}` stands for.
+    pub fn param(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.pattern.and_then(|pattern| pattern.capture(self.raw_path(), name)).map(decoded)
+    }
+
+    /// The host and port that the request is for: of an absolute target, else of `Host` (RFC 9112 §3.3). None only on
+    /// HTTP/1.0.
+    pub fn host(&self) -> Option<&'a str> {
+        match self.parts.target.authority {
+            Some(span) => Some(self.text(span.of(self.parts.bytes))),
+            None => self.headers().get_str("host"),
+        }
+    }
+
+    /// The header fields.
+    pub fn headers(&self) -> Headers<'a> {
+        Headers::new(self.parts.fields, self.parts.bytes)
+    }
+
+    /// The body, whole, its transfer coding removed; at most as large as the configured limit.
+    pub fn body(&self) -> &'a [u8] {
+        self.parts.body
+    }
+
+    /// Who sent it.
+    pub fn peer(&self) -> &'a Peer {
+        self.parts.peer
+    }
+
+    // A target and a valid Host are ASCII, so that they are always text.
+    fn text(&self, bytes: &'a [u8]) -> &'a str {
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method())
+            .field("path", &self.raw_path())
+            .field("query", &self.query())
+            .field("headers", &self.headers())
+            .field("body_bytes", &self.body().len())
+            .field("peer", self.peer())
+            .finish()
+    }
+}
+
+/// A path or a part of one, decoded. It was found to be UTF-8 when the head was read.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if text.contains('%') {
+        Cow::Owned(String::from_utf8_lossy(&unescaped(text.as_bytes())).into_owned())
+    } else {
+        Cow::Borrowed(text)
+    }
+}

@@ -1,0 +1,259 @@
+//! What a handler answers.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::grammar::{is_tchar, is_value};
+
+/// A final status code (RFC 9110 §15), 200 to 599.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Status(u16);
+
+macro_rules! statuses {
+    ($($code:literal $name:ident $reason:literal)*) => {
+        #[expect(missing_docs)] // The names are those of the registry.
+        impl Status {
+            $(pub const $name: Self = Self($code);)*
+        }
+
+        impl Status {
+            /// The reason phrase of the IANA registry; empty for a code that it does not list.
+            pub const fn reason(self) -> &'static str {
+                match self.0 {
+                    $($code => $reason,)*
+                    _ => "",
+                }
+            }
+        }
+    };
+}
+
+statuses! {
+    200 OK "OK"
+    201 CREATED "Created"
+    202 ACCEPTED "Accepted"
+    204 NO_CONTENT "No Content"
+    206 PARTIAL_CONTENT "Partial Content"
+    301 MOVED_PERMANENTLY "Moved Permanently"
+    302 FOUND "Found"
+    303 SEE_OTHER "See Other"
+    304 NOT_MODIFIED "Not Modified"
+    307 TEMPORARY_REDIRECT "Temporary Redirect"
+    308 PERMANENT_REDIRECT "Permanent Redirect"
+    400 BAD_REQUEST "Bad Request"
+    401 UNAUTHORIZED "Unauthorized"
+    403 FORBIDDEN "Forbidden"
+    404 NOT_FOUND "Not Found"
+    405 METHOD_NOT_ALLOWED "Method Not Allowed"
+    406 NOT_ACCEPTABLE "Not Acceptable"
+    408 REQUEST_TIMEOUT "Request Timeout"
+    409 CONFLICT "Conflict"
+    410 GONE "Gone"
+    411 LENGTH_REQUIRED "Length Required"
+    412 PRECONDITION_FAILED "Precondition Failed"
+    413 CONTENT_TOO_LARGE "Content Too Large"
+    414 URI_TOO_LONG "URI Too Long"
+    415 UNSUPPORTED_MEDIA_TYPE "Unsupported Media Type"
+    416 RANGE_NOT_SATISFIABLE "Range Not Satisfiable"
+    417 EXPECTATION_FAILED "Expectation Failed"
+    421 MISDIRECTED_REQUEST "Misdirected Request"
+    422 UNPROCESSABLE_CONTENT "Unprocessable Content"
+    426 UPGRADE_REQUIRED "Upgrade Required"
+    428 PRECONDITION_REQUIRED "Precondition Required"
+    429 TOO_MANY_REQUESTS "Too Many Requests"
+    431 HEAD_TOO_LARGE "Request Header Fields Too Large"
+    500 INTERNAL_SERVER_ERROR "Internal Server Error"
+    501 NOT_IMPLEMENTED "Not Implemented"
+    502 BAD_GATEWAY "Bad Gateway"
+    503 SERVICE_UNAVAILABLE "Service Unavailable"
+    504 GATEWAY_TIMEOUT "Gateway Timeout"
+    505 VERSION_NOT_SUPPORTED "HTTP Version Not Supported"
+    507 INSUFFICIENT_STORAGE "Insufficient Storage"
+}
+
+impl Status {
+    /// A status by its code, if it is a final one: 200 to 599.
+    pub const fn from_code(code: u16) -> Option<Self> {
+        if code >= 200 && code <= 599 { Some(Self(code)) } else { None }
+    }
+
+    /// The three digits.
+    pub const fn code(self) -> u16 {
+        self.0
+    }
+
+    /// True if a response of this status never has a body (RFC 9110 §6.4.1).
+    pub const fn is_bodiless(self) -> bool {
+        matches!(self.0, 204 | 304)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, self.reason())
+    }
+}
+
+/// A header field that cannot be put into a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FieldError {
+    /// The name is not a token (RFC 9110 §5.1).
+    Name,
+    /// The value has a line break or another control character, which would let whoever wrote it forge a response.
+    Value,
+    /// `Connection`, `Content-Length`, `Date`, `Keep-Alive`, `Trailer`, `Transfer-Encoding` and `Upgrade` are the
+    /// server's to write.
+    Reserved,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "the field name is not a token",
+            Self::Value => "the field value has a control character",
+            Self::Reserved => "the server itself writes this field",
+        })
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+const RESERVED: [&str; 7] =
+    ["connection", "content-length", "date", "keep-alive", "trailer", "transfer-encoding", "upgrade"];
+
+/// A response. `Date`, the length and `Connection` are added when it is sent, and the body is left out where HTTP
+/// forbids one: on HEAD, 204 and 304.
+#[derive(Debug)]
+#[must_use]
+pub struct Response {
+    status: Status,
+    fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    content_type: Option<&'static str>,
+    body: Cow<'static, [u8]>,
+    closing: bool,
+    after: Option<AfterAnswer>,
+}
+
+impl Response {
+    /// A response without a body.
+    pub const fn new(status: Status) -> Self {
+        Self { status, fields: Vec::new(), content_type: None, body: Cow::Borrowed(&[]), closing: false, after: None }
+    }
+
+    /// 200 with plain text in UTF-8.
+    pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Status::OK).with_text(text)
+    }
+
+    /// 200 with bytes of a media type, `application/json` for example.
+    pub fn bytes(content_type: &'static str, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+        Self { content_type: Some(content_type), body: bytes.into(), ..Self::new(Status::OK) }
+    }
+
+    /// Plain text in UTF-8 as the body.
+    pub fn with_text(self, text: impl Into<Cow<'static, str>>) -> Self {
+        let body = match text.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Self { content_type: Some("text/plain; charset=utf-8"), body, ..self }
+    }
+
+    /// Another status.
+    pub fn with_status(self, status: Status) -> Self {
+        Self { status, ..self }
+    }
+
+    /// One more header field.
+    ///
+    /// # Panics
+    ///
+    /// If the field cannot be sent; for a value that comes from outside, use [`try_field`](Self::try_field).
+    pub fn with_field(self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
+        match self.try_field(name, value) {
+            Ok(response) => response,
+            Err(error) => panic!("cannot add a header field: {error}"),
+        }
+    }
+
+    /// One more header field.
+    ///
+    /// # Errors
+    ///
+    /// [`FieldError`] if the field cannot be sent.
+    pub fn try_field(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Result<Self, FieldError> {
+        let (name, value) = (name.into(), value.into());
+        if name.is_empty() || !name.bytes().all(is_tchar) {
+            return Err(FieldError::Name);
+        }
+        if !value.bytes().all(is_value) {
+            return Err(FieldError::Value);
+        }
+        if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+            return Err(FieldError::Reserved);
+        }
+        if name.eq_ignore_ascii_case("content-type") {
+            self.content_type = None;
+        }
+        self.fields.push((name, value));
+        Ok(self)
+    }
+
+    /// Closes the connection after this response.
+    pub fn closing(self) -> Self {
+        Self { closing: true, ..self }
+    }
+
+    /// Calls `then` once the whole response has been handed to the operating system, or can no longer be.
+    ///
+    /// It runs on the thread of an event loop and must not block.
+    pub fn and_then(self, then: impl FnOnce() + Send + 'static) -> Self {
+        Self { after: Some(AfterAnswer(Some(Box::new(then)))), ..self }
+    }
+
+    /// The status.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The body, as it would be answered to GET.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The header fields that were added.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let content_type = self.content_type.map(|value| ("Content-Type", value));
+        content_type.into_iter().chain(self.fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())))
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    pub(crate) fn take_after(&mut self) -> Option<AfterAnswer> {
+        self.after.take()
+    }
+}
+
+/// What is called once an answer has left, or was lost: exactly once, by being dropped.
+pub(crate) struct AfterAnswer(Option<Box<dyn FnOnce() + Send>>);
+
+impl Drop for AfterAnswer {
+    fn drop(&mut self) {
+        if let Some(then) = self.0.take() {
+            then();
+        }
+    }
+}
+
+impl fmt::Debug for AfterAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AfterAnswer")
+    }
+}

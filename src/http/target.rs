@@ -1,0 +1,82 @@
+//! The four forms of a request target (RFC 9112 §3.2), and the host that the request is for.
+
+use super::fields::Span;
+use super::grammar::{has_whole_escapes, is_host, unescaped};
+use super::reject::Reject;
+use super::request::Method;
+
+/// A target taken apart: positions in the request's bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Target {
+    /// As sent, escapes and all; `*` for the asterisk-form, empty for `http://host`.
+    pub(crate) path: Span,
+    /// Behind the first `?`.
+    pub(crate) query: Option<Span>,
+    /// Of an absolute-form: it overrides `Host` (RFC 9112 §3.2.2).
+    pub(crate) authority: Option<Span>,
+}
+
+/// Takes a target apart.
+///
+/// # Errors
+///
+/// [`Reject::Target`] or, for an absolute-form of another scheme than `http`, [`Reject::Misdirected`].
+pub(crate) fn dissect(span: Span, bytes: &[u8], method: Method) -> Result<Target, Reject> {
+    let text = span.of(bytes);
+    let target = match text {
+        // origin-form = absolute-path [ "?" query ]
+        [b'/', ..] => split_query(span, bytes, None),
+        // asterisk-form, for a server-wide OPTIONS alone
+        [b'*'] if method == Method::Options => Target { path: span, query: None, authority: None },
+        // absolute-form, or the authority-form that only CONNECT may have
+        _ => absolute(span, bytes)?,
+    };
+    if is_path(target.path.of(bytes)) { Ok(target) } else { Err(Reject::Target) }
+}
+
+/// `absolute-URI`, of which `http://authority/path` is served.
+fn absolute(span: Span, bytes: &[u8]) -> Result<Target, Reject> {
+    let text = span.of(bytes);
+    let colon = text.iter().position(|byte| *byte == b':').ok_or(Reject::Target)?;
+    let (scheme, rest) = text.split_at(colon);
+    let rest = rest.strip_prefix(b"://").ok_or(Reject::Target)?;
+    // scheme = ALPHA *( ALPHA / DIGIT / "+" / "-" / "." )
+    let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    if !is_scheme {
+        return Err(Reject::Target);
+    }
+    if !scheme.eq_ignore_ascii_case(b"http") {
+        return Err(Reject::Misdirected);
+    }
+    let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let (authority, _) = rest.split_at(length);
+    // RFC 9110 §4.2.1: an empty host is invalid; §4.2.4: user information is an attempt to mislead.
+    if authority.is_empty() || authority.starts_with(b":") || !is_host(authority) {
+        return Err(Reject::Target);
+    }
+    let start = (span.end as usize).saturating_sub(rest.len());
+    let end = start.saturating_add(length);
+    Ok(split_query(Span::new(end, span.end as usize), bytes, Some(Span::new(start, end))))
+}
+
+fn split_query(span: Span, bytes: &[u8], authority: Option<Span>) -> Target {
+    let start = span.start as usize;
+    match span.of(bytes).iter().position(|byte| *byte == b'?') {
+        None => Target { path: span, query: None, authority },
+        Some(at) => {
+            let mark = start.saturating_add(at);
+            let query = Span::new(mark.saturating_add(1), span.end as usize);
+            Target { path: Span::new(start, mark), query: Some(query), authority }
+        }
+    }
+}
+
+/// A path whose escapes are whole and stand for UTF-8 without NUL, so that handlers can be given text.
+fn is_path(path: &[u8]) -> bool {
+    if !path.contains(&b'%') {
+        return true;
+    }
+    let decoded = || unescaped(path);
+    has_whole_escapes(path) && !decoded().contains(&0) && std::str::from_utf8(&decoded()).is_ok()
+}

@@ -1,0 +1,273 @@
+//! The command line and the environment, read into [`Options`]. The command line wins.
+
+use std::fmt;
+use std::time::Duration;
+
+use allout::{Address, Config};
+
+/// What the command was asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Serve.
+    Serve(Options),
+    /// Print this text and leave.
+    Print(String),
+}
+
+/// How to serve.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Where to listen.
+    pub(crate) listen: Vec<Address>,
+    /// The server's limits.
+    pub(crate) config: Config,
+    /// The deadline for draining.
+    pub(crate) grace: Duration,
+    /// How long to keep serving, not ready, before draining.
+    pub(crate) lame_duck: Duration,
+    /// Lets whoever bears it call `/shutdown` from elsewhere.
+    pub(crate) shutdown_token: Option<String>,
+    /// How much to say.
+    pub(crate) volume: Volume,
+}
+
+/// How much to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Volume {
+    /// What went wrong.
+    Quiet,
+    /// Start, stop, and what went wrong.
+    Normal,
+    /// Refused requests too.
+    Verbose,
+}
+
+/// What is wrong with the command line or the environment: one line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (try --help)", self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Every option that takes a value, with its variable of the environment.
+const VALUED: [(&str, &str); 8] = [
+    ("--listen", "ALLOUT_LISTEN"),
+    ("--grace", "ALLOUT_GRACE"),
+    ("--idle-grace", "ALLOUT_IDLE_GRACE"),
+    ("--lame-duck", "ALLOUT_LAME_DUCK"),
+    ("--loops", "ALLOUT_LOOPS"),
+    ("--threads", "ALLOUT_THREADS"),
+    ("--max-connections", "ALLOUT_MAX_CONNECTIONS"),
+    ("--shutdown-token", "ALLOUT_SHUTDOWN_TOKEN"),
+];
+
+/// The most that a count may be: more is a slip of the finger.
+const COUNT_MAX: usize = 10_000_000;
+const THREADS_MAX: usize = 10_000;
+const SECONDS_MAX: f64 = 1_000_000.0;
+
+fn help(name: &str) -> String {
+    format!(
+        "\
+One out, all out: a small HTTP/1.1 server that loses no request when it stops.
+
+Usage: {name} [OPTIONS]
+
+  --listen ADDR           HOST:PORT, :PORT, [::]:PORT or unix:PATH; repeatable   [127.0.0.1:8080]
+  --grace SECONDS         deadline for draining                                  [3]
+  --idle-grace SECONDS    how long a quiet connection is kept while draining     [0.25]
+  --lame-duck SECONDS     keep serving, not ready, before draining               [0]
+  --loops N               event loops                                            [one per core]
+  --threads N             most worker threads                                    [64]
+  --max-connections N     most connections at once                               [10000]
+  --shutdown-token TOKEN  lets whoever bears it call /shutdown from elsewhere
+  --quiet                 say only what goes wrong
+  --verbose               tell of refused requests too
+  --help, --version
+
+Each option can be set by the environment too: ALLOUT_LISTEN (separated by commas), ALLOUT_GRACE and so on;
+ALLOUT_QUIET=1. Prefer it for the token: a command line is seen by every user of the machine.
+
+Exit codes: 0 all out in time, 1 a member failed, 2 wrong usage, 101 a member panicked, 124 an answer was cut off at
+the deadline, 130 forced by a second Ctrl-C.
+"
+    )
+}
+
+/// Reads the arguments (without the program's name) and the environment.
+///
+/// # Errors
+///
+/// [`UsageError`], for the first thing wrong.
+pub(crate) fn read(
+    name: &str,
+    arguments: impl IntoIterator<Item = String>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Command, UsageError> {
+    let mut options = Options {
+        listen: Vec::new(),
+        config: Config::default(),
+        grace: allout::GRACE,
+        lame_duck: Duration::ZERO,
+        shutdown_token: None,
+        volume: Volume::Normal,
+    };
+    for (option, key) in VALUED {
+        if let Some(value) = variable(key) {
+            options.set(option, key, &value)?;
+        }
+    }
+    for (key, volume) in [("ALLOUT_QUIET", Volume::Quiet), ("ALLOUT_VERBOSE", Volume::Verbose)] {
+        match variable(key).as_deref() {
+            None | Some("" | "0") => {}
+            Some("1") => options.volume = volume,
+            Some(value) => return Err(UsageError(format!("bad value `{value}` for {key}: 0 or 1 is wanted"))),
+        }
+    }
+
+    let mut arguments = arguments.into_iter();
+    let mut is_first_listen = true;
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--help" | "-h" => return Ok(Command::Print(help(name))),
+            "--version" | "-V" => return Ok(Command::Print(format!("{name} {}\n", env!("CARGO_PKG_VERSION")))),
+            "--quiet" | "-q" => options.volume = Volume::Quiet,
+            "--verbose" | "-v" => options.volume = Volume::Verbose,
+            _ => {
+                let (option, given) = match argument.split_once('=') {
+                    Some((option, value)) => (option, Some(value.to_owned())),
+                    None => (argument.as_str(), None),
+                };
+                if !VALUED.iter().any(|(known, _)| *known == option) {
+                    let kind = if argument.starts_with('-') { "option" } else { "argument" };
+                    return Err(UsageError(format!("unknown {kind} `{option}`")));
+                }
+                let value = given.or_else(|| arguments.next());
+                let value = value.ok_or_else(|| UsageError(format!("{option} needs a value")))?;
+                if option == "--listen" && std::mem::take(&mut is_first_listen) {
+                    options.listen.clear();
+                }
+                options.set(option, option, &value)?;
+            }
+        }
+    }
+    if options.listen.is_empty() {
+        options.listen.push(Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 });
+    }
+    Ok(Command::Serve(options))
+}
+
+impl Options {
+    /// Sets one option. `origin` is what the user wrote it as.
+    fn set(&mut self, option: &str, origin: &str, value: &str) -> Result<(), UsageError> {
+        match option {
+            "--listen" => {
+                for text in value.split(',') {
+                    let address = text.trim().parse().map_err(|error| UsageError(format!("{origin}: {error}")))?;
+                    self.listen.push(address);
+                }
+            }
+            "--grace" => self.grace = seconds(origin, value)?,
+            "--idle-grace" => self.config.idle_grace = seconds(origin, value)?,
+            "--lame-duck" => self.lame_duck = seconds(origin, value)?,
+            "--loops" => self.config.loops = count(origin, value, THREADS_MAX)?,
+            "--threads" => self.config.threads = count(origin, value, THREADS_MAX)?,
+            "--max-connections" => self.config.connections_max = count(origin, value, COUNT_MAX)?,
+            _ if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                return Err(UsageError(format!("bad value for {origin}: a token is visible ASCII without spaces")));
+            }
+            _ => self.shutdown_token = Some(value.to_owned()),
+        }
+        Ok(())
+    }
+}
+
+fn count(origin: &str, value: &str, max: usize) -> Result<usize, UsageError> {
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value.parse().ok().filter(|number| is_number && (1..=max).contains(number));
+    number.ok_or_else(|| UsageError(format!("bad value `{value}` for {origin}: a number from 1 to {max} is wanted")))
+}
+
+fn seconds(origin: &str, value: &str) -> Result<Duration, UsageError> {
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds = value.parse().ok().filter(|seconds: &f64| is_number && *seconds <= SECONDS_MAX);
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| {
+        UsageError(format!("bad value `{value}` for {origin}: seconds from 0 to {SECONDS_MAX} are wanted"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Options, String> {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
+        let variable = |key: &str| environment.iter().find(|(have, _)| *have == key).map(|(_, v)| (*v).to_owned());
+        match read("allout", arguments, variable) {
+            Ok(Command::Serve(options)) => Ok(options),
+            Ok(Command::Print(text)) => Err(text),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn listen(options: &Options) -> Vec<String> {
+        options.listen.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn defaults() {
+        let options = read_with(&[], &[]).expect("nothing is wrong");
+        assert_eq!(listen(&options), ["127.0.0.1:8080"]);
+        assert_eq!(options.grace, Duration::from_secs(3));
+        assert_eq!(options.config.idle_grace, Duration::from_millis(250));
+        assert_eq!(options.config.threads, 64);
+        assert_eq!(options.config.connections_max, 10_000);
+        assert_eq!(options.volume, Volume::Normal);
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_environment() {
+        let environment =
+            [("ALLOUT_LISTEN", ":1,:2"), ("ALLOUT_GRACE", "9"), ("ALLOUT_LOOPS", "7"), ("ALLOUT_QUIET", "1")];
+        let options = read_with(&[], &environment).expect("nothing is wrong");
+        assert_eq!(listen(&options), [":1", ":2"]);
+        assert_eq!((options.grace, options.config.loops), (Duration::from_secs(9), 7));
+        assert_eq!(options.volume, Volume::Quiet);
+        let arguments = ["--listen", ":3", "--listen=unix:/a", "--grace=0.5", "--verbose", "--shutdown-token", "x"];
+        let options = read_with(&arguments, &environment).expect("nothing is wrong");
+        assert_eq!(listen(&options), [":3", "unix:/a"]);
+        assert_eq!((options.grace, options.config.loops), (Duration::from_millis(500), 7));
+        assert_eq!(options.volume, Volume::Verbose);
+        assert_eq!(options.shutdown_token.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (arguments, named) in [
+            (&["--port"][..], "unknown option `--port`"),
+            (&["8080"], "unknown argument `8080`"),
+            (&["--listen"], "--listen needs a value"),
+            (&["--listen", "x"], "bad address `x`"),
+            (&["--grace", "-1"], "bad value `-1` for --grace"),
+            (&["--grace", "inf"], "bad value `inf` for --grace"),
+            (&["--grace", "1e3"], "bad value `1e3` for --grace"),
+            (&["--grace", ""], "bad value `` for --grace"),
+            (&["--idle-grace", "9999999"], "bad value `9999999` for --idle-grace"),
+            (&["--loops", "0"], "bad value `0` for --loops"),
+            (&["--threads", "+5"], "bad value `+5` for --threads"),
+            (&["--max-connections=many"], "bad value `many` for --max-connections"),
+            (&["--shutdown-token", "a b"], "bad value for --shutdown-token"),
+        ] {
+            let error = read_with(arguments, &[]).expect_err(named);
+            assert!(error.contains(named) && error.lines().count() == 1, "{error}");
+        }
+        let error = read_with(&[], &[("ALLOUT_LOOPS", "x")]).expect_err("no number");
+        assert!(error.contains("ALLOUT_LOOPS"), "{error}");
+    }
+}

@@ -1,0 +1,167 @@
+//! Method and path to handler: exact paths and `{captures}`, 404, 405 with `Allow`, HEAD from GET, OPTIONS.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::http::{Handler, Method, Pattern, Request, Response, Status};
+
+/// Finds the handler for a request by its method and path.
+///
+/// ```
+/// use allout::{Request, Response, Router};
+///
+/// let router = Router::new()
+///     .get("/ping", |_: &Request<'_>| Response::text("pong"))
+///     .get("/users/{id}", |request: &Request<'_>| {
+///         let id = request.param("id").unwrap_or_default();
+///         Response::text(format!("user {id}\n"))
+///     });
+/// ```
+///
+/// Paths match whole and with regard to case, escapes decoded; `/a` and `/a/` are two paths. A capture stands for one
+/// segment that is not empty, and is read with [`Request::param`]. Of several patterns that match, the one with the
+/// fewest captures is meant, and of those the one that was added first.
+///
+/// HEAD is answered by a path's handler of GET, its body left out. OPTIONS is answered with `Allow`, `OPTIONS *` with
+/// the methods of all paths. Another path is answered 404, another method of a known one 405.
+#[derive(Default)]
+pub struct Router {
+    paths: Vec<Path>,
+}
+
+struct Path {
+    pattern: Pattern,
+    routes: Vec<(Method, Box<dyn Handler>)>,
+}
+
+impl Router {
+    /// A router without routes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a route.
+    ///
+    /// # Panics
+    ///
+    /// If the pattern is malformed, or has a handler of this method already: a mistake of the programmer, which is
+    /// best found when the program starts.
+    pub fn route(mut self, method: Method, pattern: &str, handler: impl Handler) -> Self {
+        let parsed = match Pattern::new(pattern) {
+            Ok(parsed) => parsed,
+            Err(problem) => panic!("bad route `{pattern}`: it {problem}"),
+        };
+        let at = match self.paths.iter().position(|path| path.pattern.is_same_as(&parsed)) {
+            Some(at) => at,
+            None => {
+                let at = self.paths.partition_point(|path| path.pattern.captures() <= parsed.captures());
+                self.paths.insert(at, Path { pattern: parsed, routes: Vec::new() });
+                at
+            }
+        };
+        let path = &mut self.paths[at];
+        assert!(path.route(method).is_none(), "two handlers for {method} {pattern}");
+        assert!(path.pattern.text() == pattern, "routes `{pattern}` and `{}` differ in names", path.pattern.text());
+        path.routes.push((method, Box::new(handler)));
+        self
+    }
+
+    /// Adds a handler of GET, and with it of HEAD.
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Self::route).
+    pub fn get(self, pattern: &str, handler: impl Handler) -> Self {
+        self.route(Method::Get, pattern, handler)
+    }
+
+    /// Adds a handler of POST.
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Self::route).
+    pub fn post(self, pattern: &str, handler: impl Handler) -> Self {
+        self.route(Method::Post, pattern, handler)
+    }
+
+    /// Adds a handler of PUT.
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Self::route).
+    pub fn put(self, pattern: &str, handler: impl Handler) -> Self {
+        self.route(Method::Put, pattern, handler)
+    }
+
+    /// Adds a handler of DELETE.
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Self::route).
+    pub fn delete(self, pattern: &str, handler: impl Handler) -> Self {
+        self.route(Method::Delete, pattern, handler)
+    }
+
+    /// The handler for a request, and the pattern that matched; or the answer if there is none.
+    fn find(&self, request: &Request<'_>) -> Result<(&Pattern, &dyn Handler), Response> {
+        let raw_path = request.raw_path();
+        if raw_path == "*" {
+            return Err(allowed(self.paths.iter().flat_map(Path::methods)));
+        }
+        let Some(path) = self.paths.iter().find(|path| path.pattern.matches(raw_path)) else {
+            return Err(Response::text("not found\n").with_status(Status::NOT_FOUND));
+        };
+        match path.route(request.method()) {
+            Some(handler) => Ok((&path.pattern, handler)),
+            None if request.method() == Method::Options => Err(allowed(path.methods())),
+            None => {
+                Err(allowed(path.methods()).with_status(Status::METHOD_NOT_ALLOWED).with_text("method not allowed\n"))
+            }
+        }
+    }
+}
+
+impl Handler for Router {
+    fn handle(&self, request: &Request<'_>) -> Response {
+        match self.find(request) {
+            Ok((pattern, handler)) => handler.handle(&request.matched(pattern)),
+            Err(response) => response,
+        }
+    }
+
+    fn refuse(&self, request: &Request<'_>) -> Option<Response> {
+        match self.find(request) {
+            Ok((pattern, handler)) => handler.refuse(&request.matched(pattern)),
+            Err(response) => Some(response),
+        }
+    }
+}
+
+impl Path {
+    fn route(&self, method: Method) -> Option<&dyn Handler> {
+        let of = |method| self.routes.iter().find(|(have, _)| *have == method).map(|(_, handler)| handler.as_ref());
+        of(method).or_else(|| if method == Method::Head { of(Method::Get) } else { None })
+    }
+
+    fn methods(&self) -> impl Iterator<Item = Method> {
+        let own = self.routes.iter().map(|(method, _)| *method);
+        let has_get = self.routes.iter().any(|(method, _)| *method == Method::Get);
+        own.chain([Method::Options]).chain(has_get.then_some(Method::Head))
+    }
+}
+
+/// 204 with the methods that a resource has (RFC 9110 §10.2.1).
+fn allowed(methods: impl Iterator<Item = Method>) -> Response {
+    let names: Vec<_> = methods.collect::<BTreeSet<_>>().into_iter().map(Method::name).collect();
+    Response::new(Status::NO_CONTENT).with_field("Allow", names.join(", "))
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes = self
+            .paths
+            .iter()
+            .flat_map(|path| path.routes.iter().map(|(method, _)| format!("{method} {}", path.pattern.text())));
+        f.debug_list().entries(routes).finish()
+    }
+}

@@ -1,0 +1,196 @@
+//! How an event loop takes connections in: accepts them, gives them to the loop that has the fewest, makes room.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::event_loop::EventLoop;
+use super::listener::AcceptError;
+use super::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, Arrival};
+use super::stream::Stream;
+use super::table::Token;
+use super::timeouts::Clock;
+use crate::http::{Peer, Response, Status};
+
+/// Marks a token as a listener's; the rest is its number.
+pub(super) const GATE_BIT: u64 = 1 << 63;
+
+/// Connections accepted at a time, before those that are there get their turn.
+const ACCEPTS_MAX: u32 = 64;
+/// Refusals that may linger beyond the most connections; more are dropped without an answer.
+const REFUSALS_MAX: usize = 128;
+
+/// Which listeners are paused, one entry for each.
+#[derive(Debug)]
+pub(super) struct Intake {
+    pauses: Vec<Pause>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    /// The next pause.
+    length: Duration,
+    resumes_at: Option<Instant>,
+}
+
+impl Intake {
+    pub(super) fn new(gates: usize) -> Self {
+        Self { pauses: vec![Pause { length: ACCEPT_PAUSE_MIN, resumes_at: None }; gates] }
+    }
+
+    pub(super) fn resumes_at(&self) -> Option<Instant> {
+        self.pauses.iter().filter_map(|pause| pause.resumes_at).min()
+    }
+}
+
+impl EventLoop {
+    pub(super) fn open_gates(&mut self) -> std::io::Result<()> {
+        (0..self.shared.gates.len()).try_for_each(|number| self.watch_gate(number))
+    }
+
+    fn watch_gate(&mut self, number: usize) -> std::io::Result<()> {
+        let poller = &mut self.poller;
+        let added = self.shared.gates[number].with(|listener| poller.add_listener(listener, gate_token(number)));
+        added.unwrap_or(Ok(()))
+    }
+
+    /// A listener has been reported.
+    pub(super) fn accept_from(&mut self, token: u64) {
+        let Ok(number) = usize::try_from(token & !GATE_BIT) else {
+            return;
+        };
+        for _ in 0..ACCEPTS_MAX {
+            let Some(accepted) = self.shared.gates.get(number).and_then(|gate| gate.accept()) else {
+                return;
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    self.intake.pauses[number].length = ACCEPT_PAUSE_MIN;
+                    self.poller.progressed();
+                    self.seat_arrival(Arrival { stream, peer, refusals: 0 });
+                }
+                Err(AcceptError::WouldBlock) => return,
+                Err(AcceptError::Transient) => {}
+                // A descriptor limit below the most connections: the longest idle one makes room here too.
+                Err(AcceptError::Exhausted(error)) => {
+                    if !self.make_room() {
+                        self.shared.tell_accept_failed(&self.shared.gates[number], &error, self.now);
+                        return self.pause_gate(number);
+                    }
+                }
+                Err(AcceptError::Dead(error)) => {
+                    self.ignore_gate(number);
+                    return self.shared.listener_failed(&self.shared.gates[number], &error);
+                }
+            }
+        }
+    }
+
+    fn pause_gate(&mut self, number: usize) {
+        self.ignore_gate(number);
+        let pause = &mut self.intake.pauses[number];
+        pause.resumes_at = Some(self.now + pause.length);
+        pause.length = (pause.length * 2).min(ACCEPT_PAUSE_MAX);
+    }
+
+    fn ignore_gate(&mut self, number: usize) {
+        let poller = &mut self.poller;
+        self.shared.gates[number].with(|listener| poller.remove_listener(listener, gate_token(number)));
+    }
+
+    /// Looks at paused listeners again, once their time has come.
+    pub(super) fn resume_gates(&mut self) {
+        for number in 0..self.intake.pauses.len() {
+            if self.intake.pauses[number].resumes_at.is_some_and(|at| at <= self.now) {
+                self.intake.pauses[number].resumes_at = None;
+                if self.watch_gate(number).is_err() {
+                    self.pause_gate(number);
+                }
+            }
+        }
+    }
+
+    /// Takes a connection, or gives it to the loop that has the fewest if that is clearly fewer.
+    fn seat_arrival(&mut self, arrival: Arrival) {
+        let own = self.shared.seats[self.seat].connections.load(Ordering::Relaxed);
+        let (seat, least) = self.shared.least_loaded();
+        // A little difference is cheaper than waking another loop.
+        if seat == self.seat || own <= least + 1 + least / 16 {
+            return self.settle(arrival);
+        }
+        self.pass_on(arrival, seat);
+    }
+
+    /// Gives a connection to another loop; a loop that has left gives it back.
+    fn pass_on(&mut self, arrival: Arrival, seat: usize) {
+        let connections = &self.shared.seats[seat].connections;
+        connections.fetch_add(1, Ordering::Relaxed);
+        if let Err(arrival) = self.shared.seats[seat].inbox.push(arrival) {
+            connections.fetch_sub(1, Ordering::Relaxed);
+            self.settle(arrival);
+        }
+    }
+
+    /// Connections that other loops have passed on.
+    pub(super) fn take_arrivals(&mut self) {
+        for arrival in self.shared.seats[self.seat].inbox.take() {
+            // It was counted when it was passed on.
+            self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
+            self.settle(arrival);
+        }
+    }
+
+    /// Takes a connection in if there is room, or room can be made: here, or on another loop.
+    fn settle(&mut self, mut arrival: Arrival) {
+        let has_room =
+            |this: &Self| this.shared.connections.load(Ordering::Relaxed) < this.shared.config.connections_max;
+        if has_room(self) || self.make_room() {
+            self.take_in(arrival.stream, arrival.peer);
+        } else if arrival.refusals + 1 < self.shared.seats.len() {
+            arrival.refusals += 1;
+            let next = (self.seat + 1) % self.shared.seats.len();
+            self.pass_on(arrival, next);
+        } else {
+            self.refuse_arrival(arrival);
+        }
+    }
+
+    /// Closes the connection that has been idle for longest. Returns false if none is idle.
+    fn make_room(&mut self) -> bool {
+        let longest = self.timeouts.longest(Clock::Idle).and_then(|index| self.table.token_at(index));
+        longest.map(|token| self.drop_connection(token)).is_some()
+    }
+
+    /// Answers 503 and closes, since all connections are taken by others that are not idle.
+    fn refuse_arrival(&mut self, arrival: Arrival) {
+        let refused = self.shared.connections.load(Ordering::Relaxed);
+        if refused >= self.shared.config.connections_max + REFUSALS_MAX {
+            return;
+        }
+        let response = Response::text("too many connections\n")
+            .with_status(Status::SERVICE_UNAVAILABLE)
+            .with_field("Retry-After", "1");
+        if let Some(token) = self.take_in(arrival.stream, arrival.peer) {
+            self.turn_away(token, response);
+        }
+    }
+
+    /// Enters a connection. `None`: the system has no memory left to watch it, and it is closed.
+    pub(super) fn take_in(&mut self, stream: Stream, peer: Peer) -> Option<Token> {
+        let token = self.table.insert(Connection::new(stream, peer, self.now));
+        self.shared.seats[self.seat].connections.fetch_add(1, Ordering::Relaxed);
+        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let connection = self.table.get_mut(token)?;
+        if self.poller.add(connection.stream(), token.raw()).is_err() {
+            self.drop_connection(token);
+            return None;
+        }
+        let clock = connection.clock(self.is_draining);
+        self.timeouts.start(token.index(), clock, self.now);
+        Some(token)
+    }
+}
+
+pub(super) fn gate_token(number: usize) -> u64 {
+    GATE_BIT | number as u64
+}

@@ -1,0 +1,124 @@
+//! Where a server listens: the text of an address, and what it stands for.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// An address to listen on, read from text:
+///
+/// | text | where |
+/// |---|---|
+/// | `127.0.0.1:8080`, `[::1]:8080` | this address |
+/// | `localhost:8080` | every address that the name resolves to |
+/// | `:8080` | every address of this machine, IPv6 and IPv4 |
+/// | `unix:/run/allout.sock` | a Unix socket |
+///
+/// Port 0 lets the system choose one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address {
+    /// A host, empty for every address, and a port.
+    Tcp {
+        /// A name or an IP address, without brackets.
+        host: String,
+        /// The port; 0 lets the system choose.
+        port: u16,
+    },
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The socket addresses that it stands for, at least one and each once.
+    pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if host.is_empty() {
+            return Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]);
+        }
+        let mut found: Vec<SocketAddr> = Vec::new();
+        for address in (host, port).to_socket_addrs()? {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.is_empty() {
+            Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+        } else {
+            Ok(found)
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let wrong = |problem| AddressError { text: text.to_owned(), problem };
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() { Err(wrong("the path is missing")) } else { Ok(Self::Unix(path.into())) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
+        let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let port =
+            port.parse().ok().filter(|_| is_number).ok_or_else(|| wrong("the port is not a number up to 65535"))?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => {
+                let inner = rest.strip_suffix(']').filter(|inner| inner.parse::<Ipv6Addr>().is_ok());
+                inner.ok_or_else(|| wrong("the brackets hold no IPv6 address"))?
+            }
+            None if host.contains([':', '/', ']', ' ']) => {
+                return Err(wrong("the host is none (an IPv6 address needs brackets)"));
+            }
+            None => host,
+        };
+        Ok(Self::Tcp { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A text that is no address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressError {
+    text: String,
+    problem: &'static str,
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bad address `{}`: {}", self.text, self.problem)
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_back_as_they_are_written() {
+        for text in ["127.0.0.1:8080", ":0", "[::1]:80", "localhost:65535", "unix:/tmp/a b", "unix:x"] {
+            assert_eq!(text.parse::<Address>().map(|address| address.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn bad_addresses_are_named() {
+        for text in
+            ["", "8080", "a:", "a:b", "a:+1", "a:65536", "::1:80", "[x]:80", "[::1]", "unix:", "a/b:80", "a b:1"]
+        {
+            let error = text.parse::<Address>().expect_err(text).to_string();
+            assert!(error.starts_with(&format!("bad address `{text}`: ")), "{error}");
+        }
+    }
+}

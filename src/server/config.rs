@@ -1,0 +1,126 @@
+//! Every limit and timeout in one place, each with its default and its reason.
+
+use std::time::Duration;
+
+use crate::http::{BodyLimits, HeadLimits, Limits};
+use crate::stop::FAR;
+
+/// How a [`Server`](crate::Server) behaves. All fields have a default:
+///
+/// ```
+/// let config = allout::Config { body_bytes_max: 64 * 1024, ..allout::Config::default() };
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Event loops, each on a thread of its own. Default: one per core, since a loop that has work keeps a core busy.
+    pub loops: usize,
+    /// Most handlers at once, over all loops, each on a worker thread. Default: 64. Further requests wait their turn.
+    pub threads: usize,
+    /// How readiness is found out. Default: the best that this build has.
+    pub readiness: Readiness,
+    /// Most connections at once, over all loops. Default: 10,000. One more closes the longest idle one to make room;
+    /// with none idle it is answered 503.
+    pub connections_max: usize,
+
+    /// Bytes of a request head. Default: 16 KiB, as in Node; Apache takes 8 KiB a line, nginx 32 KiB in all. Crossed:
+    /// 431.
+    pub head_bytes_max: usize,
+    /// Header fields of a request, and trailer fields. Default: 100, as in Apache and hyper. Crossed: 431.
+    pub fields_max: usize,
+    /// Bytes of a request target. Default: 8 KiB; RFC 9112 §3 asks for at least 8,000. Crossed: 414.
+    pub target_bytes_max: usize,
+    /// Bytes of a request body, which is held in memory. Default: 1 MiB, as in nginx. Crossed: 413.
+    pub body_bytes_max: usize,
+
+    /// From the first byte of a request to the end of its head; absolute, so that a trickle does not renew it.
+    /// Default: 5 s. Crossed: 408.
+    pub head_timeout: Duration,
+    /// From the end of the head to the end of the body; absolute. Default: 30 s. Crossed: 408.
+    pub body_timeout: Duration,
+    /// How long a connection may be quiet between requests, and before the first. Default: 60 s, below the 75 s after
+    /// which nginx gives a client connection up. Crossed: closed.
+    pub idle_timeout: Duration,
+    /// How long a peer may keep an answer waiting. Each 4 KiB that it takes give it a second more, but never more than
+    /// this time from now: a slow reader is served, one that stalls is not. Default: 30 s. Crossed: closed.
+    pub write_timeout: Duration,
+    /// While draining: how long a connection must have been quiet to be closed, counted from the stop or from its last
+    /// byte. Default: 250 ms, which is longer than a round trip on nearly every network, so that a request that was on
+    /// its way when the stop came is still answered.
+    pub idle_grace: Duration,
+    /// How long a connection that we have closed is read on for the peer's own end, so that a reset cannot destroy the
+    /// last answer. Default: 500 ms.
+    pub linger: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            loops: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: 64,
+            readiness: Readiness::default(),
+            connections_max: 10_000,
+            head_bytes_max: 16 * 1024,
+            fields_max: 100,
+            target_bytes_max: 8 * 1024,
+            body_bytes_max: 1024 * 1024,
+            head_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+            idle_grace: Duration::from_millis(250),
+            linger: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Config {
+    /// The same without what cannot work: no loop at all, or times that would overflow the clock.
+    pub(crate) fn sane(self) -> Self {
+        Self {
+            loops: self.loops.max(1),
+            head_timeout: self.head_timeout.min(FAR),
+            body_timeout: self.body_timeout.min(FAR),
+            idle_timeout: self.idle_timeout.min(FAR),
+            write_timeout: self.write_timeout.min(FAR),
+            idle_grace: self.idle_grace.min(FAR),
+            linger: self.linger.min(FAR),
+            ..self
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            head: HeadLimits {
+                head_bytes: self.head_bytes_max,
+                target_bytes: self.target_bytes_max,
+                fields: self.fields_max,
+            },
+            body: BodyLimits {
+                body_bytes: self.body_bytes_max as u64,
+                trailer_bytes: self.head_bytes_max,
+                trailers: self.fields_max,
+            },
+        }
+    }
+}
+
+/// How an event loop finds out which sockets are ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Readiness {
+    /// The kernel tells. Linux, with the feature `epoll`.
+    #[cfg(all(target_os = "linux", feature = "epoll"))]
+    Epoll,
+    /// Every socket is tried, with a pause of 50 µs doubling to 5 ms when nothing moves. Works everywhere with std
+    /// alone, and is fine for tens of connections; each one more costs a system call a round.
+    Sweep,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        #[cfg(all(target_os = "linux", feature = "epoll"))]
+        return Self::Epoll;
+        #[cfg(not(all(target_os = "linux", feature = "epoll")))]
+        return Self::Sweep;
+    }
+}

@@ -1,0 +1,297 @@
+//! One connection: its state, and all changes to it. Nothing outside this file sets a phase.
+//!
+//! ```text
+//!            ┌────────────────────────── answered ◀──────────────────────────┐
+//!            ▼                                                               │
+//! new ──▶ Idle ──first byte──▶ Head ──head whole──▶ Body ──body whole──▶ (handler) ──▶ Writing, if the peer is slow
+//!            │                  │                    │                                  │
+//!            └──────────────────┴── reject, last answer, timeout ───────────────────────┤
+//!                                                                                       ▼
+//!                                              gone ◀── peer's end, 500 ms ──────── Lingering
+//! ```
+//!
+//! A request that comes whole and is answered at once leaves no trace: the phase is what a connection is found in
+//! between two services. A connection closes for good when it is dropped.
+
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use super::desk::{Desk, Unfinished};
+use super::outgoing::{Outgoing, Unsent, Written};
+use super::poller::Event;
+use super::stream::{Moved, Stream};
+use super::timeouts::Clock;
+use crate::http::{Limits, Peer, Progress};
+
+/// The least rate at which an answer must be taken: each so many bytes give a second more.
+const WRITE_BYTES_PER_SECOND_MIN: u64 = 4096;
+
+/// What a connection is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing: between requests, or before the first.
+    Idle,
+    /// Part of a head has come.
+    Head,
+    /// The head and part of the body have come.
+    Body,
+    /// The peer has not taken all of an answer.
+    Writing,
+    /// We have sent FIN, and wait for the peer's.
+    Lingering,
+}
+
+/// How a connection is to be closed once its last answer has been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// With FIN, and reading on until the peer's own, so that no reset destroys the answer.
+    Lingering,
+    /// At once: nothing is in flight that could be destroyed, or nobody is left to wait.
+    AtOnce,
+}
+
+/// What one attempt to read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fill {
+    Bytes,
+    Nothing,
+    Failed,
+}
+
+/// What became of the answers that were to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    All,
+    Blocked,
+    Failed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: Stream,
+    peer: Peer,
+    phase: Phase,
+    /// What is kept of a request that has not come whole, or waits until the peer has taken the answers before it.
+    unfinished: Option<Box<Unfinished>>,
+    unsent: Option<Box<Unsent>>,
+    /// Set by the poller, and until a read shows that nothing is left.
+    is_readable: bool,
+    /// The peer has sent FIN or reset: a short read is not the last.
+    is_hung_up: bool,
+    /// The peer's end of stream has been read.
+    has_ended: bool,
+    close: Option<Close>,
+    /// In Head and Body, when they began; in Writing, when the peer's patience with us must end.
+    mark: Instant,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream, peer: Peer, now: Instant) -> Self {
+        Self {
+            stream,
+            peer,
+            phase: Phase::Idle,
+            unfinished: None,
+            unsent: None,
+            is_readable: false,
+            is_hung_up: false,
+            has_ended: false,
+            close: None,
+            mark: now,
+        }
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The peer's end of stream has been read: nothing more will come.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    pub(crate) fn close(&self) -> Option<Close> {
+        self.close
+    }
+
+    pub(crate) fn mark(&self) -> Instant {
+        self.mark
+    }
+
+    /// The peer has not taken all of the answers before.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.unsent.is_some()
+    }
+
+    /// True if a read may bring something.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.is_readable
+    }
+
+    /// Answers that are owed: requests wholly received and not wholly answered.
+    pub(crate) fn owed(&self, limits: &Limits) -> usize {
+        let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.answers());
+        let waiting = match self.phase {
+            Phase::Writing if self.close.is_none() => {
+                self.unfinished.as_ref().map_or(0, |unfinished| unfinished.count_whole(limits))
+            }
+            _ => 0,
+        };
+        unsent + waiting
+    }
+
+    // ---- Handed in -------------------------------------------------------------------------------------------------
+
+    /// The poller has reported it.
+    pub(crate) fn reported(&mut self, event: Event) {
+        self.is_readable = true;
+        self.is_hung_up |= event.is_hangup;
+    }
+
+    /// A read is to be tried although nothing was reported.
+    pub(crate) fn look_again(&mut self) {
+        self.is_readable = true;
+    }
+
+    /// Puts the connection on a desk.
+    pub(crate) fn lay_on(&mut self, desk: &mut Desk) {
+        desk.take_up(&self.peer, self.unfinished.take());
+    }
+
+    /// Reads once, if there may be something to read.
+    pub(crate) fn fill(&mut self, desk: &mut Desk) -> Fill {
+        if !self.is_readable {
+            return Fill::Nothing;
+        }
+        let (moved, is_full) = desk.read(&self.stream);
+        match moved {
+            Moved::Bytes(0) => {
+                (self.has_ended, self.is_readable) = (true, false);
+                Fill::Nothing
+            }
+            Moved::Bytes(_) => {
+                // A short read has emptied the socket; whatever comes later is reported again.
+                self.is_readable = is_full || self.is_hung_up;
+                Fill::Bytes
+            }
+            Moved::WouldBlock => {
+                self.is_readable = false;
+                Fill::Nothing
+            }
+            Moved::Failed => Fill::Failed,
+        }
+    }
+
+    /// This answer is the last.
+    pub(crate) fn close_with(&mut self, close: Close) {
+        self.close = Some(close);
+    }
+
+    // ---- Sent out --------------------------------------------------------------------------------------------------
+
+    /// Sends a batch of answers. What the peer does not take now is kept, and the phase is then `Writing`.
+    pub(crate) fn send(&mut self, out: &mut Outgoing, patience: Duration, now: Instant) -> (Sent, u64) {
+        if out.len() == 0 {
+            return (Sent::All, 0);
+        }
+        let (written, unsent) = out.write(&self.stream);
+        self.unsent = unsent;
+        if self.unsent.is_some() {
+            (self.phase, self.mark) = (Phase::Writing, now + patience);
+        }
+        (self.sent(written), written.answers)
+    }
+
+    /// Goes on with what was kept.
+    pub(crate) fn send_on(&mut self, patience: Duration, now: Instant) -> (Sent, u64) {
+        let Some(unsent) = &mut self.unsent else {
+            return (Sent::All, 0);
+        };
+        let written = unsent.write(&self.stream);
+        if unsent.is_done() {
+            self.unsent = None;
+            // Whatever came meanwhile was not reported for us to keep in mind.
+            self.is_readable = true;
+        }
+        // A slow reader earns time by taking bytes, but cannot save it up: a stall ends it all the same.
+        let earned = Duration::from_millis(written.bytes as u64 * 1000 / WRITE_BYTES_PER_SECOND_MIN);
+        self.mark = (self.mark + earned).min(now + patience);
+        (self.sent(written), written.answers)
+    }
+
+    fn sent(&self, written: Written) -> Sent {
+        match (written.has_failed, &self.unsent) {
+            (true, _) => Sent::Failed,
+            (false, Some(_)) => Sent::Blocked,
+            (false, None) => Sent::All,
+        }
+    }
+
+    // ---- Put down --------------------------------------------------------------------------------------------------
+
+    /// Takes what is left from the desk: it is needed again unless the last answer has been given.
+    pub(crate) fn keep(&mut self, desk: &mut Desk) {
+        let unfinished = desk.put_down();
+        self.unfinished = if self.close.is_some() { None } else { unfinished };
+    }
+
+    /// All answers are out, and the connection stays: what it is in the middle of now. Returns true if that is
+    /// something else than before, so that its clock begins anew.
+    pub(crate) fn rest(&mut self, progress: Progress, has_answered: bool, now: Instant) -> bool {
+        let phase = match progress {
+            Progress::Nothing => Phase::Idle,
+            Progress::Head => Phase::Head,
+            Progress::Body | Progress::Whole => Phase::Body,
+        };
+        let is_new = phase != std::mem::replace(&mut self.phase, phase) || has_answered;
+        if is_new {
+            self.mark = now;
+        }
+        is_new
+    }
+
+    /// All answers are out and the last was among them: FIN. Returns true if something has come already that is to be
+    /// thrown away.
+    pub(crate) fn linger(&mut self) -> bool {
+        self.phase = Phase::Lingering;
+        self.is_readable |= self.is_hung_up;
+        self.stream.shutdown(Shutdown::Write);
+        self.is_readable
+    }
+
+    /// Reads and throws away what comes while lingering. Returns true once the peer has ended too.
+    pub(crate) fn discard(&mut self, desk: &mut Desk) -> bool {
+        // Bounded, so that a peer that keeps sending cannot keep the loop.
+        for _ in 0..16 {
+            match desk.discard(&self.stream) {
+                Moved::Bytes(0) | Moved::Failed => return true,
+                Moved::Bytes(_) => {}
+                Moved::WouldBlock => {
+                    self.is_readable = false;
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    /// The clock that the current phase runs by.
+    pub(crate) fn clock(&self, is_draining: bool) -> Clock {
+        match self.phase {
+            Phase::Idle | Phase::Head if is_draining => Clock::Quiet,
+            Phase::Idle => Clock::Idle,
+            Phase::Head => Clock::Head,
+            Phase::Body => Clock::Body,
+            Phase::Writing => Clock::Write,
+            Phase::Lingering => Clock::Linger,
+        }
+    }
+}

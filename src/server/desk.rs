@@ -1,0 +1,153 @@
+//! What a thread needs to read requests: a scratch buffer, and the request that is being read from it.
+//!
+//! A read goes into the scratch buffer and is parsed there in place. Only what is left of an incomplete request is
+//! moved to a buffer of the connection's own ([`Unfinished`]), which the desk takes up again when more has come. So an
+//! idle connection has no buffer at all, and a request that comes whole is never copied.
+
+use super::stream::{Moved, Stream};
+use crate::http::{Incoming, Limits, Peer, Progress, Reject, Request};
+
+/// Bytes of one read. A socket's receive buffer holds more, but a larger read only pushes out the caches.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Reading on behind what has not been parsed yet is worth it only with this much room.
+const ROOM_BYTES_MIN: usize = 16 * 1024;
+
+/// An incomplete request, kept by its connection: from its first byte on, and how far it was understood.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    bytes: Vec<u8>,
+    incoming: Incoming,
+}
+
+impl Unfinished {
+    /// How many whole requests wait in it, for the count of what is owed.
+    pub(crate) fn count_whole(&self, limits: &Limits) -> usize {
+        Incoming::count_whole(&self.bytes, limits)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Desk {
+    scratch: Box<[u8]>,
+    /// Invariant: `start <= filled <= scratch.len()`, and with `held`, `start <= held.len()`.
+    filled: usize,
+    /// The bytes of a connection that came with unfinished ones, instead of the scratch buffer's.
+    held: Option<Vec<u8>>,
+    /// Where the request that is being read begins.
+    start: usize,
+    incoming: Incoming,
+    peer: Peer,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        Self {
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            filled: 0,
+            held: None,
+            start: 0,
+            incoming: Incoming::new(),
+            peer: Peer::Unix,
+        }
+    }
+
+    /// Takes up a connection, with what it has kept.
+    pub(crate) fn take_up(&mut self, peer: &Peer, unfinished: Option<Box<Unfinished>>) {
+        (self.filled, self.start) = (0, 0);
+        self.peer.clone_from(peer);
+        match unfinished.map(|unfinished| *unfinished) {
+            None => {
+                self.held = None;
+                self.incoming.clear();
+            }
+            Some(Unfinished { bytes, incoming }) => {
+                self.held = Some(bytes);
+                self.incoming = incoming;
+            }
+        }
+    }
+
+    /// Puts the connection down again: what it has to keep, if anything.
+    pub(crate) fn put_down(&mut self) -> Option<Box<Unfinished>> {
+        let mut bytes = match self.held.take() {
+            Some(mut bytes) => {
+                bytes.drain(..self.start);
+                bytes
+            }
+            None => self.scratch[self.start..self.filled].to_vec(),
+        };
+        (self.filled, self.start) = (0, 0);
+        if bytes.is_empty() {
+            return None;
+        }
+        let mut incoming = std::mem::replace(&mut self.incoming, Incoming::new());
+        incoming.compact(&mut bytes);
+        Some(Box::new(Unfinished { bytes, incoming }))
+    }
+
+    /// One read. The second value is true if it may have left something, since it filled all the room there was.
+    pub(crate) fn read(&mut self, stream: &Stream) -> (Moved, bool) {
+        if self.held.is_none() {
+            if self.start == self.filled {
+                (self.filled, self.start) = (0, 0);
+            } else if self.scratch.len() - self.filled < ROOM_BYTES_MIN {
+                self.held = Some(self.scratch[self.start..self.filled].to_vec());
+                (self.filled, self.start) = (0, 0);
+            }
+        }
+        let from = if self.held.is_some() { 0 } else { self.filled };
+        let room = &mut self.scratch[from..];
+        let moved = stream.read(room);
+        let mut is_full = false;
+        if let Moved::Bytes(count) = moved {
+            is_full = count == room.len();
+            match &mut self.held {
+                Some(held) => held.extend_from_slice(&room[..count]),
+                None => self.filled += count,
+            }
+        }
+        (moved, is_full)
+    }
+
+    /// Understands what is here.
+    pub(crate) fn progress(&mut self, limits: &Limits) -> Result<Progress, Reject> {
+        let bytes = match &mut self.held {
+            Some(held) => &mut held[self.start..],
+            None => &mut self.scratch[self.start..self.filled],
+        };
+        self.incoming.advance(bytes, limits)
+    }
+
+    /// The request, as far as it has come; its head must be complete.
+    pub(crate) fn request(&self) -> Request<'_> {
+        self.incoming.request(self.rest(), &self.peer)
+    }
+
+    pub(crate) fn incoming(&mut self) -> &mut Incoming {
+        &mut self.incoming
+    }
+
+    /// The request has been answered: the next one begins behind it.
+    pub(crate) fn finish_request(&mut self) {
+        self.start += self.incoming.len();
+        self.incoming.clear();
+    }
+
+    /// True if a further whole request is here, once the one before it is finished.
+    pub(crate) fn holds_whole_request(&self, limits: &Limits) -> bool {
+        Incoming::is_whole(self.rest(), limits)
+    }
+
+    /// Bytes from the beginning of the current request on.
+    pub(crate) fn rest(&self) -> &[u8] {
+        match &self.held {
+            Some(held) => &held[self.start..],
+            None => &self.scratch[self.start..self.filled],
+        }
+    }
+
+    /// Throws away what comes, for a connection that lingers.
+    pub(crate) fn discard(&mut self, stream: &Stream) -> Moved {
+        stream.read(&mut self.scratch)
+    }
+}

@@ -1,0 +1,338 @@
+//! TCP and Unix listeners: bound, accepted from, closed; and what an error of `accept` means.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+#[cfg(unix)]
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use super::address::Address;
+use super::stream::Stream;
+use crate::http::Peer;
+
+/// A listening socket, non-blocking. Dropping it closes it, and removes a Unix socket's file.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: Socket,
+    place: Bound,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    /// The file is held to be removed when the listener is dropped.
+    #[cfg(unix)]
+    Unix {
+        socket: UnixListener,
+        _file: SocketFile,
+    },
+}
+
+/// Where a listener really listens, the port that the system chose included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bound {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug)]
+pub struct BindError {
+    address: String,
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on `{}`: {}", self.address, self.source)
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Binds everything that an address stands for.
+///
+/// # Errors
+///
+/// [`BindError`], and then nothing stays bound.
+pub(crate) fn bind(address: &Address) -> Result<Vec<Listener>, BindError> {
+    let bound = match address {
+        Address::Tcp { host, port } => bind_tcp(host, *port),
+        #[cfg(unix)]
+        Address::Unix(path) => bind_unix(path).map(|listener| vec![listener]),
+        #[cfg(not(unix))]
+        Address::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no Unix sockets on this system")),
+    };
+    bound.map_err(|source| BindError { address: address.to_string(), source })
+}
+
+fn bind_tcp(host: &str, port: u16) -> io::Result<Vec<Listener>> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    let mut unsupported = None;
+    for address in Address::resolve(host, port)? {
+        match TcpListener::bind(address) {
+            Ok(socket) => listeners.push(Listener::tcp(socket)?),
+            // A name's IPv6 address on a machine without IPv6, and the like: fine if another one works.
+            Err(error) if is_unsupported(&error) => unsupported = Some(error),
+            // The unspecified IPv6 address has taken the IPv4 one with it, unless the system keeps them apart.
+            Err(_) if host.is_empty() && !listeners.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+        if host.is_empty() && port == 0 && !listeners.is_empty() {
+            break;
+        }
+    }
+    match unsupported {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+        || error.raw_os_error() == Some(errno::EAFNOSUPPORT)
+}
+
+#[cfg(unix)]
+fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
+    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::net::UnixStream;
+
+    let socket = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is there and is not a socket"));
+            }
+            // A file on which nobody answers was left behind by a server that was killed.
+            match UnixStream::connect(path) {
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path)?;
+                    UnixListener::bind(path)?
+                }
+                _ => return Err(error),
+            }
+        }
+        result => result?,
+    };
+    socket.set_nonblocking(true)?;
+    let file = SocketFile::of(path)?;
+    Ok(Listener { socket: Socket::Unix { socket, _file: file }, place: Bound::Unix(path.to_owned()) })
+}
+
+/// A Unix socket's file, removed when the listener is dropped if it is still the same file.
+#[cfg(unix)]
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+#[cfg(unix)]
+impl SocketFile {
+    fn of(path: &std::path::Path) -> io::Result<Self> {
+        // The working directory may change before the file is removed.
+        let path = std::path::absolute(path)?;
+        let identity = Self::identity(&path)?;
+        Ok(Self { path, identity })
+    }
+
+    fn identity(path: &std::path::Path) -> io::Result<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+    }
+}
+
+#[cfg(unix)]
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if Self::identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Listener {
+    /// Takes over a socket that is bound already.
+    pub(crate) fn tcp(socket: TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let place = Bound::Tcp(socket.local_addr()?);
+        Ok(Self { socket: Socket::Tcp(socket), place })
+    }
+
+    pub(crate) fn place(&self) -> &Bound {
+        &self.place
+    }
+
+    /// One connection from the queue, non-blocking.
+    pub(crate) fn accept(&self) -> Result<(Stream, Peer), AcceptError> {
+        let accepted = match &self.socket {
+            Socket::Tcp(socket) => socket.accept().and_then(|(stream, address)| {
+                stream.set_nonblocking(true)?;
+                // Answers leave at once: an answer's last bytes must not wait for the acknowledgement of its first.
+                // Refused by a peer that has gone already, which the first read will tell.
+                let _ = stream.set_nodelay(true);
+                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+            }),
+            #[cfg(unix)]
+            Socket::Unix { socket, .. } => socket.accept().and_then(|(stream, _)| {
+                stream.set_nonblocking(true)?;
+                Ok((Stream::Unix(stream), Peer::Unix))
+            }),
+        };
+        accepted.map_err(AcceptError::sorted)
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Listener {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix { socket, .. } => socket.as_fd(),
+        }
+    }
+}
+
+/// Why `accept` gave no connection.
+#[derive(Debug)]
+pub(crate) enum AcceptError {
+    /// The queue is empty.
+    WouldBlock,
+    /// This one connection came to nothing, or the call did: try again.
+    Transient,
+    /// The process or the system has no descriptor or memory left: try again later.
+    Exhausted(io::Error),
+    /// The listener itself is broken.
+    Dead(io::Error),
+}
+
+impl AcceptError {
+    fn sorted(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Self::WouldBlock;
+        }
+        match error.raw_os_error() {
+            Some(errno::EBADF | errno::EINVAL | errno::ENOTSOCK | errno::EOPNOTSUPP) => Self::Dead(error),
+            // accept(2): errors of the network that are already pending on the new socket are passed on.
+            Some(
+                errno::EINTR
+                | errno::ECONNABORTED
+                | errno::ECONNRESET
+                | errno::EPROTO
+                | errno::EPERM
+                | errno::ENETDOWN
+                | errno::ENETUNREACH
+                | errno::EHOSTDOWN
+                | errno::EHOSTUNREACH
+                | errno::ENOPROTOOPT
+                | errno::ETIMEDOUT,
+            ) => Self::Transient,
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever nobody has thought of: waiting a little is always safe.
+            _ => Self::Exhausted(error),
+        }
+    }
+}
+
+/// The error numbers that std has no kind for.
+mod errno {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    mod numbers {
+        pub(crate) const ENOTSOCK: i32 = 88;
+        pub(crate) const EPROTO: i32 = 71;
+        pub(crate) const ENOPROTOOPT: i32 = 92;
+        pub(crate) const EOPNOTSUPP: i32 = 95;
+        pub(crate) const EAFNOSUPPORT: i32 = 97;
+        pub(crate) const ENETDOWN: i32 = 100;
+        pub(crate) const ENETUNREACH: i32 = 101;
+        pub(crate) const ECONNABORTED: i32 = 103;
+        pub(crate) const ECONNRESET: i32 = 104;
+        pub(crate) const ETIMEDOUT: i32 = 110;
+        pub(crate) const EHOSTDOWN: i32 = 112;
+        pub(crate) const EHOSTUNREACH: i32 = 113;
+    }
+    // The BSDs and macOS share these, but for EPROTO: 100 on macOS, 92 to 96 elsewhere; 100 stands for none there.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    mod numbers {
+        pub(crate) const ENOTSOCK: i32 = 38;
+        pub(crate) const ENOPROTOOPT: i32 = 42;
+        pub(crate) const EOPNOTSUPP: i32 = 45;
+        pub(crate) const EAFNOSUPPORT: i32 = 47;
+        pub(crate) const ENETDOWN: i32 = 50;
+        pub(crate) const ENETUNREACH: i32 = 51;
+        pub(crate) const ECONNABORTED: i32 = 53;
+        pub(crate) const ECONNRESET: i32 = 54;
+        pub(crate) const ETIMEDOUT: i32 = 60;
+        pub(crate) const EHOSTDOWN: i32 = 64;
+        pub(crate) const EHOSTUNREACH: i32 = 65;
+        pub(crate) const EPROTO: i32 = 100;
+    }
+    pub(crate) use numbers::*;
+    // The same everywhere since Version 7 Unix.
+    pub(crate) const EPERM: i32 = 1;
+    pub(crate) const EINTR: i32 = 4;
+    pub(crate) const EBADF: i32 = 9;
+    pub(crate) const EINVAL: i32 = 22;
+}
+
+/// A listener that all loops accept from, until the first of them to drain closes it for all.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    listener: RwLock<Option<Listener>>,
+    place: Bound,
+}
+
+impl Gate {
+    pub(crate) fn new(listener: Listener) -> Self {
+        let place = listener.place().clone();
+        Self { listener: RwLock::new(Some(listener)), place }
+    }
+
+    pub(crate) fn place(&self) -> &Bound {
+        &self.place
+    }
+
+    /// One connection from the queue; `None` if the gate is closed.
+    pub(crate) fn accept(&self) -> Option<Result<(Stream, Peer), AcceptError>> {
+        self.with(Listener::accept)
+    }
+
+    /// Looks at the listener, if the gate is still open.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&Listener) -> T) -> Option<T> {
+        self.listener.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(look)
+    }
+
+    /// Accepts until the queue is empty and closes the listener in the same breath: whoever had completed the
+    /// handshake is served, whoever comes later is refused. Nothing may stand between the last `accept` and the drop.
+    pub(crate) fn close(&self) -> Vec<(Stream, Peer)> {
+        let mut accepted = Vec::new();
+        let mut listener = self.listener.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listener) = listener.take() {
+            loop {
+                match listener.accept() {
+                    Ok(connection) => accepted.push(connection),
+                    Err(AcceptError::Transient) => {}
+                    Err(AcceptError::WouldBlock | AcceptError::Exhausted(_) | AcceptError::Dead(_)) => break,
+                }
+            }
+        }
+        accepted
+    }
+}

@@ -1,0 +1,69 @@
+//! What a server has to say to whoever runs it. The library prints nothing.
+
+use std::fmt;
+use std::io;
+
+use super::listener::Bound;
+use crate::http::{Method, Peer, Reject};
+
+/// Something that a server wants to be known, given to [`Server::on_notice`](crate::Server::on_notice). Its `Display`
+/// is one line.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Notice<'a> {
+    /// Connections cannot be accepted for want of a descriptor or memory. It is tried again, after 5 ms at first and a
+    /// second at last; told at most once a second.
+    AcceptFailed {
+        /// Of which listener.
+        place: &'a Bound,
+        /// What the system said.
+        error: &'a io::Error,
+    },
+    /// A listener is broken, which stops the group.
+    ListenerFailed {
+        /// Which one.
+        place: &'a Bound,
+        /// What the system said.
+        error: &'a io::Error,
+    },
+    /// A handler panicked. Its client got 500.
+    HandlerPanicked {
+        /// The request's method.
+        method: Method,
+        /// The request's path, as it was sent.
+        path: &'a str,
+        /// What the panic said.
+        text: &'a str,
+    },
+    /// A request was refused before any handler saw it. Any client can cause as many of these as it likes.
+    Rejected {
+        /// Who sent it.
+        peer: &'a Peer,
+        /// What was wrong with it.
+        reject: Reject,
+    },
+}
+
+impl Notice<'_> {
+    /// True for what clients cause at will: worth a line only to somebody who is looking for it.
+    pub fn is_verbose(&self) -> bool {
+        matches!(self, Self::Rejected { .. })
+    }
+}
+
+impl fmt::Display for Notice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AcceptFailed { place, error } => write!(f, "cannot accept on `{place}`: {error}"),
+            Self::ListenerFailed { place, error } => {
+                write!(f, "listener `{place}` failed: {error}")
+            }
+            Self::HandlerPanicked { method, path, text } => {
+                write!(f, "handler of {method} {path} panicked: {text}")
+            }
+            Self::Rejected { peer, reject } => {
+                write!(f, "rejected {peer}: {} ({reject})", reject.status())
+            }
+        }
+    }
+}

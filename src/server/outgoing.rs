@@ -1,0 +1,152 @@
+//! Answers on their way out: the loop's buffer for one batch, and what a connection keeps of it if the peer is slow.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::stream::{Moved, Stream};
+use crate::http::{AfterAnswer, ImfDate, Persistence, Response, encode, imf_date};
+
+/// Answers that go out with one write.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    bytes: Vec<u8>,
+    /// Where each answer ends, and what is to be called when it has left.
+    endings: VecDeque<Ending>,
+    date: Date,
+}
+
+#[derive(Debug)]
+struct Ending {
+    at: usize,
+    /// Called by being dropped.
+    _after: Option<AfterAnswer>,
+}
+
+/// What could not be written at once.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    bytes: Vec<u8>,
+    sent: usize,
+    endings: VecDeque<Ending>,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Answers that have left whole.
+    pub(crate) answers: u64,
+    pub(crate) bytes: usize,
+    /// The connection is broken.
+    pub(crate) has_failed: bool,
+}
+
+/// Memory that a batch may have grown to and is still kept for the next one.
+const KEPT_BYTES: usize = 256 * 1024;
+
+impl Outgoing {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { bytes: Vec::new(), endings: VecDeque::new(), date: Date::new(now) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds an answer. `head_only`: to HEAD.
+    pub(crate) fn push(&mut self, mut response: Response, head_only: bool, persistence: Persistence, now: Instant) {
+        encode(&response, head_only, persistence, self.date.at(now), &mut self.bytes);
+        self.endings.push_back(Ending { at: self.bytes.len(), _after: response.take_after() });
+    }
+
+    /// Adds an interim response, which is no answer.
+    pub(crate) fn push_interim(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Writes as much as the peer takes, and gives what it does not to be kept.
+    pub(crate) fn write(&mut self, stream: &Stream) -> (Written, Option<Box<Unsent>>) {
+        let mut sent = 0;
+        let written = write(stream, &self.bytes, &mut sent, &mut self.endings);
+        let is_partial = sent < self.bytes.len() && !written.has_failed;
+        let unsent = is_partial.then(|| {
+            let mut endings = std::mem::take(&mut self.endings);
+            for ending in &mut endings {
+                ending.at -= sent;
+            }
+            Box::new(Unsent { bytes: self.bytes[sent..].to_vec(), sent: 0, endings })
+        });
+        self.clear();
+        (written, unsent)
+    }
+
+    /// Drops what has been gathered. Whoever waits for an answer to leave is told that it was lost.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES);
+        self.endings.clear();
+    }
+}
+
+impl Unsent {
+    /// Writes on. Once nothing is left, `is_done`.
+    pub(crate) fn write(&mut self, stream: &Stream) -> Written {
+        write(stream, &self.bytes, &mut self.sent, &mut self.endings)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.sent == self.bytes.len()
+    }
+
+    /// Answers that have not left whole.
+    pub(crate) fn answers(&self) -> usize {
+        self.endings.len()
+    }
+}
+
+/// Writes `bytes[*sent..]` until the socket would block, since only then is it reported again.
+fn write(stream: &Stream, bytes: &[u8], sent: &mut usize, endings: &mut VecDeque<Ending>) -> Written {
+    let mut written = Written { answers: 0, bytes: 0, has_failed: false };
+    while *sent < bytes.len() {
+        match stream.write(&bytes[*sent..]) {
+            Moved::Bytes(count) if count > 0 => {
+                *sent += count;
+                written.bytes += count;
+            }
+            Moved::WouldBlock => break,
+            Moved::Bytes(_) | Moved::Failed => {
+                written.has_failed = true;
+                break;
+            }
+        }
+    }
+    while endings.front().is_some_and(|ending| ending.at <= *sent) {
+        endings.pop_front();
+        written.answers += 1;
+    }
+    written
+}
+
+/// The `Date` field, made anew once a second.
+#[derive(Debug)]
+struct Date {
+    text: ImfDate,
+    /// Until the clock's next full second.
+    valid_until: Instant,
+}
+
+impl Date {
+    fn new(now: Instant) -> Self {
+        Self { text: imf_date(0), valid_until: now }
+    }
+
+    fn at(&mut self, now: Instant) -> &ImfDate {
+        if now >= self.valid_until {
+            // A clock that stands before 1970 shows 1970.
+            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.text = imf_date(since_1970.as_secs());
+            let into_second = Duration::from_nanos(u64::from(since_1970.subsec_nanos()));
+            self.valid_until = now + (Duration::from_secs(1) - into_second);
+        }
+        &self.text
+    }
+}

@@ -1,0 +1,175 @@
+//! What all event loops of a server have in common, and how they reach each other.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::config::Config;
+use super::listener::Gate;
+use super::notice::Notice;
+use super::poller::Waker;
+use super::stream::Stream;
+use crate::group::panic_text;
+use crate::http::{Handler, Limits, Peer, Request, Response, Status};
+use crate::stop::{Cause, Stop};
+
+pub(crate) type OnNotice = Box<dyn Fn(&Notice<'_>) + Send + Sync>;
+
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) limits: Limits,
+    pub(crate) stop: Stop,
+    pub(crate) gates: Vec<Gate>,
+    pub(crate) seats: Vec<Seat>,
+    /// Connections over all loops.
+    pub(crate) connections: AtomicUsize,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) handler: Box<dyn Handler>,
+    pub(crate) on_notice: OnNotice,
+    pub(crate) started: Instant,
+    /// When the last failed accept was told, in milliseconds since `started`, plus one.
+    pub(crate) accept_told_ms: AtomicU64,
+}
+
+/// Counts of what a server has done, for whoever holds a clone of the `Arc`.
+#[derive(Debug, Default)]
+pub struct Stats {
+    drained: AtomicU64,
+    cut_off: AtomicU64,
+}
+
+impl Stats {
+    /// Answers that left whole after the stop.
+    pub fn finished_while_draining(&self) -> u64 {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were wholly received, but not wholly answered by the deadline.
+    pub fn cut_off(&self) -> u64 {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_drained(&self, count: u64) {
+        self.drained.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_cut_off(&self, count: usize) {
+        self.cut_off.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+/// Where one loop is reached by the others.
+pub(crate) struct Seat {
+    pub(crate) inbox: Inbox,
+    /// Connections that the loop holds or is about to be given.
+    pub(crate) connections: AtomicUsize,
+}
+
+/// A connection that another loop has accepted.
+pub(crate) struct Arrival {
+    pub(crate) stream: Stream,
+    pub(crate) peer: Peer,
+    /// Loops that had no room for it.
+    pub(crate) refusals: usize,
+}
+
+/// What others want to give a loop. Once the loop has left, the inbox is closed and gives everything back.
+pub(crate) struct Inbox {
+    arrivals: Mutex<Option<Vec<Arrival>>>,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self { arrivals: Mutex::new(Some(Vec::new())), waker }
+    }
+
+    pub(crate) fn push(&self, arrival: Arrival) -> Result<(), Arrival> {
+        match self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(arrivals) => arrivals.push(arrival),
+            None => return Err(arrival),
+        }
+        self.waker.wake();
+        Ok(())
+    }
+
+    pub(crate) fn take(&self) -> Vec<Arrival> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Closes the inbox if nothing is in it. Returns false if something is.
+    pub(crate) fn close_if_empty(&self) -> bool {
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        if arrivals.as_ref().is_some_and(|arrivals| !arrivals.is_empty()) {
+            return false;
+        }
+        *arrivals = None;
+        true
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+}
+
+impl Shared {
+    /// Calls the handler. Its panic is answered with 500 and told.
+    pub(crate) fn call(&self, request: &Request<'_>) -> Response {
+        catch_unwind(AssertUnwindSafe(|| self.handler.handle(request))).unwrap_or_else(|payload| {
+            let text = panic_text(payload.as_ref());
+            self.tell(&Notice::HandlerPanicked { method: request.method(), path: request.raw_path(), text: &text });
+            internal_error()
+        })
+    }
+
+    /// Asks the handler whether it answers without the body.
+    pub(crate) fn refuse(&self, request: &Request<'_>) -> Option<Response> {
+        catch_unwind(AssertUnwindSafe(|| self.handler.refuse(request))).unwrap_or_else(|payload| {
+            let text = panic_text(payload.as_ref());
+            self.tell(&Notice::HandlerPanicked { method: request.method(), path: request.raw_path(), text: &text });
+            Some(internal_error())
+        })
+    }
+
+    pub(crate) fn tell(&self, notice: &Notice<'_>) {
+        // Whoever listens may panic for reasons of their own; the loop goes on.
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_notice)(notice)));
+    }
+
+    /// Tells of a failed accept, at most once a second over all loops.
+    pub(crate) fn tell_accept_failed(&self, gate: &Gate, error: &std::io::Error, now: Instant) {
+        let since_start = now.saturating_duration_since(self.started);
+        let now_ms = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX - 1) + 1;
+        let told_ms = self.accept_told_ms.load(Ordering::Relaxed);
+        let is_due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= 1000;
+        let is_ours = |told: u64| {
+            self.accept_told_ms.compare_exchange(told, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        if is_due && is_ours(told_ms) {
+            self.tell(&Notice::AcceptFailed { place: gate.place(), error });
+        }
+    }
+
+    /// A listener is broken: the group stops, and the rest of the server drains.
+    pub(crate) fn listener_failed(&self, gate: &Gate, error: &std::io::Error) {
+        let who = format!("listener `{}`", gate.place());
+        if self.stop.trigger(Cause::Failed { who, error: error.to_string() }) {
+            self.tell(&Notice::ListenerFailed { place: gate.place(), error });
+        }
+    }
+
+    /// The seat with the fewest connections.
+    pub(crate) fn least_loaded(&self) -> (usize, usize) {
+        let loads = self.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed)).enumerate();
+        loads.min_by_key(|(_, load)| *load).unwrap_or((0, 0))
+    }
+}
+
+fn internal_error() -> Response {
+    Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).closing()
+}
+
+/// How long accepting pauses when the system has nothing to give, doubling from the first to the last.
+pub(crate) const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
+pub(crate) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -1,0 +1,80 @@
+//! A connected socket of either family, non-blocking.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+/// What one read or write came to. An interrupted call is made again, so that it never shows.
+#[derive(Debug)]
+pub(crate) enum Moved {
+    Bytes(usize),
+    WouldBlock,
+    /// The peer reset, vanished, or will send no more (read) or take no more (write).
+    Failed,
+}
+
+impl Stream {
+    /// One read. `Bytes(0)` is the peer's end of stream.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Moved {
+        loop {
+            let result = match self {
+                Self::Tcp(stream) => { stream }.read(buffer),
+                #[cfg(unix)]
+                Self::Unix(stream) => { stream }.read(buffer),
+            };
+            if let Some(moved) = sorted(result) {
+                return moved;
+            }
+        }
+    }
+
+    /// One write.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Moved {
+        loop {
+            let result = match self {
+                Self::Tcp(stream) => { stream }.write(bytes),
+                #[cfg(unix)]
+                Self::Unix(stream) => { stream }.write(bytes),
+            };
+            if let Some(moved) = sorted(result) {
+                return moved;
+            }
+        }
+    }
+
+    /// Sends FIN, or ends both directions. A peer that has gone already is no matter.
+    pub(crate) fn shutdown(&self, how: Shutdown) {
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(how),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.shutdown(how),
+        };
+    }
+}
+
+fn sorted(result: io::Result<usize>) -> Option<Moved> {
+    match result {
+        Ok(count) => Some(Moved::Bytes(count)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Moved::WouldBlock),
+        Err(_) => Some(Moved::Failed),
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Stream {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The connections of one loop, by token. A token of a connection that has gone never finds its successor.
+
+/// The index of a place in the low half, how often the place has been taken in the high half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token(u64);
+
+impl Token {
+    pub(crate) fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    pub(crate) fn raw(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn index(self) -> u32 {
+        // The low half is what an index is.
+        (self.0 & 0xffff_ffff) as u32
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    places: Vec<Place<T>>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    /// Of the connection that is here, or else of the next one.
+    turn: u32,
+    taken: Option<T>,
+}
+
+impl<T> Table<T> {
+    pub(crate) fn new() -> Self {
+        Self { places: Vec::new(), free: Vec::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    pub(crate) fn insert(&mut self, value: T) -> Token {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { turn: 0, taken: None });
+            u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+        });
+        let place = &mut self.places[index as usize];
+        place.taken = Some(value);
+        token(place.turn, index)
+    }
+
+    pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
+        self.place(token).and_then(|place| place.taken.as_mut())
+    }
+
+    pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
+        let place = self.place(token)?;
+        let value = place.taken.take()?;
+        // Tokens come round again after 2^31 connections of one place; the highest bit stays clear, so that none looks
+        // like a listener's token.
+        place.turn = (place.turn + 1) & 0x7fff_ffff;
+        self.free.push(token.index());
+        Some(value)
+    }
+
+    /// The token of whoever is at an index.
+    pub(crate) fn token_at(&self, index: u32) -> Option<Token> {
+        let place = self.places.get(index as usize)?;
+        place.taken.as_ref().map(|_| token(place.turn, index))
+    }
+
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        (0..)
+            .map_while(|index| self.places.get(index as usize).map(|_| index))
+            .filter_map(|i| self.token_at(i))
+            .collect()
+    }
+
+    fn place(&mut self, token: Token) -> Option<&mut Place<T>> {
+        let turn = (token.raw() >> 32) as u32;
+        self.places.get_mut(token.index() as usize).filter(|place| place.turn == turn)
+    }
+}
+
+fn token(turn: u32, index: u32) -> Token {
+    Token(u64::from(turn) << 32 | u64::from(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_token_finds_nothing() {
+        let mut table = Table::new();
+        let (one, two) = (table.insert("one"), table.insert("two"));
+        assert_eq!(table.remove(one), Some("one"));
+        assert_eq!(table.remove(one), None);
+        let three = table.insert("three");
+        assert_eq!(three.index(), one.index());
+        assert_eq!(table.get_mut(one), None);
+        assert_eq!(table.get_mut(three), Some(&mut "three"));
+        assert_eq!(table.tokens(), [three, two]);
+        assert_eq!(table.token_at(9), None);
+        assert_eq!(table.len(), 2);
+    }
+}

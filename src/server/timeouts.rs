@@ -1,0 +1,162 @@
+//! Deadlines in order: one queue per clock.
+//!
+//! All entries of one clock have the same length, so they are born sorted: a new one goes to the back, and only the
+//! front can be due. A connection runs at most one clock at a time, which makes the queues lists threaded through one
+//! table: starting, stopping and finding the next deadline take constant time, and nothing is allocated.
+
+use std::time::{Duration, Instant};
+
+/// What a connection is being timed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// Between requests, and before the first.
+    Idle,
+    /// The same, and within a head, while draining: since the last byte.
+    Quiet,
+    /// Within a head.
+    Head,
+    /// Within a body.
+    Body,
+    /// An answer is being taken: a look at the rate.
+    Write,
+    /// Closed by us, waiting for the peer's end.
+    Linger,
+}
+
+const CLOCKS: [Clock; 6] = [Clock::Idle, Clock::Quiet, Clock::Head, Clock::Body, Clock::Write, Clock::Linger];
+
+const NONE: u32 = u32::MAX;
+
+/// The clocks of all connections of a loop, by the index of their place in its table.
+#[derive(Debug)]
+pub(crate) struct Timeouts {
+    lengths: [Duration; CLOCKS.len()],
+    queues: [Queue; CLOCKS.len()],
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    front: u32,
+    back: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    clock: Option<Clock>,
+    since: Option<Instant>,
+    before: u32,
+    after: u32,
+}
+
+const STOPPED: Entry = Entry { clock: None, since: None, before: NONE, after: NONE };
+
+impl Timeouts {
+    /// `length` gives how long each clock runs.
+    pub(crate) fn new(length: impl Fn(Clock) -> Duration) -> Self {
+        Self {
+            lengths: CLOCKS.map(length),
+            queues: [Queue { front: NONE, back: NONE }; CLOCKS.len()],
+            entries: Vec::new(),
+        }
+    }
+
+    /// Starts a clock; the connection's earlier one stops. `now` must not go back between calls.
+    pub(crate) fn start(&mut self, index: u32, clock: Clock, now: Instant) {
+        self.stop(index);
+        if self.entries.len() <= index as usize {
+            self.entries.resize(index as usize + 1, STOPPED);
+        }
+        let queue = &mut self.queues[clock as usize];
+        self.entries[index as usize] = Entry { clock: Some(clock), since: Some(now), before: queue.back, after: NONE };
+        let back = std::mem::replace(&mut queue.back, index);
+        if back == NONE {
+            queue.front = index;
+        } else {
+            self.entries[back as usize].after = index;
+        }
+    }
+
+    /// Stops the connection's clock, if one runs.
+    pub(crate) fn stop(&mut self, index: u32) {
+        let Some(entry) = self.entries.get_mut(index as usize) else {
+            return;
+        };
+        let Entry { clock, before, after, .. } = std::mem::replace(entry, STOPPED);
+        let Some(clock) = clock else { return };
+        let queue = &mut self.queues[clock as usize];
+        if before == NONE {
+            queue.front = after;
+        } else {
+            self.entries[before as usize].after = after;
+        }
+        if after == NONE {
+            queue.back = before;
+        } else {
+            self.entries[after as usize].before = before;
+        }
+    }
+
+    /// The clock that a connection runs.
+    pub(crate) fn running(&self, index: u32) -> Option<Clock> {
+        self.entries.get(index as usize).and_then(|entry| entry.clock)
+    }
+
+    /// The connection that has run this clock for longest.
+    pub(crate) fn longest(&self, clock: Clock) -> Option<u32> {
+        Some(self.queues[clock as usize].front).filter(|front| *front != NONE)
+    }
+
+    /// The earliest deadline of all.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        CLOCKS.iter().filter_map(|clock| self.due(*clock)).min()
+    }
+
+    /// Stops and returns a clock that has run out.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<(u32, Clock)> {
+        let clock = *CLOCKS.iter().find(|clock| self.due(**clock).is_some_and(|due| due <= now))?;
+        let index = self.longest(clock)?;
+        self.stop(index);
+        Some((index, clock))
+    }
+
+    fn due(&self, clock: Clock) -> Option<Instant> {
+        let front = self.longest(clock)?;
+        self.entries[front as usize].since?.checked_add(self.lengths[clock as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn clocks_run_out_in_order() {
+        let start = Instant::now();
+        let mut timeouts = Timeouts::new(|clock| if clock == Clock::Head { seconds(5) } else { seconds(60) });
+        assert_eq!(timeouts.next(), None);
+        timeouts.start(0, Clock::Idle, start);
+        timeouts.start(7, Clock::Head, start + seconds(1));
+        timeouts.start(3, Clock::Head, start + seconds(2));
+        timeouts.start(5, Clock::Idle, start + seconds(3));
+        assert_eq!(timeouts.next(), Some(start + seconds(6)));
+        assert_eq!(timeouts.expired(start + seconds(5)), None);
+        assert_eq!(timeouts.expired(start + seconds(9)), Some((7, Clock::Head)));
+        // Another clock replaces the first.
+        timeouts.start(3, Clock::Idle, start + seconds(9));
+        assert_eq!(timeouts.longest(Clock::Head), None);
+        assert_eq!(timeouts.longest(Clock::Idle), Some(0));
+        // Taken out of the middle.
+        timeouts.stop(5);
+        assert_eq!(timeouts.running(5), None);
+        assert_eq!(timeouts.expired(start + seconds(100)), Some((0, Clock::Idle)));
+        assert_eq!(timeouts.expired(start + seconds(100)), Some((3, Clock::Idle)));
+        assert_eq!(timeouts.expired(start + seconds(100)), None);
+        assert_eq!(timeouts.next(), None);
+        timeouts.stop(99);
+    }
+}

@@ -1,0 +1,117 @@
+//! Signals as a member. The only file that names `ctrlc`.
+//!
+//! SIGINT, SIGTERM and SIGHUP all stop gracefully; which one it was, `ctrlc` does not tell. The first triggers the
+//! stop. Supervisors often send two, so repeats within half a second of the first are taken for it. A later one means
+//! that somebody has lost patience: `force` is called.
+//!
+//! A process has one signal handler, but may run one group after another. The handler is therefore set once and looks
+//! up whom to tell; a group that has been stopped makes room when the next one installs itself.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::group::MemberResult;
+use crate::stop::{Cause, Stop};
+
+/// For how long after the first signal others are taken for repeats of it.
+const REPEAT: Duration = Duration::from_millis(500);
+
+struct Listening {
+    stop: Stop,
+    force: Arc<dyn Fn() + Send + Sync>,
+    first: Option<Instant>,
+}
+
+struct Registry {
+    is_installed: bool,
+    listening: Vec<Listening>,
+}
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry { is_installed: false, listening: Vec::new() });
+
+/// The member that listens to signals.
+#[derive(Debug)]
+pub struct Signals(());
+
+/// Starts to listen: from now on a signal triggers `stop`, even if nothing runs yet. A signal more than 500 ms after
+/// the first calls `force`, which should say a line and leave the process with code 130.
+///
+/// The handler stays for the life of the process. A signal that finds no group that it has not told yet, and none to
+/// force, ends the process with code 130, as it would have done without a handler.
+///
+/// # Errors
+///
+/// [`InstallError`] if another part of the process has taken these signals, or the system refuses.
+pub fn install(stop: &Stop, force: impl Fn() + Send + Sync + 'static) -> Result<Signals, InstallError> {
+    let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+    if !registry.is_installed {
+        ctrlc::try_set_handler(|| {
+            // A panic would end ctrlc's thread, and all later signals would be swallowed.
+            let _ = catch_unwind(AssertUnwindSafe(|| signalled(Instant::now())));
+        })
+        .map_err(InstallError)?;
+        registry.is_installed = true;
+    }
+    registry.listening.retain(|listening| !listening.stop.is_set());
+    registry.listening.push(Listening { stop: stop.clone(), force: Arc::new(force), first: None });
+    Ok(Signals(()))
+}
+
+impl Signals {
+    /// Runs as a member: waits for the stop. The listening itself is done by the handler's own thread.
+    ///
+    /// # Errors
+    ///
+    /// None; the type is that of a member.
+    pub fn run(self, stop: &Stop) -> MemberResult {
+        stop.wait();
+        Ok(())
+    }
+}
+
+/// A signal has come. Runs on ctrlc's thread, which is an ordinary one.
+fn signalled(now: Instant) {
+    let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+    if registry.listening.is_empty() {
+        std::process::exit(130);
+    }
+    let (mut stops, mut forces) = (Vec::new(), Vec::new());
+    for listening in &mut registry.listening {
+        match listening.first {
+            None => {
+                listening.first = Some(now);
+                stops.push(listening.stop.clone());
+            }
+            Some(first) if now.saturating_duration_since(first) >= REPEAT => forces.push(Arc::clone(&listening.force)),
+            Some(_) => {}
+        }
+    }
+    drop(registry);
+    for stop in &stops {
+        stop.trigger(Cause::Signal);
+    }
+    // A group that has only just been told is not to die of the impatience with another.
+    if stops.is_empty() {
+        for force in forces {
+            force();
+        }
+    }
+}
+
+/// The signals cannot be listened to.
+#[derive(Debug)]
+pub struct InstallError(ctrlc::Error);
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen to signals: {}", self.0)
+    }
+}
+
+impl std::error::Error for InstallError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}

@@ -1,0 +1,56 @@
+//! `demo`: the command `allout` with routes to try things out on, and for black-box tests.
+//!
+//! ```text
+//! cargo run --release --example demo -- OPTIONS
+//!
+//! POST /echo        the body back (PUT too, for `curl -T`)
+//! GET  /sleep/{ms}  answers after so many milliseconds
+//! GET  /panic       panics
+//! GET  /bytes/{n}   n bytes
+//! ```
+
+#[path = "../../src/command.rs"]
+mod command;
+#[path = "../../src/options.rs"]
+mod options;
+
+use std::time::Duration;
+
+use allout::{Request, Response, Router, Status};
+
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+fn main() -> std::process::ExitCode {
+    command::run("demo", routes)
+}
+
+fn routes(router: Router) -> Router {
+    router
+        .post("/echo", echo)
+        .put("/echo", echo)
+        .get("/sleep/{ms}", |request: &Request<'_>| {
+            let Some(ms) = number(request, "ms") else { return bad_number() };
+            std::thread::sleep(Duration::from_millis(ms));
+            Response::text(format!("slept {ms} ms\n"))
+        })
+        .get("/panic", |_: &Request<'_>| panic!("asked to"))
+        .get("/bytes/{n}", |request: &Request<'_>| {
+            match number(request, "n").and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= BYTES_MAX) {
+                Some(n) => Response::bytes("application/octet-stream", vec![b'x'; n]),
+                None => bad_number(),
+            }
+        })
+}
+
+fn echo(request: &Request<'_>) -> Response {
+    Response::bytes("application/octet-stream", request.body().to_vec())
+}
+
+fn number(request: &Request<'_>, name: &str) -> Option<u64> {
+    let text = request.param(name)?;
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn bad_number() -> Response {
+    Response::text("a number that is not too large is wanted\n").with_status(Status::BAD_REQUEST)
+}
