@@ -1,1 +1,17 @@
+//! One integration crate: behaviour on real sockets, and of the real binary where that is what users meet.
+//!
+//! No test depends on how fast the machine is: each waits for an event, with a bound that only a hang reaches.
 
+// A test says what it expects by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+mod command;
+mod drain;
+mod group;
+mod limits;
+mod router;
+mod signals;
+mod tidy;
+mod wire;

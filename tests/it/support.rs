@@ -1,0 +1,307 @@
+//! Servers and clients for the tests: a site in this process, the real binary, and a client that says exactly the
+//! bytes it is given.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use allout::{Bound, Cause, Config, Group, Handler, Outcome, Server, Stats, Stop};
+
+/// Only a hang takes this long.
+pub const HANG: Duration = Duration::from_secs(30);
+
+/// The request that most tests send.
+pub const PING: &str = "GET /ping HTTP/1.1\r\nHost: test\r\n\r\n";
+
+// ---- A site in this process ----------------------------------------------------------------------------------------
+
+/// A group with one HTTP server, running in this process.
+pub struct Site {
+    pub address: SocketAddr,
+    pub stop: Stop,
+    pub stats: Arc<Stats>,
+    thread: JoinHandle<Outcome>,
+}
+
+impl Site {
+    /// Starts a server on a port that the system chooses, with a grace period of 20 seconds.
+    pub fn start(config: Config, handler: impl Handler) -> Self {
+        Self::start_with_grace(config, handler, Duration::from_secs(20))
+    }
+
+    pub fn start_with_grace(config: Config, handler: impl Handler, grace: Duration) -> Self {
+        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], config).unwrap();
+        Self::run(server, handler, grace)
+    }
+
+    pub fn run(server: Server, handler: impl Handler, grace: Duration) -> Self {
+        let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+        let stats = server.stats();
+        let mut group = Group::new();
+        let stop = group.stop();
+        group.add("http", move |stop| server.run(handler, stop)).unwrap();
+        let thread = thread::spawn(move || group.run(grace));
+        Self { address, stop, stats, thread }
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Triggers the stop.
+    pub fn stop(&self) {
+        self.stop.trigger(Cause::Request("test".to_owned()));
+    }
+
+    /// Waits for the group's end.
+    pub fn outcome(self) -> Outcome {
+        self.thread.join().unwrap()
+    }
+}
+
+// ---- The real binary -----------------------------------------------------------------------------------------------
+
+/// A process, killed when the test ends before it does.
+pub struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    said: String,
+}
+
+/// The command of this crate.
+pub fn allout(arguments: &[&str]) -> Process {
+    Process::start(PathBuf::from(env!("CARGO_BIN_EXE_allout")), arguments)
+}
+
+/// The example, which Cargo builds beside the tests.
+pub fn demo(arguments: &[&str]) -> Process {
+    let profile = PathBuf::from(env!("CARGO_BIN_EXE_allout"));
+    Process::start(profile.with_file_name("examples").join("demo"), arguments)
+}
+
+impl Process {
+    fn start(program: PathBuf, arguments: &[&str]) -> Self {
+        Self::spawn(Command::new(program).args(arguments))
+    }
+
+    /// Starts a command, with its stderr to be read by the test.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines, said: String::new() }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line on stderr that has this text, and returns it.
+    pub fn line_with(&mut self, text: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(HANG) {
+                Ok(line) => {
+                    self.said += &format!("{line}\n");
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("`{text}` was never said, but:\n{}", self.said),
+            }
+        }
+    }
+
+    /// Waits until it listens, and returns where.
+    pub fn address(&mut self) -> SocketAddr {
+        let line = self.line_with("listening on http://");
+        line.rsplit('/').next().unwrap().parse().unwrap()
+    }
+
+    /// Sends a signal: a real `kill`.
+    #[cfg(unix)]
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Waits for the end: the exit code, and all that was said on stderr.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        // The channel closes with the process's stderr.
+        loop {
+            match self.lines.recv_timeout(HANG) {
+                Ok(line) => self.said += &format!("{line}\n"),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("it does not end; it said:\n{}", self.said),
+            }
+        }
+        (self.child.wait().unwrap().code(), std::mem::take(&mut self.said))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// ---- A client ------------------------------------------------------------------------------------------------------
+
+/// A connection on which exactly the given bytes are sent, and responses are read strictly.
+pub struct Client {
+    pub stream: TcpStream,
+    received: Vec<u8>,
+}
+
+/// One response.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    /// The head, as it came.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.filter(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
+
+    /// True if it says that it is the connection's last.
+    pub fn is_last(&self) -> bool {
+        self.header("connection") == Some("close")
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_write_timeout(Some(HANG)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, received: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends FIN: half-closes.
+    pub fn finish(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Sends a request and reads its response.
+    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Reply {
+        self.send(request);
+        self.reply()
+    }
+
+    /// The next response to a request other than HEAD.
+    pub fn reply(&mut self) -> Reply {
+        self.next_reply(false).expect("a response, not the end of the connection")
+    }
+
+    /// The next response, to HEAD.
+    pub fn reply_to_head(&mut self) -> Reply {
+        self.next_reply(true).expect("a response, not the end of the connection")
+    }
+
+    /// The next response; `None` if the connection ends instead.
+    pub fn next_reply(&mut self, to_head: bool) -> Option<Reply> {
+        let end = loop {
+            match self.received.windows(4).position(|window| window == b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None if !self.receive() => {
+                    assert!(self.received.is_empty(), "cut short: {:?}", String::from_utf8_lossy(&self.received));
+                    return None;
+                }
+                None => {}
+            }
+        };
+        let head = String::from_utf8(self.received.drain(..end).collect()).unwrap();
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).expect(&head).parse().unwrap();
+        let mut reply = Reply { status, head, body: Vec::new() };
+        if !to_head && status >= 200 && status != 204 && status != 304 {
+            let length: usize = reply.header("content-length").expect("a length").parse().unwrap();
+            while self.received.len() < length {
+                assert!(self.receive(), "the body was cut short");
+            }
+            reply.body = self.received.drain(..length).collect();
+        }
+        Some(reply)
+    }
+
+    /// Waits for the end of the connection, and finds nothing more before it. A reset is an end too.
+    pub fn expect_end(&mut self) {
+        while self.receive() {}
+        assert_eq!(String::from_utf8_lossy(&self.received), "", "nothing more was expected");
+    }
+
+    /// Waits for an orderly end (FIN), and finds nothing more before it.
+    pub fn expect_fin(&mut self) {
+        let mut rest = std::mem::take(&mut self.received);
+        self.stream.read_to_end(&mut rest).expect("a FIN, not a reset");
+        assert_eq!(String::from_utf8_lossy(&rest), "", "nothing more was expected");
+    }
+
+    /// Reads once. Returns false at the end of the connection.
+    fn receive(&mut self) -> bool {
+        let mut bytes = [0; 64 * 1024];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.received.extend_from_slice(&bytes[..count]);
+                true
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("nothing came: {error}"),
+        }
+    }
+}
+
+// ---- Events --------------------------------------------------------------------------------------------------------
+
+/// A gate that handlers wait at and tests open, and that counts who has come.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
+
+impl Gate {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// For a handler: says that it has come, and waits until the gate is open.
+    pub fn pass(&self) {
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().unwrap();
+        state.0 += 1;
+        changed.notify_all();
+        let (state, waited) = changed.wait_timeout_while(state, HANG, |(_, is_open)| !*is_open).unwrap();
+        drop(state);
+        assert!(!waited.timed_out(), "the gate was never opened");
+    }
+
+    /// For a test: waits until so many have come.
+    pub fn wait_for(&self, count: usize) {
+        let (state, changed) = &*self.0;
+        let waited = changed.wait_timeout_while(state.lock().unwrap(), HANG, |(come, _)| *come < count).unwrap();
+        assert!(!waited.1.timed_out(), "{count} were to come, {} did", waited.0.0);
+    }
+
+    pub fn open(&self) {
+        let (state, changed) = &*self.0;
+        state.lock().unwrap().1 = true;
+        changed.notify_all();
+    }
+}
