@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::event_loop::EventLoop;
+use super::inbox::{Arrival, Parcel};
 use super::listener::AcceptError;
-use super::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, Arrival};
+use super::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN};
 use super::stream::Stream;
 use super::table::Token;
 use super::timeouts::Clock;
@@ -125,19 +126,17 @@ impl EventLoop {
     fn pass_on(&mut self, arrival: Arrival, seat: usize) {
         let connections = &self.shared.seats[seat].connections;
         connections.fetch_add(1, Ordering::Relaxed);
-        if let Err(arrival) = self.shared.seats[seat].inbox.push(arrival) {
+        if let Err(Parcel::Arrival(arrival)) = self.shared.seats[seat].inbox.push(Parcel::Arrival(arrival)) {
             connections.fetch_sub(1, Ordering::Relaxed);
             self.settle(arrival);
         }
     }
 
-    /// Connections that other loops have passed on.
-    pub(super) fn take_arrivals(&mut self) {
-        for arrival in self.shared.seats[self.seat].inbox.take() {
-            // It was counted when it was passed on.
-            self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
-            self.settle(arrival);
-        }
+    /// A connection that another loop has passed on.
+    pub(super) fn take_arrival(&mut self, arrival: Arrival) {
+        // It was counted when it was passed on.
+        self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
+        self.settle(arrival);
     }
 
     /// Takes a connection in if there is room, or room can be made: here, or on another loop.

@@ -14,8 +14,11 @@ use crate::stop::FAR;
 pub struct Config {
     /// Event loops, each on a thread of its own. Default: one per core, since a loop that has work keeps a core busy.
     pub loops: usize,
-    /// Most handlers at once, over all loops, each on a worker thread. Default: 64. Further requests wait their turn.
+    /// Most handlers at once, over all loops, each on a worker thread; at least one a loop. Default: 64, enough to wait
+    /// for a slow backend, and at 2 MiB of address space each no burden. Further requests wait their turn.
     pub threads: usize,
+    /// Stack of a worker thread, in bytes. Default: `None`, std's, which is 2 MiB unless `RUST_MIN_STACK` says otherwise.
+    pub stack_bytes: Option<usize>,
     /// How readiness is found out. Default: the best that this build has.
     pub readiness: Readiness,
     /// Most connections at once, over all loops. Default: 10,000. One more closes the longest idle one to make room;
@@ -43,6 +46,10 @@ pub struct Config {
     /// How long a peer may keep an answer waiting. Each 4 KiB that it takes give it a second more, but never more than
     /// this time from now: a slow reader is served, one that stalls is not. Default: 30 s. Crossed: closed.
     pub write_timeout: Duration,
+    /// How long a request may wait for its turn when all worker threads are held by handlers. Default: 5 s. Crossed:
+    /// 503 with `Retry-After: 1`, except while draining: then a request that was received is answered, or cut off at the
+    /// deadline.
+    pub turn_timeout: Duration,
     /// While draining: how long a connection must have been quiet to be closed, counted from the stop or from its last
     /// byte. Default: 250 ms, which is longer than a round trip on nearly every network, so that a request that was on
     /// its way when the stop came is still answered.
@@ -57,6 +64,7 @@ impl Default for Config {
         Self {
             loops: std::thread::available_parallelism().map_or(1, usize::from),
             threads: 64,
+            stack_bytes: None,
             readiness: Readiness::default(),
             connections_max: 10_000,
             head_bytes_max: 16 * 1024,
@@ -67,6 +75,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
+            turn_timeout: Duration::from_secs(5),
             idle_grace: Duration::from_millis(250),
             linger: Duration::from_millis(500),
         }
@@ -82,6 +91,7 @@ impl Config {
             body_timeout: self.body_timeout.min(FAR),
             idle_timeout: self.idle_timeout.min(FAR),
             write_timeout: self.write_timeout.min(FAR),
+            turn_timeout: self.turn_timeout.min(FAR),
             idle_grace: self.idle_grace.min(FAR),
             linger: self.linger.min(FAR),
             ..self

@@ -3,7 +3,9 @@
 //! ```text
 //!            ┌────────────────────────── answered ◀──────────────────────────┐
 //!            ▼                                                               │
-//! new ──▶ Idle ──first byte──▶ Head ──head whole──▶ Body ──body whole──▶ (handler) ──▶ Writing, if the peer is slow
+//! new ──▶ Idle ──first byte──▶ Head ──head whole──▶ Body ──body whole──▶ (answer) ──▶ Writing, if the peer is slow
+//!            │                  │                    │     Waiting, if no thread is free ──▶ (answer)
+//!            │                  │                    │     Away, if the handler is slow ───▶ (answer)
 //!            │                  │                    │                                  │
 //!            └──────────────────┴── reject, last answer, timeout ───────────────────────┤
 //!                                                                                       ▼
@@ -21,7 +23,7 @@ use super::outgoing::{Outgoing, Unsent, Written};
 use super::poller::Event;
 use super::stream::{Moved, Stream};
 use super::timeouts::Clock;
-use crate::http::{Limits, Peer, Progress};
+use crate::http::{Limits, Method, Peer, Progress};
 
 /// The least rate at which an answer must be taken: each so many bytes give a second more.
 const WRITE_BYTES_PER_SECOND_MIN: u64 = 4096;
@@ -35,6 +37,10 @@ pub(crate) enum Phase {
     Head,
     /// The head and part of the body have come.
     Body,
+    /// A whole request has come, and waits for a worker thread.
+    Waiting,
+    /// A handler works on its request, and its loop goes on without it.
+    Away,
     /// The peer has not taken all of an answer.
     Writing,
     /// We have sent FIN, and wait for the peer's.
@@ -66,6 +72,15 @@ pub(crate) enum Sent {
     Failed,
 }
 
+/// A handler that has been called, for the report of those that never returned.
+#[derive(Debug, Default)]
+pub(crate) struct Call {
+    pub(crate) method: Option<Method>,
+    /// As it was sent; the beginning, if it is long.
+    pub(crate) path: String,
+    pub(crate) since: Option<Instant>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Stream,
@@ -81,6 +96,8 @@ pub(crate) struct Connection {
     /// The peer's end of stream has been read.
     has_ended: bool,
     close: Option<Close>,
+    /// In Away: what for.
+    call: Option<Box<Call>>,
     /// In Head and Body, when they began; in Writing, when the peer's patience with us must end.
     mark: Instant,
 }
@@ -97,6 +114,7 @@ impl Connection {
             is_hung_up: false,
             has_ended: false,
             close: None,
+            call: None,
             mark: now,
         }
     }
@@ -139,13 +157,21 @@ impl Connection {
     /// Answers that are owed: requests wholly received and not wholly answered.
     pub(crate) fn owed(&self, limits: &Limits) -> usize {
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.answers());
-        let waiting = match self.phase {
-            Phase::Writing if self.close.is_none() => {
-                self.unfinished.as_ref().map_or(0, |unfinished| unfinished.count_whole(limits))
-            }
-            _ => 0,
+        let count = |is_first_whole| {
+            self.unfinished.as_ref().map_or(0, |unfinished| unfinished.count_whole(is_first_whole, limits))
         };
-        unsent + waiting
+        unsent
+            + match self.phase {
+                Phase::Away => 1,
+                Phase::Waiting => count(true),
+                Phase::Writing if self.close.is_none() => count(false),
+                _ => 0,
+            }
+    }
+
+    /// The handler that works on its request.
+    pub(crate) fn call(&self) -> Option<&Call> {
+        self.call.as_deref()
     }
 
     // ---- Handed in -------------------------------------------------------------------------------------------------
@@ -195,17 +221,39 @@ impl Connection {
         self.close = Some(close);
     }
 
+    /// Its handler is slow: the loop goes on without it.
+    pub(crate) fn go_away(&mut self, call: Call) {
+        self.phase = Phase::Away;
+        self.call = Some(Box::new(call));
+    }
+
+    /// Its handler has returned, and left behind what had come after the request.
+    pub(crate) fn come_back(&mut self, unfinished: Option<Box<Unfinished>>) {
+        self.phase = if self.unsent.is_some() { Phase::Writing } else { Phase::Idle };
+        self.call = None;
+        self.unfinished = unfinished;
+        // What came meanwhile was reported, and not read.
+        self.is_readable = true;
+    }
+
     // ---- Sent out --------------------------------------------------------------------------------------------------
 
     /// Sends a batch of answers. What the peer does not take now is kept, and the phase is then `Writing`.
     pub(crate) fn send(&mut self, out: &mut Outgoing, patience: Duration, now: Instant) -> (Sent, u64) {
+        if let Some(unsent) = &mut self.unsent {
+            out.append_to(unsent);
+            return (Sent::Blocked, 0);
+        }
         if out.len() == 0 {
             return (Sent::All, 0);
         }
         let (written, unsent) = out.write(&self.stream);
         self.unsent = unsent;
         if self.unsent.is_some() {
-            (self.phase, self.mark) = (Phase::Writing, now + patience);
+            self.mark = now + patience;
+            if self.phase != Phase::Away {
+                self.phase = Phase::Writing;
+            }
         }
         (self.sent(written), written.answers)
     }
@@ -249,7 +297,8 @@ impl Connection {
         let phase = match progress {
             Progress::Nothing => Phase::Idle,
             Progress::Head => Phase::Head,
-            Progress::Body | Progress::Whole => Phase::Body,
+            Progress::Body => Phase::Body,
+            Progress::Whole => Phase::Waiting,
         };
         let is_new = phase != std::mem::replace(&mut self.phase, phase) || has_answered;
         if is_new {
@@ -283,14 +332,15 @@ impl Connection {
         false
     }
 
-    /// The clock that the current phase runs by.
+    /// The clock that the current phase runs by. A handler runs by none.
     pub(crate) fn clock(&self, is_draining: bool) -> Clock {
         match self.phase {
+            Phase::Waiting => Clock::Turn,
             Phase::Idle | Phase::Head if is_draining => Clock::Quiet,
             Phase::Idle => Clock::Idle,
             Phase::Head => Clock::Head,
             Phase::Body => Clock::Body,
-            Phase::Writing => Clock::Write,
+            Phase::Writing | Phase::Away => Clock::Write,
             Phase::Lingering => Clock::Linger,
         }
     }

@@ -5,7 +5,8 @@
 //! idle connection has no buffer at all, and a request that comes whole is never copied.
 
 use super::stream::{Moved, Stream};
-use crate::http::{Incoming, Limits, Peer, Progress, Reject, Request};
+use super::table::Token;
+use crate::http::{Incoming, Limits, Method, Peer, Progress, Reject, Request, Version};
 
 /// Bytes of one read. A socket's receive buffer holds more, but a larger read only pushes out the caches.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -20,10 +21,24 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
-    /// How many whole requests wait in it, for the count of what is owed.
-    pub(crate) fn count_whole(&self, limits: &Limits) -> usize {
-        Incoming::count_whole(&self.bytes, limits)
+    /// How many whole requests wait in it, for the count of what is owed. `is_first_whole`: the first is known to be,
+    /// and its body has been decoded in place.
+    pub(crate) fn count_whole(&self, is_first_whole: bool, limits: &Limits) -> usize {
+        if is_first_whole {
+            let rest = self.bytes.get(self.incoming.len()..).unwrap_or_default();
+            1 + Incoming::count_whole(rest, limits)
+        } else {
+            Incoming::count_whole(&self.bytes, limits)
+        }
     }
+}
+
+/// What must be known of a request to send its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exchange {
+    pub(crate) is_head: bool,
+    pub(crate) version: Version,
+    pub(crate) keeps_alive: bool,
 }
 
 #[derive(Debug)]
@@ -37,6 +52,8 @@ pub(crate) struct Desk {
     start: usize,
     incoming: Incoming,
     peer: Peer,
+    /// Whose request the handler was called for.
+    token: Token,
 }
 
 impl Desk {
@@ -48,6 +65,7 @@ impl Desk {
             start: 0,
             incoming: Incoming::new(),
             peer: Peer::Unix,
+            token: Token::from_raw(0),
         }
     }
 
@@ -125,6 +143,25 @@ impl Desk {
 
     pub(crate) fn incoming(&mut self) -> &mut Incoming {
         &mut self.incoming
+    }
+
+    pub(crate) fn exchange(&self) -> Exchange {
+        let request = self.request();
+        Exchange {
+            is_head: request.method() == Method::Head,
+            version: request.version(),
+            keeps_alive: self.incoming.keeps_alive(),
+        }
+    }
+
+    /// The handler is about to be called for the request of this connection.
+    pub(crate) fn call_for(&mut self, token: Token) {
+        self.token = token;
+    }
+
+    /// Whose request the handler was called for.
+    pub(crate) fn called_for(&self) -> Token {
+        self.token
     }
 
     /// The request has been answered: the next one begins behind it.

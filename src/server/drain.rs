@@ -20,7 +20,7 @@ use std::net::Shutdown;
 use std::time::Instant;
 
 use super::accept::gate_token;
-use super::connection::Phase;
+use super::connection::{Call, Connection, Phase};
 use super::event_loop::EventLoop;
 use super::timeouts::Clock;
 
@@ -69,14 +69,25 @@ impl EventLoop {
         for token in self.table.tokens() {
             if let Some(connection) = self.table.get_mut(token) {
                 let owed = connection.owed(&self.shared.limits);
-                if owed > 0 && connection.phase() == Phase::Writing {
-                    let details = format!("{owed} for {}, which did not take them in time", connection.peer());
-                    self.cut_off.details.push(details);
-                }
+                self.cut_off.details.extend(describe_owed(connection, owed));
                 self.cut_off.owed += owed;
                 connection.stream().shutdown(Shutdown::Both);
             }
             self.drop_connection(token);
         }
+    }
+}
+
+/// One line for what a connection is owed.
+fn describe_owed(connection: &Connection, owed: usize) -> Option<String> {
+    let peer = connection.peer();
+    match (connection.phase(), connection.call()) {
+        _ if owed == 0 => None,
+        (_, Some(Call { method: Some(method), path, since: Some(since) })) => {
+            let age = since.elapsed().as_secs_f64();
+            Some(format!("{method} {path} for {peer}, its handler running for {age:.1} s"))
+        }
+        (Phase::Waiting, _) => Some(format!("{owed} for {peer}, waiting for a worker thread")),
+        _ => Some(format!("{owed} for {peer}, which did not take what it was sent")),
     }
 }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! It does not call handlers. A turn ends with [`Turn::Call`] when a request is to be answered; the request lies on
-//! the caller's desk and the loop is not needed meanwhile. That is the one place at which it can be let go of.
+//! the caller's desk and the loop is not needed meanwhile. That is the one place at which it can be let go of; how, is
+//! the matter of `handoff`.
 //!
 //! A service is what happens between a connection's report and its being put down again: read, parse, answer, once
 //! more if there is more, and one write for all answers. Its steps are in this file; accepting is in `accept`, the
@@ -22,8 +23,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::accept::{GATE_BIT, Intake};
+use super::calls::Calls;
 use super::connection::{Close, Connection, Fill, Phase, Sent};
-use super::desk::Desk;
+use super::desk::{Desk, Exchange};
+use super::inbox::Parcel;
 use super::notice::Notice;
 use super::outgoing::Outgoing;
 use super::poller::{Event, Poller};
@@ -60,22 +63,26 @@ pub(crate) struct EventLoop {
     pub(super) now: Instant,
     pub(super) intake: Intake,
     out: Outgoing,
-    service: Option<Service>,
+    pub(super) service: Option<Service>,
     /// Connections that had more to read when their turn was over: those of this round, and of the next.
     round: VecDeque<Token>,
     again: VecDeque<Token>,
+    parcels: VecDeque<Parcel>,
+    pub(super) calls: Calls,
     pub(super) is_draining: bool,
     pub(super) cut_off: CutOff,
 }
 
 /// A connection being served.
 #[derive(Clone, Copy, Debug)]
-struct Service {
-    token: Token,
+pub(super) struct Service {
+    pub(super) token: Token,
     reads: u32,
     has_answered: bool,
     /// Its quiet time is over: unless something has come after all, it is closed.
     is_last_look: bool,
+    /// It had to wait for its handler to be called, and now may.
+    pub(super) has_permit: bool,
 }
 
 /// What a step of a service came to.
@@ -92,6 +99,7 @@ impl EventLoop {
             Clock::Quiet => config.idle_grace,
             Clock::Head => config.head_timeout,
             Clock::Body => config.body_timeout,
+            Clock::Turn => config.turn_timeout,
             Clock::Write => WRITE_LOOK.min(config.write_timeout),
             Clock::Linger => config.linger,
         });
@@ -109,6 +117,8 @@ impl EventLoop {
             service: None,
             round: VecDeque::new(),
             again: VecDeque::new(),
+            parcels: VecDeque::new(),
+            calls: Calls::default(),
             is_draining: false,
             cut_off: CutOff::default(),
         };
@@ -125,7 +135,8 @@ impl EventLoop {
         loop {
             if self.service.is_some() {
                 match self.serve(desk) {
-                    Step::Call => return Ok(Turn::Call),
+                    Step::Call if self.admit(desk) => return Ok(Turn::Call),
+                    Step::Call => self.put_down(Progress::Whole, desk),
                     Step::PutDown(progress) => self.put_down(progress, desk),
                 }
             } else if let Some(event) = self.poller.next() {
@@ -134,20 +145,24 @@ impl EventLoop {
                 self.begin(token, false, desk);
             } else if let Some((index, clock)) = self.timeouts.expired(self.now) {
                 self.take_expired(index, clock, desk);
-            } else {
-                self.take_arrivals();
+            } else if let Some(parcel) = self.parcels.pop_front() {
+                self.take_parcel(parcel, desk);
+            } else if !self.begin_waiting(desk) {
+                self.parcels.extend(self.shared.seats[self.seat].inbox.take());
                 self.watch_stop();
                 if self.is_over() {
                     return Ok(Turn::Over);
                 }
-                self.wait()?;
+                if self.parcels.is_empty() {
+                    self.wait()?;
+                }
             }
         }
     }
 
-    /// What the deadline cut off.
-    pub(crate) fn into_cut_off(self) -> CutOff {
-        self.cut_off
+    /// What the deadline cut off, once the loop is over.
+    pub(crate) fn take_cut_off(&mut self) -> CutOff {
+        std::mem::take(&mut self.cut_off)
     }
 
     fn wait(&mut self) -> std::io::Result<()> {
@@ -195,6 +210,7 @@ impl EventLoop {
                 self.reject(Reject::Timeout, Close::Lingering, desk);
                 self.put_down(Progress::Nothing, desk);
             }
+            Clock::Turn => self.end_waiting(token, desk),
             Clock::Write if connection.mark() > self.now => self.timeouts.start(index, Clock::Write, self.now),
             Clock::Write | Clock::Linger => self.drop_connection(token),
         }
@@ -226,6 +242,9 @@ impl EventLoop {
                     Sent::All => self.poller.progressed(),
                 }
             }
+            // It has been noted that there is something to read.
+            Phase::Waiting => return,
+            Phase::Away => return self.write_while_away(token),
             Phase::Idle | Phase::Head | Phase::Body => {}
         }
         if let Some(connection) = self.table.get_mut(token) {
@@ -234,8 +253,8 @@ impl EventLoop {
         }
     }
 
-    fn start_service(&mut self, token: Token, is_last_look: bool) {
-        self.service = Some(Service { token, reads: 0, has_answered: false, is_last_look });
+    pub(super) fn start_service(&mut self, token: Token, is_last_look: bool) {
+        self.service = Some(Service { token, reads: 0, has_answered: false, is_last_look, has_permit: false });
     }
 
     /// Reads and parses until a request is whole or there is nothing more to do.
@@ -297,40 +316,38 @@ impl EventLoop {
     fn answer_expectation(&mut self, desk: &mut Desk) {
         match self.shared.refuse(&desk.request()) {
             None => self.out.push_interim(CONTINUE),
-            // Whether the body will follow is not known, so that the next request could not be told from it.
-            Some(response) => self.push_answer(response, Some(Close::Lingering), desk),
+            Some(response) => {
+                // Whether the body will follow is not known, so that the next request could not be told from it.
+                let exchange = Exchange { keeps_alive: false, ..desk.exchange() };
+                desk.finish_request();
+                self.push_answer(response, exchange, desk);
+            }
         }
         self.flush();
     }
 
     /// Takes the handler's response to the request on the desk.
     pub(crate) fn answer(&mut self, response: Response, desk: &mut Desk) {
-        let keeps_alive = desk.incoming().keeps_alive() && !response.is_closing();
-        let close = if keeps_alive { None } else { Some(Close::Lingering) };
-        self.push_answer(response, close, desk);
+        let exchange = desk.exchange();
+        desk.finish_request();
+        self.push_answer(response, exchange, desk);
     }
 
-    fn push_answer(&mut self, response: Response, close: Option<Close>, desk: &mut Desk) {
-        let request = desk.request();
-        let (is_head, version) = (request.method() == crate::http::Method::Head, request.version());
-        desk.finish_request();
+    /// Adds a response to the batch. What it answers has left the desk.
+    pub(super) fn push_answer(&mut self, response: Response, exchange: Exchange, desk: &mut Desk) {
         // While draining, the last answer is the one behind which no further whole request has come.
-        let close = close.or_else(|| {
-            let is_last = self.shared.stop.is_set() && !self.has_successor(desk);
-            is_last.then_some(Close::Lingering)
-        });
-        let persistence = match (close, version) {
-            (Some(_), _) => Persistence::Close,
-            (None, Version::Http10) => Persistence::KeepExplicitly,
-            (None, Version::Http11) => Persistence::Keep,
+        let is_last =
+            !exchange.keeps_alive || response.is_closing() || (self.shared.stop.is_set() && !self.has_successor(desk));
+        let persistence = match (is_last, exchange.version) {
+            (true, _) => Persistence::Close,
+            (false, Version::Http10) => Persistence::KeepExplicitly,
+            (false, Version::Http11) => Persistence::Keep,
         };
-        self.out.push(response, is_head, persistence, self.now);
-        let Some(service) = &mut self.service else {
-            return;
-        };
+        self.out.push(response, exchange.is_head, persistence, self.now);
+        let Some(service) = &mut self.service else { return };
         service.has_answered = true;
-        if let (Some(close), Some(connection)) = (close, self.table.get_mut(service.token)) {
-            connection.close_with(close);
+        if let (true, Some(connection)) = (is_last, self.table.get_mut(service.token)) {
+            connection.close_with(Close::Lingering);
         }
     }
 
@@ -366,15 +383,12 @@ impl EventLoop {
     }
 
     /// Writes the answers that have been gathered.
-    fn flush(&mut self) -> Sent {
+    pub(super) fn flush(&mut self) -> Sent {
         let (patience, now) = (self.shared.config.write_timeout, self.now);
         let Some(connection) = self.service.and_then(|service| self.table.get_mut(service.token)) else {
             self.out.clear();
             return Sent::Failed;
         };
-        if connection.is_blocked() {
-            return Sent::Blocked;
-        }
         let (sent, answers) = connection.send(&mut self.out, patience, now);
         if sent == Sent::Failed {
             connection.close_with(Close::AtOnce);
@@ -389,7 +403,11 @@ impl EventLoop {
         let Some(service) = self.service.take() else {
             return;
         };
-        let Service { token, reads, has_answered, is_last_look } = service;
+        let Service { token, reads, has_answered, is_last_look, has_permit } = service;
+        if has_permit {
+            // The request that it was for could not be read after all.
+            self.give_permit_back();
+        }
         let Some(connection) = self.table.get_mut(token) else {
             return;
         };
@@ -465,7 +483,14 @@ impl EventLoop {
         self.put_down(Progress::Nothing, desk);
     }
 
-    fn count_answers(&self, answers: u64) {
+    fn take_parcel(&mut self, parcel: Parcel, desk: &mut Desk) {
+        match parcel {
+            Parcel::Arrival(arrival) => self.take_arrival(arrival),
+            Parcel::Answer(answer) => self.take_answer(answer, desk),
+        }
+    }
+
+    pub(super) fn count_answers(&self, answers: u64) {
         if self.is_draining && answers > 0 {
             self.shared.stats.add_drained(answers);
         }

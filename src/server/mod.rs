@@ -5,11 +5,15 @@
 
 mod accept;
 mod address;
+mod calls;
+
 mod config;
 mod connection;
 mod desk;
 mod drain;
 mod event_loop;
+mod handoff;
+mod inbox;
 mod listener;
 mod notice;
 mod outgoing;
@@ -26,22 +30,19 @@ pub use notice::Notice;
 pub use shared::Stats;
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::group::{CutOff, MemberResult, panic_text};
+use crate::group::MemberResult;
 use crate::http::Handler;
-use crate::stop::{Cause, Stop};
-use desk::Desk;
-use event_loop::{EventLoop, Turn};
+use crate::stop::Stop;
+use event_loop::EventLoop;
+use handoff::Permits;
+use inbox::Inbox;
 use listener::{Gate, Listener};
 use poller::Poller;
-use shared::{Inbox, OnNotice, Seat, Shared};
-
-/// How long after the deadline loops that are cutting off what they hold are waited for.
-const SLACK: Duration = Duration::from_millis(50);
+use shared::{OnNotice, Seat, Shared};
 
 /// An HTTP/1.1 server, bound to its addresses but not yet running.
 ///
@@ -111,7 +112,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`CutOff`] if at the deadline an answer was owed; else that threads or pollers could not be had, or that a
+    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed; else that threads or pollers could not be had, or that a
     /// listener failed.
     pub fn run(self, handler: impl Handler, stop: &Stop) -> MemberResult {
         let Self { listeners, config, stats, on_notice } = self;
@@ -124,6 +125,7 @@ impl Server {
             stop: stop.clone(),
             gates: listeners.into_iter().map(Gate::new).collect(),
             seats: pollers.iter().map(seat).collect(),
+            permits: Permits::new(config.loops, config.threads),
             connections: AtomicUsize::new(0),
             stats,
             handler: Box::new(handler),
@@ -136,9 +138,7 @@ impl Server {
         for (number, poller) in pollers.into_iter().enumerate() {
             event_loops.push(EventLoop::new(Arc::clone(&shared), number, poller)?);
         }
-        let wake = Arc::clone(&shared);
-        stop.on_stop(move || wake.seats.iter().for_each(|seat| seat.inbox.wake()));
-        supervise(event_loops, &shared)
+        handoff::supervise(event_loops, &shared)
     }
 }
 
@@ -148,83 +148,5 @@ impl std::fmt::Debug for Server {
             .field("listeners", &self.listeners)
             .field("config", &self.config)
             .finish_non_exhaustive()
-    }
-}
-
-/// How one loop ended.
-type LoopEnd = Result<CutOff, String>;
-
-/// Runs each loop on a thread and waits for them, until the deadline and a little more.
-fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> MemberResult {
-    let (sender, ends) = mpsc::channel();
-    let mut running = 0;
-    let mut failure = None;
-    for (number, event_loop) in event_loops.into_iter().enumerate() {
-        let (sender, shared) = (sender.clone(), Arc::clone(shared));
-        let stop = shared.stop.clone();
-        let spawned = thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
-            let turned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| turn(event_loop, &shared)));
-            let end = turned.unwrap_or_else(|payload| Err(format!("panicked: {}", panic_text(payload.as_ref()))));
-            if let Err(error) = &end {
-                shared.stop.trigger(Cause::Failed { who: format!("event loop {number}"), error: error.clone() });
-            }
-            // Nobody listens any more once the deadline has passed.
-            let _ = sender.send(end);
-        });
-        match spawned {
-            Ok(_) => running += 1,
-            Err(error) => {
-                let error = format!("cannot start a thread: {error}");
-                stop.trigger(Cause::Failed { who: format!("event loop {number}"), error: error.clone() });
-                failure = Some(error);
-            }
-        }
-    }
-    drop(sender);
-    let mut total = CutOff::default();
-    for _ in 0..running {
-        match wait_for_end(&ends, &shared.stop) {
-            Some(Ok(cut_off)) => {
-                total.owed += cut_off.owed;
-                total.details.extend(cut_off.details);
-            }
-            Some(Err(error)) => failure = Some(error),
-            None => {
-                total.owed += 1;
-                total.details.push("a handler that has not returned".to_owned());
-            }
-        }
-    }
-    shared.stats.add_cut_off(total.owed);
-    match failure {
-        Some(error) => Err(error.into()),
-        None if total.owed > 0 => Err(Box::new(total)),
-        None => Ok(()),
-    }
-}
-
-fn wait_for_end(ends: &mpsc::Receiver<LoopEnd>, stop: &Stop) -> Option<LoopEnd> {
-    // Before the stop there is no deadline; the first loop to end before it has failed, and has triggered it.
-    while stop.deadline().is_none() {
-        if let Ok(end) = ends.recv_timeout(Duration::from_secs(1)) {
-            return Some(end);
-        }
-    }
-    let until = stop.deadline()? + SLACK;
-    ends.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
-}
-
-/// The life of a loop's thread.
-fn turn(mut event_loop: EventLoop, shared: &Shared) -> LoopEnd {
-    let mut desk = Desk::new();
-    loop {
-        match event_loop.turn(&mut desk) {
-            Ok(Turn::Call) => {
-                let response = shared.call(&desk.request());
-                event_loop.answer(response, &mut desk);
-            }
-            Ok(Turn::Over) => return Ok(event_loop.into_cut_off()),
-            Err(error) => return Err(format!("cannot wait for readiness: {error}")),
-        }
     }
 }

@@ -26,6 +26,12 @@ pub enum Notice<'a> {
         /// What the system said.
         error: &'a io::Error,
     },
+    /// No thread can be started to take a loop over from a slow handler, which stalls the loop's clients. It is tried
+    /// again, after 5 ms at first and a second at last; told at most once a second.
+    ThreadFailed {
+        /// What the system said.
+        error: &'a io::Error,
+    },
     /// A handler panicked. Its client got 500.
     HandlerPanicked {
         /// The request's method.
@@ -58,6 +64,7 @@ impl fmt::Display for Notice<'_> {
             Self::ListenerFailed { place, error } => {
                 write!(f, "listener `{place}` failed: {error}")
             }
+            Self::ThreadFailed { error } => write!(f, "cannot start a thread: {error}"),
             Self::HandlerPanicked { method, path, text } => {
                 write!(f, "handler of {method} {path} panicked: {text}")
             }

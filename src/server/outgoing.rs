@@ -79,6 +79,13 @@ impl Outgoing {
         (written, unsent)
     }
 
+    /// Adds what has been gathered to what a peer has not taken yet.
+    pub(crate) fn append_to(&mut self, unsent: &mut Unsent) {
+        let before = unsent.bytes.len();
+        unsent.bytes.append(&mut self.bytes);
+        unsent.endings.extend(self.endings.drain(..).map(|ending| Ending { at: before + ending.at, ..ending }));
+    }
+
     /// Drops what has been gathered. Whoever waits for an answer to leave is told that it was lost.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();

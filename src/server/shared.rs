@@ -1,17 +1,17 @@
 //! What all event loops of a server have in common, and how they reach each other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::Config;
+use super::handoff::Permits;
+use super::inbox::Inbox;
 use super::listener::Gate;
 use super::notice::Notice;
-use super::poller::Waker;
-use super::stream::Stream;
 use crate::group::panic_text;
-use crate::http::{Handler, Limits, Peer, Request, Response, Status};
+use crate::http::{Handler, Limits, Request, Response, Status};
 use crate::stop::{Cause, Stop};
 
 pub(crate) type OnNotice = Box<dyn Fn(&Notice<'_>) + Send + Sync>;
@@ -22,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) stop: Stop,
     pub(crate) gates: Vec<Gate>,
     pub(crate) seats: Vec<Seat>,
+    pub(crate) permits: Permits,
     /// Connections over all loops.
     pub(crate) connections: AtomicUsize,
     pub(crate) stats: Arc<Stats>,
@@ -64,53 +65,6 @@ pub(crate) struct Seat {
     pub(crate) inbox: Inbox,
     /// Connections that the loop holds or is about to be given.
     pub(crate) connections: AtomicUsize,
-}
-
-/// A connection that another loop has accepted.
-pub(crate) struct Arrival {
-    pub(crate) stream: Stream,
-    pub(crate) peer: Peer,
-    /// Loops that had no room for it.
-    pub(crate) refusals: usize,
-}
-
-/// What others want to give a loop. Once the loop has left, the inbox is closed and gives everything back.
-pub(crate) struct Inbox {
-    arrivals: Mutex<Option<Vec<Arrival>>>,
-    waker: Waker,
-}
-
-impl Inbox {
-    pub(crate) fn new(waker: Waker) -> Self {
-        Self { arrivals: Mutex::new(Some(Vec::new())), waker }
-    }
-
-    pub(crate) fn push(&self, arrival: Arrival) -> Result<(), Arrival> {
-        match self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            Some(arrivals) => arrivals.push(arrival),
-            None => return Err(arrival),
-        }
-        self.waker.wake();
-        Ok(())
-    }
-
-    pub(crate) fn take(&self) -> Vec<Arrival> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    /// Closes the inbox if nothing is in it. Returns false if something is.
-    pub(crate) fn close_if_empty(&self) -> bool {
-        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        if arrivals.as_ref().is_some_and(|arrivals| !arrivals.is_empty()) {
-            return false;
-        }
-        *arrivals = None;
-        true
-    }
-
-    pub(crate) fn wake(&self) {
-        self.waker.wake();
-    }
 }
 
 impl Shared {
@@ -156,6 +110,13 @@ impl Shared {
         let who = format!("listener `{}`", gate.place());
         if self.stop.trigger(Cause::Failed { who, error: error.to_string() }) {
             self.tell(&Notice::ListenerFailed { place: gate.place(), error });
+        }
+    }
+
+    /// Wakes the loop whose request has waited longest for a handler's permit.
+    pub(crate) fn wake_next_in_line(&self) {
+        if let Some(next) = self.permits.next_in_line() {
+            self.seats[next].inbox.wake();
         }
     }
 

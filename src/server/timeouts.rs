@@ -17,13 +17,16 @@ pub(crate) enum Clock {
     Head,
     /// Within a body.
     Body,
+    /// A whole request waits for a worker thread.
+    Turn,
     /// An answer is being taken: a look at the rate.
     Write,
     /// Closed by us, waiting for the peer's end.
     Linger,
 }
 
-const CLOCKS: [Clock; 6] = [Clock::Idle, Clock::Quiet, Clock::Head, Clock::Body, Clock::Write, Clock::Linger];
+const CLOCKS: [Clock; 7] =
+    [Clock::Idle, Clock::Quiet, Clock::Head, Clock::Body, Clock::Turn, Clock::Write, Clock::Linger];
 
 const NONE: u32 = u32::MAX;
 
@@ -107,6 +110,11 @@ impl Timeouts {
         Some(self.queues[clock as usize].front).filter(|front| *front != NONE)
     }
 
+    /// Since when the longest of this clock runs.
+    pub(crate) fn longest_since(&self, clock: Clock) -> Option<Instant> {
+        self.entries[self.longest(clock)? as usize].since
+    }
+
     /// The earliest deadline of all.
     pub(crate) fn next(&self) -> Option<Instant> {
         CLOCKS.iter().filter_map(|clock| self.due(*clock)).min()
@@ -121,8 +129,7 @@ impl Timeouts {
     }
 
     fn due(&self, clock: Clock) -> Option<Instant> {
-        let front = self.longest(clock)?;
-        self.entries[front as usize].since?.checked_add(self.lengths[clock as usize])
+        self.longest_since(clock)?.checked_add(self.lengths[clock as usize])
     }
 }
 

@@ -1,0 +1,121 @@
+//! How many handlers may run at once, and whose turn it is when more want to.
+//!
+//! A handler runs on the thread that holds its loop, until it is found to be slow: then a spare takes the loop, and the
+//! handler is *displaced*. So the running handlers are the displaced ones, counted here, and the busy words, at most
+//! one a loop. As long as there is room for one on every loop beside the displaced ones, nothing needs to be counted;
+//! that is the common case, and costs two loads.
+//!
+//! Why the count is never too low: a holder announces itself before it reads the count, and a spare raises the count
+//! before it claims a loop. In the one order of all these operations (they are sequentially consistent), of two that
+//! want the last permit the second sees the first.
+//!
+//! Why no waiting request is forgotten: it is published before its loop looks for a permit once more, and a permit is
+//! given back before its giver looks for somebody who waits.
+
+use std::time::Instant;
+
+use super::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, PoisonError};
+use super::word::Word;
+
+#[derive(Debug)]
+pub(crate) struct Permits {
+    pub(crate) words: Vec<Word>,
+    /// Handlers that have been displaced and still run.
+    displaced: AtomicUsize,
+    /// Most handlers at once.
+    max: usize,
+    /// Held while a permit is sought among few.
+    entry: Mutex<()>,
+    /// For each loop, since when its longest waiting request waits: in microseconds, from 1; 0 if none waits.
+    waiting: Vec<AtomicU64>,
+    /// Loops with a waiting request.
+    queues: AtomicUsize,
+    started: Instant,
+}
+
+impl Permits {
+    /// `max` is raised to one a loop: with fewer, loops could not serve at all.
+    pub(crate) fn new(loops: usize, max: usize) -> Self {
+        Self {
+            words: (0..loops).map(|_| Word::new()).collect(),
+            displaced: AtomicUsize::new(0),
+            max: max.max(loops),
+            entry: Mutex::new(()),
+            waiting: (0..loops).map(|_| AtomicU64::new(0)).collect(),
+            queues: AtomicUsize::new(0),
+            started: Instant::now(),
+        }
+    }
+
+    /// A permit for a request that has just come. It must not overtake those that wait.
+    pub(crate) fn enter(&self, seat: usize) -> bool {
+        if self.queues.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
+        let word = &self.words[seat];
+        word.announce();
+        if self.displaced.load(Ordering::SeqCst) + self.words.len() <= self.max {
+            return true;
+        }
+        word.withdraw();
+        self.enter_among_few(seat)
+    }
+
+    /// A permit for the request of this loop that has waited longest: if it is the longest of all, and there is one.
+    /// Otherwise the loop whose turn it is, if it is another's.
+    pub(crate) fn enter_waiting(&self, seat: usize) -> Result<(), Option<usize>> {
+        match self.next_in_line() {
+            Some(next) if next != seat => Err(Some(next)),
+            _ if self.enter_among_few(seat) => Ok(()),
+            _ => Err(None),
+        }
+    }
+
+    fn enter_among_few(&self, seat: usize) -> bool {
+        let _entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
+        let word = &self.words[seat];
+        word.announce();
+        let busy = self.words.iter().filter(|word| word.look().is_busy()).count();
+        let is_free = self.displaced.load(Ordering::SeqCst) + busy <= self.max;
+        if !is_free {
+            word.withdraw();
+        }
+        is_free
+    }
+
+    /// A spare is about to claim a loop whose handler is slow.
+    pub(crate) fn displace(&self) {
+        self.displaced.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A displaced handler has returned, or was not displaced after all.
+    pub(crate) fn replace(&self) {
+        self.displaced.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn displaced(&self) -> usize {
+        self.displaced.load(Ordering::SeqCst)
+    }
+
+    /// Tells since when this loop's longest waiting request waits.
+    pub(crate) fn publish(&self, seat: usize, since: Option<Instant>) {
+        let mark = since.map_or(0, |since| {
+            u64::try_from(since.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX).max(1)
+        });
+        let before = self.waiting[seat].swap(mark, Ordering::SeqCst);
+        match (before, mark) {
+            (0, 1..) => _ = self.queues.fetch_add(1, Ordering::SeqCst),
+            (1.., 0) => _ = self.queues.fetch_sub(1, Ordering::SeqCst),
+            _ => {}
+        }
+    }
+
+    /// The loop whose request has waited longest, if one waits.
+    pub(crate) fn next_in_line(&self) -> Option<usize> {
+        if self.queues.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let waiting = self.waiting.iter().enumerate().map(|(seat, since)| (since.load(Ordering::SeqCst), seat));
+        waiting.filter(|(since, _)| *since > 0).min().map(|(_, seat)| seat)
+    }
+}

@@ -1,0 +1,202 @@
+//! The watcher: the server's own thread, which finds slow handlers and waits for the end.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::word::Sight;
+use super::workers::{Crew, Task};
+use crate::group::{CutOff, MemberResult};
+use crate::server::event_loop::EventLoop;
+use crate::server::notice::Notice;
+use crate::server::shared::Shared;
+
+/// How often the slots are looked at while requests are being served: a handler is slow after one to two of these.
+const LOOK_INTERVAL: Duration = Duration::from_micros(1500);
+/// Looks without a request before the watcher goes to sleep: long enough that it is not woken for each request of a
+/// client that pauses a little.
+const QUIET_LOOKS_MAX: u32 = 20;
+/// How long after the deadline loops that are cutting off what they hold are waited for.
+const SLACK: Duration = Duration::from_millis(50);
+/// Pauses after a thread could not be started, doubling from the first to the last.
+const SPAWN_PAUSE_MIN: Duration = Duration::from_millis(5);
+const SPAWN_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Runs loops until they have drained, or until the deadline and a little more.
+pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> MemberResult {
+    let loops = event_loops.len();
+    let crew = Crew::new(event_loops, Arc::clone(shared));
+    let wake = Arc::downgrade(&crew);
+    shared.stop.on_stop(move || {
+        let Some(crew) = wake.upgrade() else { return };
+        crew.shared.seats.iter().for_each(|seat| seat.inbox.wake());
+        drop(crew.roster());
+        crew.watch_changed.notify_all();
+    });
+    for seat in 0..loops {
+        if let Err(error) = crew.dispatch(Task::Start(seat)) {
+            crew.end_loop(seat, Err(format!("cannot start a thread: {error}")));
+        }
+    }
+    Watcher::new(&crew, loops).watch();
+    crew.dismiss();
+    wait_for_threads(&crew);
+    crew.join();
+    total(&crew, loops)
+}
+
+/// Waits until only displaced handlers still hold threads.
+fn wait_for_threads(crew: &Crew) {
+    let until = crew.shared.stop.deadline().unwrap_or_else(Instant::now) + SLACK;
+    let mut roster = crew.roster();
+    while roster.alive > crew.shared.permits.displaced() {
+        let timeout = until.saturating_duration_since(Instant::now());
+        if timeout.is_zero() {
+            break;
+        }
+        roster = crew.watch_changed.wait_timeout(roster, timeout).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+fn total(crew: &Crew, loops: usize) -> MemberResult {
+    let ends = std::mem::take(&mut crew.roster().ends);
+    let mut total = CutOff::default();
+    let mut failure = None;
+    // Possible only if the system had no thread left to take a loop over with.
+    let missing = loops - ends.len();
+    if missing > 0 {
+        total.owed += missing;
+        total.details.push(format!("{missing} event loops held by a handler"));
+    }
+    for end in ends {
+        match end {
+            Ok(cut_off) => {
+                total.owed += cut_off.owed;
+                total.details.extend(cut_off.details);
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    crew.shared.stats.add_cut_off(total.owed);
+    match failure {
+        Some(error) => Err(error.into()),
+        None if total.owed > 0 => Err(Box::new(total)),
+        None => Ok(()),
+    }
+}
+
+struct Watcher<'a> {
+    crew: &'a Arc<Crew>,
+    loops: usize,
+    /// What each loop's word said at the last look.
+    seen: Vec<Sight>,
+    /// For which lending a spare has been sent.
+    sent: Vec<Option<Sight>>,
+    quiet_looks: u32,
+    spawn_pause: Duration,
+    spawn_at: Instant,
+    told_at: Option<Instant>,
+}
+
+impl<'a> Watcher<'a> {
+    fn new(crew: &'a Arc<Crew>, loops: usize) -> Self {
+        Self {
+            crew,
+            loops,
+            seen: crew.shared.permits.words.iter().map(super::word::Word::look).collect(),
+            sent: vec![None; loops],
+            quiet_looks: 0,
+            spawn_pause: SPAWN_PAUSE_MIN,
+            spawn_at: Instant::now(),
+            told_at: None,
+        }
+    }
+
+    /// Returns once all loops have ended, or their time is up.
+    fn watch(mut self) {
+        while !self.is_over() {
+            let is_active = self.look();
+            self.quiet_looks = if is_active { 0 } else { self.quiet_looks + 1 };
+            if self.quiet_looks < QUIET_LOOKS_MAX {
+                self.pause();
+            } else {
+                self.sleep();
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.crew.roster().ends.len() == self.loops || self.deadline().is_some_and(|until| until <= Instant::now())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.crew.shared.stop.deadline().map(|deadline| deadline + SLACK)
+    }
+
+    /// Looks at every slot, and sends a spare for a loop that has lain there since the last look. Returns false if
+    /// nothing has been served since.
+    fn look(&mut self) -> bool {
+        let mut is_active = false;
+        for seat in 0..self.loops {
+            let sight = self.crew.shared.permits.words[seat].look();
+            let before = std::mem::replace(&mut self.seen[seat], sight);
+            is_active |= sight != before || sight.is_busy();
+            if sight == before && sight.is_lent() && self.sent[seat] != Some(sight) {
+                self.send_spare(seat, sight);
+            }
+        }
+        is_active
+    }
+
+    fn send_spare(&mut self, seat: usize, lending: Sight) {
+        let now = Instant::now();
+        if now < self.spawn_at {
+            return;
+        }
+        match self.crew.dispatch(Task::TakeOver(seat, lending)) {
+            Ok(()) => {
+                self.sent[seat] = Some(lending);
+                self.spawn_pause = SPAWN_PAUSE_MIN;
+            }
+            Err(error) => {
+                self.spawn_at = now + self.spawn_pause;
+                self.spawn_pause = (self.spawn_pause * 2).min(SPAWN_PAUSE_MAX);
+                if self.told_at.is_none_or(|told| told + Duration::from_secs(1) <= now) {
+                    self.told_at = Some(now);
+                    self.crew.shared.tell(&Notice::ThreadFailed { error: &error });
+                }
+            }
+        }
+    }
+
+    fn pause(&self) {
+        let roster = self.crew.roster();
+        let waited = self.crew.watch_changed.wait_timeout(roster, LOOK_INTERVAL);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Sleeps until a handler is called, or a loop ends.
+    fn sleep(&mut self) {
+        let crew = self.crew;
+        crew.is_watcher_asleep.store(true, Ordering::SeqCst);
+        // Whoever has lent a loop before this may not have seen that we sleep.
+        let is_busy = crew.shared.permits.words.iter().any(|word| word.look().is_busy());
+        if !is_busy {
+            let mut roster = crew.roster();
+            while crew.is_watcher_asleep.load(Ordering::SeqCst) && roster.ends.len() < self.loops {
+                // Until the stop there is no deadline, and the stop wakes us.
+                let Some(until) = self.deadline() else {
+                    roster = crew.watch_changed.wait(roster).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                };
+                let timeout = until.saturating_duration_since(Instant::now());
+                if timeout.is_zero() {
+                    break;
+                }
+                roster = crew.watch_changed.wait_timeout(roster, timeout).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        crew.is_watcher_asleep.store(false, Ordering::SeqCst);
+        self.quiet_looks = 0;
+    }
+}

@@ -1,0 +1,76 @@
+//! One word for each event loop, which says where the loop is and decides who may have it.
+//!
+//! ```text
+//!            announce             lend                claim (the thread that lent it, or a spare: one of them)
+//! HELD(n) ───────────▶ BUSY(n+1) ──────▶ LENT(n+1) ───────────────────────────────────────────────▶ HELD(n+1)
+//!    ▲                    │
+//!    └────── withdraw ────┘
+//! ```
+//!
+//! Whoever holds the loop makes the first three moves, and only a holder can; so they need no comparison. The last is
+//! a compare-and-swap from exactly the lending that the claimant knows. Two can try it, the thread whose handler has
+//! returned and the spare that was sent for the loop, and one succeeds: the loop is never held twice, and never lost.
+//! A spare that comes late finds another number, since each lending has its own.
+
+use super::sync::{AtomicU64, Ordering};
+
+const STATE: u64 = 0b11;
+const HELD: u64 = 0;
+const BUSY: u64 = 1;
+const LENT: u64 = 2;
+
+#[derive(Debug)]
+pub(crate) struct Word(AtomicU64);
+
+/// What a word says at one moment; of a lent loop, which lending it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sight(u64);
+
+impl Sight {
+    /// The loop lies in its slot while a handler runs.
+    pub(crate) fn is_lent(self) -> bool {
+        self.0 & STATE == LENT
+    }
+
+    /// A handler runs on the holder's thread, or is about to.
+    pub(crate) fn is_busy(self) -> bool {
+        self.0 & STATE != HELD
+    }
+}
+
+impl Word {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(HELD))
+    }
+
+    pub(crate) fn look(&self) -> Sight {
+        Sight(self.0.load(Ordering::SeqCst))
+    }
+
+    /// The holder is going to call a handler. Sequentially consistent: whoever counts the running handlers afterwards
+    /// counts this one.
+    pub(crate) fn announce(&self) {
+        let number = self.0.load(Ordering::Relaxed) >> 2;
+        self.0.store((number + 1) << 2 | BUSY, Ordering::SeqCst);
+    }
+
+    /// The holder does not call one after all.
+    pub(crate) fn withdraw(&self) {
+        let number = self.0.load(Ordering::Relaxed) >> 2;
+        self.0.store(number << 2 | HELD, Ordering::SeqCst);
+    }
+
+    /// The holder lets go of the loop. From now on it has it only if it can claim it.
+    pub(crate) fn lend(&self) -> Sight {
+        let number = self.0.load(Ordering::Relaxed) >> 2;
+        let lending = number << 2 | LENT;
+        self.0.store(lending, Ordering::SeqCst);
+        Sight(lending)
+    }
+
+    /// Takes the loop of this lending. Returns false if somebody else has.
+    pub(crate) fn claim(&self, lending: Sight) -> bool {
+        let held = lending.0 & !STATE | HELD;
+        self.0.compare_exchange(lending.0, held, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}

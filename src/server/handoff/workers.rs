@@ -1,0 +1,230 @@
+//! The threads: they hold loops, run handlers, and are spare in between.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::word::Sight;
+use crate::group::{CutOff, panic_text};
+use crate::server::desk::Desk;
+use crate::server::event_loop::{EventLoop, Turn};
+use crate::server::inbox::{Answer, Parcel};
+use crate::server::shared::Shared;
+use crate::stop::Cause;
+
+/// A spare that was not needed for so long ends, unless it is among the last, one a loop.
+const SPARE_TIME: Duration = Duration::from_secs(10);
+
+/// Loops, and the threads that turn them.
+pub(super) struct Crew {
+    pub(super) shared: Arc<Shared>,
+    slots: Vec<Mutex<EventLoop>>,
+    roster: Mutex<Roster>,
+    /// For spares: there is a task, or all is over.
+    tasks_changed: Condvar,
+    /// For the watcher: a loop has ended, a thread has left, the bell was rung.
+    pub(super) watch_changed: Condvar,
+    /// The watcher sleeps, and must be woken before a handler is called.
+    pub(super) is_watcher_asleep: AtomicBool,
+}
+
+pub(super) struct Roster {
+    tasks: VecDeque<Task>,
+    /// Threads without a task.
+    idle: usize,
+    /// Threads that have not ended.
+    pub(super) alive: usize,
+    spawned: usize,
+    handles: Vec<JoinHandle<()>>,
+    is_over: bool,
+    /// How loops have ended.
+    pub(super) ends: Vec<LoopEnd>,
+}
+
+/// How one loop ended: what it had to cut off, or why it cannot go on.
+pub(super) type LoopEnd = Result<CutOff, String>;
+
+/// What a thread is needed for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Task {
+    /// Turn a loop that nobody has turned yet.
+    Start(usize),
+    /// Take over a loop from a slow handler, if it still lies in its slot.
+    TakeOver(usize, Sight),
+}
+
+impl Crew {
+    pub(super) fn new(event_loops: Vec<EventLoop>, shared: Arc<Shared>) -> Arc<Self> {
+        let roster = Roster {
+            tasks: VecDeque::new(),
+            idle: 0,
+            alive: 0,
+            spawned: 0,
+            handles: Vec::new(),
+            is_over: false,
+            ends: Vec::new(),
+        };
+        Arc::new(Self {
+            shared,
+            slots: event_loops.into_iter().map(Mutex::new).collect(),
+            roster: Mutex::new(roster),
+            tasks_changed: Condvar::new(),
+            watch_changed: Condvar::new(),
+            is_watcher_asleep: AtomicBool::new(false),
+        })
+    }
+
+    /// Gives a task to a spare, or to a new thread if there is none.
+    pub(super) fn dispatch(self: &Arc<Self>, task: Task) -> std::io::Result<()> {
+        let mut roster = self.roster();
+        if roster.idle > roster.tasks.len() {
+            roster.tasks.push_back(task);
+            self.tasks_changed.notify_one();
+            return Ok(());
+        }
+        let name = format!("worker-{}", roster.spawned);
+        let mut builder = thread::Builder::new().name(name);
+        if let Some(bytes) = self.shared.config.stack_bytes {
+            builder = builder.stack_size(bytes);
+        }
+        let crew = Arc::clone(self);
+        let handle = builder.spawn(move || crew.work(task))?;
+        roster.spawned += 1;
+        roster.alive += 1;
+        // Those that have ended need no join: what they did is on the roster.
+        roster.handles.retain(|handle| !handle.is_finished());
+        roster.handles.push(handle);
+        Ok(())
+    }
+
+    /// The life of a thread.
+    fn work(self: Arc<Self>, first: Task) {
+        let mut desk = Desk::new();
+        let mut task = Some(first);
+        while let Some(next) = task.take().or_else(|| self.next_task()) {
+            let (Task::Start(seat) | Task::TakeOver(seat, _)) = next;
+            // A loop that panics is our own fault, and the end of the server; what it says is told by `supervise`.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.perform(next, &mut desk))) {
+                self.end_loop(seat, Err(format!("panicked: {}", panic_text(payload.as_ref()))));
+            }
+        }
+        self.roster().alive -= 1;
+        self.watch_changed.notify_all();
+    }
+
+    fn next_task(&self) -> Option<Task> {
+        let mut roster = self.roster();
+        roster.idle += 1;
+        let task = loop {
+            if let Some(task) = roster.tasks.pop_front() {
+                break Some(task);
+            }
+            if roster.is_over {
+                break None;
+            }
+            let waited = self.tasks_changed.wait_timeout(roster, SPARE_TIME).unwrap_or_else(PoisonError::into_inner);
+            roster = waited.0;
+            if waited.1.timed_out() && roster.tasks.is_empty() && roster.idle > self.slots.len() {
+                break None;
+            }
+        };
+        roster.idle -= 1;
+        task
+    }
+
+    fn perform(&self, task: Task, desk: &mut Desk) {
+        match task {
+            Task::Start(seat) => self.hold(seat, self.slot(seat), desk),
+            Task::TakeOver(seat, lending) => {
+                let permits = &self.shared.permits;
+                permits.displace();
+                if permits.words[seat].claim(lending) {
+                    let mut event_loop = self.slot(seat);
+                    event_loop.go_on_without_caller();
+                    self.hold(seat, event_loop, desk);
+                } else {
+                    permits.replace();
+                    self.shared.wake_next_in_line();
+                }
+            }
+        }
+    }
+
+    /// Turns a loop until it is over or taken over.
+    fn hold<'a>(&'a self, seat: usize, mut event_loop: MutexGuard<'a, EventLoop>, desk: &mut Desk) {
+        let (shared, word) = (&self.shared, &self.shared.permits.words[seat]);
+        loop {
+            match event_loop.turn(desk) {
+                Ok(Turn::Call) => {
+                    // Here the loop is let go of,
+                    let lending = word.lend();
+                    drop(event_loop);
+                    self.ring();
+                    let response = shared.call(&desk.request());
+                    if !word.claim(lending) {
+                        return self.give_back(seat, response, desk);
+                    }
+                    // and here it is taken back.
+                    event_loop = self.slot(seat);
+                    shared.wake_next_in_line();
+                    event_loop.answer(response, desk);
+                }
+                Ok(Turn::Over) => return self.end_loop(seat, Ok(event_loop.take_cut_off())),
+                Err(error) => return self.end_loop(seat, Err(format!("cannot wait for readiness: {error}"))),
+            }
+        }
+    }
+
+    /// The loop has been taken over: the response goes to its inbox.
+    fn give_back(&self, seat: usize, response: crate::http::Response, desk: &mut Desk) {
+        let (token, exchange) = (desk.called_for(), desk.exchange());
+        desk.finish_request();
+        let answer = Answer { token, exchange, response, unfinished: desk.put_down() };
+        // Refused if the loop has ended: the connection was cut off at the deadline.
+        let _ = self.shared.seats[seat].inbox.push(Parcel::Answer(answer));
+        self.shared.permits.replace();
+        self.shared.wake_next_in_line();
+    }
+
+    /// Wakes the watcher if it sleeps.
+    fn ring(&self) {
+        if self.is_watcher_asleep.load(Ordering::SeqCst) && self.is_watcher_asleep.swap(false, Ordering::SeqCst) {
+            drop(self.roster());
+            self.watch_changed.notify_all();
+        }
+    }
+
+    pub(super) fn end_loop(&self, seat: usize, end: LoopEnd) {
+        if let Err(error) = &end {
+            let who = format!("event loop {seat}");
+            self.shared.stop.trigger(Cause::Failed { who, error: error.clone() });
+        }
+        self.roster().ends.push(end);
+        self.watch_changed.notify_all();
+    }
+
+    /// All loops have ended: spares may go.
+    pub(super) fn dismiss(&self) {
+        self.roster().is_over = true;
+        self.tasks_changed.notify_all();
+    }
+
+    /// Joins the threads that have ended, or are about to.
+    pub(super) fn join(&self) {
+        let handles = std::mem::take(&mut self.roster().handles);
+        for handle in handles.into_iter().filter(JoinHandle::is_finished) {
+            let _ = handle.join();
+        }
+    }
+
+    pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, seat: usize) -> MutexGuard<'_, EventLoop> {
+        self.slots[seat].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

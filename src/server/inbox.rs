@@ -1,0 +1,70 @@
+//! What others give a loop: connections that another loop has accepted, and answers of displaced handlers.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::desk::{Exchange, Unfinished};
+use super::poller::Waker;
+use super::stream::Stream;
+use super::table::Token;
+use crate::http::{Peer, Response};
+
+pub(crate) enum Parcel {
+    Arrival(Arrival),
+    Answer(Answer),
+}
+
+/// A connection that another loop has accepted.
+pub(crate) struct Arrival {
+    pub(crate) stream: Stream,
+    pub(crate) peer: Peer,
+    /// Loops that had no room for it.
+    pub(crate) refusals: usize,
+}
+
+/// The response of a handler whose loop was taken over meanwhile.
+pub(crate) struct Answer {
+    pub(crate) token: Token,
+    pub(crate) exchange: Exchange,
+    pub(crate) response: Response,
+    /// What had come behind the request.
+    pub(crate) unfinished: Option<Box<Unfinished>>,
+}
+
+/// What others want to give a loop. Once the loop has left, the inbox is closed and gives everything back.
+pub(crate) struct Inbox {
+    parcels: Mutex<Option<Vec<Parcel>>>,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self { parcels: Mutex::new(Some(Vec::new())), waker }
+    }
+
+    pub(crate) fn push(&self, parcel: Parcel) -> Result<(), Parcel> {
+        match self.parcels.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(parcels) => parcels.push(parcel),
+            None => return Err(parcel),
+        }
+        self.waker.wake();
+        Ok(())
+    }
+
+    pub(crate) fn take(&self) -> Vec<Parcel> {
+        self.parcels.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Closes the inbox if nothing is in it. Returns false if something is.
+    pub(crate) fn close_if_empty(&self) -> bool {
+        let mut parcels = self.parcels.lock().unwrap_or_else(PoisonError::into_inner);
+        if parcels.as_ref().is_some_and(|parcels| !parcels.is_empty()) {
+            return false;
+        }
+        *parcels = None;
+        true
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+}
