@@ -1,5 +1,6 @@
 //! The command: options, members, routes, exit code. The only file that prints.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::Write;
 use std::net::IpAddr;
@@ -7,7 +8,9 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 
-use allout::{Bound, Cause, Exit, Group, Method, Outcome, Request, Response, Router, Server, Stats, Status, Stop};
+use allout::{
+    Bound, Cause, Exit, Group, Method, Notice, Outcome, Request, Response, Router, Server, Stats, Status, Stop,
+};
 
 use crate::options::{self, Command, Options, Volume};
 
@@ -16,7 +19,7 @@ pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> 
     let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     let variable = |key: &str| std::env::var_os(key).map(|value| value.to_string_lossy().into_owned());
     match options::read(name, arguments, variable) {
-        Ok(Command::Serve(options)) => serve(name, options, extend),
+        Ok(Command::Serve(options)) => serve(name, *options, extend),
         Ok(Command::Print(text)) => {
             // A reader that has gone, `| head` for example, is no failure.
             let _ = std::io::stdout().write_all(text.as_bytes());
@@ -29,14 +32,41 @@ pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> 
     }
 }
 
+thread_local! {
+    /// Where the last panic of this thread was, until somebody tells it.
+    static PANICKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// A panic is told in one line: by the server or the group that catches it, who know what it was for. Here it is only
+/// noted where it happened.
+fn note_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        // Refused only if this very thread is on its way out.
+        let _ = PANICKED_AT.try_with(|noted| noted.replace(place));
+    }));
+}
+
+fn tell(notice: &Notice<'_>) {
+    let place = if matches!(notice, Notice::HandlerPanicked { .. }) { panicked_at() } else { String::new() };
+    say(format_args!("{notice}{place}"));
+}
+
+/// Where this thread has panicked, to be put behind what is told of it.
+fn panicked_at() -> String {
+    PANICKED_AT.take().map(|place| format!(" (at {place})")).unwrap_or_default()
+}
+
 fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Router) -> ExitCode {
     let volume = options.volume;
+    note_panics();
     let mut group = Group::new();
     group.lame_duck(options.lame_duck);
     let stop = group.stop();
     stop.on_cause(move |cause| {
+        let place = if matches!(cause, Cause::Panicked { .. }) { panicked_at() } else { String::new() };
         if volume >= Volume::Normal {
-            say(format_args!("stopping: {cause}"));
+            say(format_args!("stopping: {cause}{place}"));
         }
     });
     // Before anything else, so that a signal stops the start-up too.
@@ -54,12 +84,12 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
     let server = match bind(&options, &stop) {
         Some(Ok(server)) => server.on_notice(move |notice| {
             if volume >= Volume::Verbose || !notice.is_verbose() {
-                say(format_args!("{notice}"));
+                tell(notice);
             }
         }),
         Some(Err(error)) => return fail(name, error.as_ref()),
         // Stopped before it was bound: nothing has started, and so nothing has to end.
-        None => return finish(volume, &Stats::default(), group.run(options.grace)),
+        None => return finish(volume, &Stats::default(), &group.run(options.grace)),
     };
     if volume >= Volume::Normal {
         for place in server.addresses() {
@@ -75,7 +105,7 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
     let _ = group.add("http", move |stop| server.run(router, stop));
     #[cfg(feature = "signals")]
     let _ = group.add("signals", move |stop| signals.run(stop));
-    finish(volume, &stats, group.run(options.grace))
+    finish(volume, &stats, &group.run(options.grace))
 }
 
 type BindResult = Result<Server, Box<dyn std::error::Error + Send + Sync>>;
@@ -167,7 +197,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Says how it ended.
-fn finish(volume: Volume, stats: &Stats, outcome: Outcome) -> ExitCode {
+fn finish(volume: Volume, stats: &Stats, outcome: &Outcome) -> ExitCode {
     let mut is_first = true;
     for (member, exit, _) in outcome.exits() {
         // The first failure is the cause, which has been told.

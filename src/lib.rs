@@ -1,6 +1,69 @@
-//! One out, all out.
+//! One out, all out: an HTTP/1.1 server, and the group that it runs in, whose whole point is how they start and how they
+//! stop.
+//!
+//! Members run side by side on threads of their own: [servers](Server), a [signal listener](signals), jobs of yours.
+//! When any one of them exits, because it failed, panicked, was asked to or is simply done, all others are told to stop;
+//! every request that a client has sent is answered; threads are joined before a deadline; and the [`Outcome`] says what
+//! came first.
+//!
+//! ```
+//! use std::time::Duration;
+//! use allout::{Config, Group, Request, Response, Router, Server};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut group = Group::new();
+//! # #[cfg(feature = "signals")]
+//! let signals = allout::signals::install(&group.stop(), || std::process::exit(130))?;
+//! let server = Server::bind(&["127.0.0.1:0".parse()?], Config::default())?;
+//! let router = Router::new().get("/ping", |_: &Request<'_>| Response::text("pong"));
+//!
+//! group.add("http", move |stop| server.run(router, stop))?;
+//! # #[cfg(feature = "signals")]
+//! group.add("signals", move |stop| signals.run(stop))?;
+//! group.add("job", |stop| {
+//!     while !stop.wait_timeout(Duration::from_millis(20)) { break } // one round is enough here
+//!     Ok(())
+//! })?;
+//! let outcome = group.run(Duration::from_secs(3)); // ends, since the job is done
+//! assert_eq!(outcome.exit_code(), 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # In scope, and not
+//!
+//! An origin server of HTTP/1.1 (RFC 9110 and 9112) over TCP and Unix sockets, for what runs behind a proxy or on a
+//! closed network. Handlers are plain blocking functions, and one that blocks stalls nobody else. Not in scope: TLS,
+//! HTTP/2, WebSocket, static files, a client. There is no `async`, and no dependency but `ctrlc` for the feature
+//! `signals`; without default features there is none at all, and no `unsafe`.
+//!
+//! # Two walks
+//!
+//! **A request.** A `listener` accepts it and the event loop that has the fewest connections enters it in its table
+//! (`server/accept.rs`). When its bytes come, the loop lays the `connection` on its thread's `desk` and reads
+//! (`server/service.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once a request is whole,
+//! the thread lets go of the loop and calls the [`Handler`] (`server/handoff/`), a [`Router`] as a rule, with the
+//! [`Request`]. The [`Response`] is encoded behind others of its batch (`server/outgoing.rs`), and one write sends them.
+//!
+//! **A stop.** A [`Cause`] triggers the [`Stop`]: first come, first kept. Wakers end the wait of every event loop. Each
+//! drains (`server/drain.rs`): the queue of the listener is emptied and the listener closed, answers say
+//! `Connection: close`, quiet connections are closed. Loops that are empty end; at the deadline all do, and say what they
+//! had to cut off. The [`Group`] joins the members' threads and returns the [`Outcome`], which `main` can return as the
+//! process's exit code.
+//!
+//! # The house
+//!
+//! | room | what for | names |
+//! |---|---|---|
+//! | `stop`, `group` | members, and how they end together | nothing else here |
+//! | `signals` | the only room that names `ctrlc` | `stop`, `group` |
+//! | `http` | the protocol, without sockets, threads or clocks | nothing else here |
+//! | `router` | method and path to handler | `http` |
+//! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group` |
+//! | `main`, `command`, `options` | the binary | this crate's public face |
 
 #![cfg_attr(not(feature = "epoll"), forbid(unsafe_code))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
 
 mod group;
 mod http;

@@ -1,5 +1,7 @@
 //! The command `allout`: a small HTTP/1.1 server that loses no request when it stops.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
+
 mod command;
 mod options;
 

@@ -9,7 +9,7 @@ use allout::{Address, Config};
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Serve.
-    Serve(Options),
+    Serve(Box<Options>),
     /// Print this text and leave.
     Print(String),
 }
@@ -159,7 +159,7 @@ pub(crate) fn read(
     if options.listen.is_empty() {
         options.listen.push(Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 });
     }
-    Ok(Command::Serve(options))
+    Ok(Command::Serve(Box::new(options)))
 }
 
 impl Options {
@@ -210,7 +210,7 @@ mod tests {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned());
         let variable = |key: &str| environment.iter().find(|(have, _)| *have == key).map(|(_, v)| (*v).to_owned());
         match read("allout", arguments, variable) {
-            Ok(Command::Serve(options)) => Ok(options),
+            Ok(Command::Serve(options)) => Ok(*options),
             Ok(Command::Print(text)) => Err(text),
             Err(error) => Err(error.to_string()),
         }

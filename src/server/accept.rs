@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::event_loop::EventLoop;
 use super::inbox::{Arrival, Parcel};
-use super::listener::AcceptError;
+use super::listener::{AcceptError, Gate};
 use super::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN};
 use super::stream::Stream;
 use super::table::Token;
@@ -61,7 +61,7 @@ impl EventLoop {
             return;
         };
         for _ in 0..ACCEPTS_MAX {
-            let Some(accepted) = self.shared.gates.get(number).and_then(|gate| gate.accept()) else {
+            let Some(accepted) = self.shared.gates.get(number).and_then(Gate::accept) else {
                 return;
             };
             match accepted {

@@ -18,6 +18,7 @@ mod listener;
 mod notice;
 mod outgoing;
 mod poller;
+mod service;
 mod shared;
 mod stream;
 mod table;

@@ -13,6 +13,11 @@ use crate::server::shared::Shared;
 
 /// How often the slots are looked at while requests are being served: a handler is slow after one to two of these.
 const LOOK_INTERVAL: Duration = Duration::from_micros(1500);
+/// The same while handlers have lately been slow. Where one blocks, others will, and what their clients' neighbours
+/// feel of it is this time: worth the watcher's wake-ups, some 3 µs each.
+const LOOK_INTERVAL_ALERT: Duration = Duration::from_micros(300);
+/// How long after the last slow handler the watcher stays alert.
+const ALERT: Duration = Duration::from_secs(1);
 /// Looks without a request before the watcher goes to sleep: long enough that it is not woken for each request of a
 /// client that pauses a little.
 const QUIET_LOOKS_MAX: u32 = 20;
@@ -93,6 +98,7 @@ struct Watcher<'a> {
     /// For which lending a spare has been sent.
     sent: Vec<Option<Sight>>,
     quiet_looks: u32,
+    alert_until: Instant,
     spawn_pause: Duration,
     spawn_at: Instant,
     told_at: Option<Instant>,
@@ -106,6 +112,7 @@ impl<'a> Watcher<'a> {
             seen: crew.shared.permits.words.iter().map(super::word::Word::look).collect(),
             sent: vec![None; loops],
             quiet_looks: 0,
+            alert_until: Instant::now(),
             spawn_pause: SPAWN_PAUSE_MIN,
             spawn_at: Instant::now(),
             told_at: None,
@@ -155,6 +162,7 @@ impl<'a> Watcher<'a> {
         }
         match self.crew.dispatch(Task::TakeOver(seat, lending)) {
             Ok(()) => {
+                self.alert_until = now + ALERT;
                 self.sent[seat] = Some(lending);
                 self.spawn_pause = SPAWN_PAUSE_MIN;
             }
@@ -170,8 +178,9 @@ impl<'a> Watcher<'a> {
     }
 
     fn pause(&self) {
+        let interval = if Instant::now() < self.alert_until { LOOK_INTERVAL_ALERT } else { LOOK_INTERVAL };
         let roster = self.crew.roster();
-        let waited = self.crew.watch_changed.wait_timeout(roster, LOOK_INTERVAL);
+        let waited = self.crew.watch_changed.wait_timeout(roster, interval);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 

@@ -1,0 +1,309 @@
+//! A service: what happens between a connection's report and its being put down again.
+//!
+//! ```text
+//! begin ──▶ serve: read, parse ──▶ a whole request: Call ──answer──┐
+//!             ▲      │                                             │
+//!             └──────┼─────────────────────────────────────────────┘
+//!                    └── nothing more to do ──▶ put_down: one write for all answers, then rest, linger or drop
+//! ```
+//!
+//! The connection stays in the loop's table; what has been read lies on the desk, what is to be sent in the loop's
+//! outgoing batch.
+
+use super::connection::{Close, Fill, Phase, Sent};
+use super::desk::{Desk, Exchange};
+use super::event_loop::EventLoop;
+use super::notice::Notice;
+use super::table::Token;
+use super::timeouts::Clock;
+use crate::http::{CONTINUE, Persistence, Progress, Reject, Response, Version};
+
+/// Answers are written before another one is added to so many bytes.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Reads in one service, before others get their turn.
+const READS_MAX: u32 = 16;
+
+/// A connection being served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Service {
+    pub(super) token: Token,
+    pub(super) reads: u32,
+    has_answered: bool,
+    /// Its quiet time is over: unless something has come after all, it is closed.
+    is_last_look: bool,
+    /// It had to wait for its handler to be called, and now may.
+    pub(super) has_permit: bool,
+}
+
+/// What a step of a service came to.
+pub(super) enum Step {
+    Call,
+    PutDown(Progress),
+}
+
+impl EventLoop {
+    /// Takes up a connection that something has happened to.
+    pub(super) fn begin(&mut self, token: Token, is_last_look: bool, desk: &mut Desk) {
+        let (patience, now) = (self.shared.config.write_timeout, self.now);
+        let Some(connection) = self.table.get_mut(token) else {
+            return;
+        };
+        match connection.phase() {
+            Phase::Lingering => {
+                if connection.discard(desk) {
+                    self.drop_connection(token);
+                } else if connection.is_readable() {
+                    self.again.push_back(token);
+                }
+                return;
+            }
+            Phase::Writing => {
+                let (sent, answers) = connection.send_on(patience, now);
+                self.count_answers(answers);
+                match sent {
+                    Sent::Blocked => return,
+                    Sent::Failed => return self.drop_connection(token),
+                    Sent::All => self.poller.progressed(),
+                }
+            }
+            // It has been noted that there is something to read.
+            Phase::Waiting => return,
+            Phase::Away => return self.write_while_away(token),
+            Phase::Idle | Phase::Head | Phase::Body => {}
+        }
+        if let Some(connection) = self.table.get_mut(token) {
+            connection.lay_on(desk);
+            self.start_service(token, is_last_look);
+        }
+    }
+
+    pub(super) fn start_service(&mut self, token: Token, is_last_look: bool) {
+        self.service = Some(Service { token, reads: 0, has_answered: false, is_last_look, has_permit: false });
+    }
+
+    /// Reads and parses until a request is whole or there is nothing more to do.
+    pub(super) fn serve(&mut self, desk: &mut Desk) -> Step {
+        loop {
+            let Some(connection) = self.service.and_then(|service| self.table.get_mut(service.token)) else {
+                return Step::PutDown(Progress::Nothing);
+            };
+            if connection.close().is_some() || connection.is_blocked() {
+                return Step::PutDown(Progress::Nothing);
+            }
+            if self.out.len() >= BATCH_BYTES_MAX && self.flush() != Sent::All {
+                return Step::PutDown(Progress::Nothing);
+            }
+            let progress = match desk.progress(&self.shared.limits) {
+                Ok(Progress::Whole) => return Step::Call,
+                Ok(progress) => progress,
+                Err(reject) => {
+                    self.reject(reject, Close::Lingering, desk);
+                    return Step::PutDown(Progress::Nothing);
+                }
+            };
+            if progress == Progress::Body && desk.incoming().take_awaits_continue() {
+                self.answer_expectation(desk);
+                continue;
+            }
+            if !self.read(desk) {
+                return Step::PutDown(progress);
+            }
+        }
+    }
+
+    /// Reads once. Returns false if nothing came.
+    fn read(&mut self, desk: &mut Desk) -> bool {
+        let Some(service) = &mut self.service else {
+            return false;
+        };
+        if service.reads >= READS_MAX {
+            return false;
+        }
+        let Some(connection) = self.table.get_mut(service.token) else {
+            return false;
+        };
+        match connection.fill(desk) {
+            Fill::Bytes => {
+                service.reads += 1;
+                self.poller.progressed();
+                true
+            }
+            Fill::Nothing => false,
+            Fill::Failed => {
+                connection.close_with(Close::AtOnce);
+                false
+            }
+        }
+    }
+
+    /// RFC 9110 §10.1.1: the client is asked for the body only if somebody will read it.
+    fn answer_expectation(&mut self, desk: &mut Desk) {
+        match self.shared.refuse(&desk.request()) {
+            None => self.out.push_interim(CONTINUE),
+            Some(response) => {
+                // Whether the body will follow is not known, so that the next request could not be told from it.
+                let exchange = Exchange { keeps_alive: false, ..desk.exchange() };
+                desk.finish_request();
+                self.push_answer(response, exchange, desk);
+            }
+        }
+        self.flush();
+    }
+
+    /// Takes the handler's response to the request on the desk.
+    pub(crate) fn answer(&mut self, response: Response, desk: &mut Desk) {
+        let exchange = desk.exchange();
+        desk.finish_request();
+        self.push_answer(response, exchange, desk);
+    }
+
+    /// Adds a response to the batch. What it answers has left the desk.
+    pub(super) fn push_answer(&mut self, response: Response, exchange: Exchange, desk: &mut Desk) {
+        // While draining, the last answer is the one behind which no further whole request has come.
+        let is_last =
+            !exchange.keeps_alive || response.is_closing() || (self.shared.stop.is_set() && !self.has_successor(desk));
+        let persistence = match (is_last, exchange.version) {
+            (true, _) => Persistence::Close,
+            (false, Version::Http10) => Persistence::KeepExplicitly,
+            (false, Version::Http11) => Persistence::Keep,
+        };
+        self.out.push(response, exchange.is_head, persistence, self.now);
+        let Some(service) = &mut self.service else { return };
+        service.has_answered = true;
+        if let (true, Some(connection)) = (is_last, self.table.get_mut(service.token)) {
+            connection.close_with(Close::Lingering);
+        }
+    }
+
+    /// True if a whole request waits behind the one that is being answered, here or still in the socket.
+    fn has_successor(&mut self, desk: &mut Desk) -> bool {
+        if let Some(connection) = self.service.and_then(|service| self.table.get_mut(service.token)) {
+            connection.look_again();
+        }
+        loop {
+            if desk.holds_whole_request(&self.shared.limits) {
+                return true;
+            }
+            let bytes_max = self.shared.config.head_bytes_max + self.shared.config.body_bytes_max;
+            if desk.rest().len() > bytes_max || !self.read(desk) {
+                return false;
+            }
+        }
+    }
+
+    /// Refuses the request on the desk. The connection closes: where the next request begins is not known.
+    pub(super) fn reject(&mut self, reject: Reject, close: Close, desk: &mut Desk) {
+        let Some(service) = &mut self.service else {
+            return;
+        };
+        service.has_answered = true;
+        let Some(connection) = self.table.get_mut(service.token) else {
+            return;
+        };
+        connection.close_with(close);
+        self.shared.tell(&Notice::Rejected { peer: connection.peer(), reject });
+        let response = Response::text(reject.reason()).with_status(reject.status());
+        self.out.push(response, desk.incoming().is_head_request(), Persistence::Close, self.now);
+    }
+
+    /// Writes the answers that have been gathered.
+    pub(super) fn flush(&mut self) -> Sent {
+        let (patience, now) = (self.shared.config.write_timeout, self.now);
+        let Some(connection) = self.service.and_then(|service| self.table.get_mut(service.token)) else {
+            self.out.clear();
+            return Sent::Failed;
+        };
+        let (sent, answers) = connection.send(&mut self.out, patience, now);
+        if sent == Sent::Failed {
+            connection.close_with(Close::AtOnce);
+        }
+        self.count_answers(answers);
+        sent
+    }
+
+    /// Ends a service: writes, and lets the connection rest in whatever it is in the middle of, or go.
+    pub(super) fn put_down(&mut self, progress: Progress, desk: &mut Desk) {
+        let sent = self.flush();
+        let Some(service) = self.service.take() else {
+            return;
+        };
+        let Service { token, reads, has_answered, is_last_look, has_permit } = service;
+        if has_permit {
+            // The request that it was for could not be read after all.
+            self.give_permit_back();
+        }
+        let Some(connection) = self.table.get_mut(token) else {
+            return;
+        };
+        connection.keep(desk);
+        if self.conclude(token, sent) {
+            return;
+        }
+        let (now, is_draining) = (self.now, self.is_draining);
+        let Some(connection) = self.table.get_mut(token) else {
+            return;
+        };
+        let is_new = connection.rest(progress, has_answered, now);
+        if connection.is_readable() {
+            self.again.push_back(token);
+        }
+        let (phase, clock) = (connection.phase(), connection.clock(is_draining));
+        // A trickle renews its quiet time while draining, but not the time of its head.
+        let is_late = phase == Phase::Head && now >= connection.mark() + self.shared.config.head_timeout;
+        if is_late || (is_last_look && reads == 0) {
+            self.end_quiet(token, phase, desk);
+        } else if is_new || (clock == Clock::Quiet && reads > 0) || self.timeouts.running(token.index()) != Some(clock)
+        {
+            self.timeouts.start(token.index(), clock, now);
+        }
+    }
+
+    /// What follows from a write, unless the connection stays as it is: then it returns false.
+    fn conclude(&mut self, token: Token, sent: Sent) -> bool {
+        let Some(connection) = self.table.get_mut(token) else {
+            return true;
+        };
+        match sent {
+            Sent::Blocked => self.timeouts.start(token.index(), Clock::Write, self.now),
+            Sent::All if connection.close() == Some(Close::Lingering) && !connection.has_ended() => {
+                // What has come already is thrown away now, since it is not reported again.
+                if connection.linger() {
+                    self.again.push_back(token);
+                }
+                self.timeouts.start(token.index(), Clock::Linger, self.now);
+            }
+            // An unfinished request of a peer that has ended will not be finished any more.
+            Sent::All if connection.close().is_none() && !connection.has_ended() => return false,
+            Sent::All | Sent::Failed => self.drop_connection(token),
+        }
+        true
+    }
+
+    /// Answers a connection that has asked nothing yet, and closes it.
+    pub(super) fn turn_away(&mut self, token: Token, response: Response) {
+        self.start_service(token, false);
+        self.out.push(response, false, Persistence::Close, self.now);
+        if let Some(connection) = self.table.get_mut(token) {
+            connection.close_with(Close::Lingering);
+        }
+        let sent = self.flush();
+        self.service = None;
+        self.conclude(token, sent);
+    }
+
+    /// A connection has been quiet for long enough: closed, after 408 if part of a request has come.
+    fn end_quiet(&mut self, token: Token, phase: Phase, desk: &mut Desk) {
+        if phase == Phase::Idle {
+            return self.drop_connection(token);
+        }
+        let Some(connection) = self.table.get_mut(token) else {
+            return;
+        };
+        connection.lay_on(desk);
+        self.start_service(token, false);
+        // Nothing but this very answer is in flight, and a stop is not to wait for a peer that has gone quiet.
+        let close = if self.is_draining { Close::AtOnce } else { Close::Lingering };
+        self.reject(Reject::Timeout, close, desk);
+        self.put_down(Progress::Nothing, desk);
+    }
+}
