@@ -63,6 +63,7 @@
 //! | `main`, `command`, `options` | the binary | this crate's public face |
 
 #![cfg_attr(not(feature = "epoll"), forbid(unsafe_code))]
+#![cfg_attr(all(doctest, feature = "signals"), doc = include_str!("../README.md"))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
 
 mod group;
