@@ -199,14 +199,14 @@ impl Board {
     fn start(self: &Arc<Self>, member: usize, name: &str, body: Body, stop: &Stop) -> std::io::Result<JoinHandle<()>> {
         let (board, stop, who) = (Arc::clone(self), stop.clone(), name.to_owned());
         thread::Builder::new().name(who.clone()).spawn(move || {
-            let exit = match catch_unwind(AssertUnwindSafe(|| body(&stop))) {
-                Ok(Ok(())) => Exit::Done,
-                Ok(Err(error)) => match error.downcast::<CutOff>() {
-                    Ok(cut_off) => Exit::CutOff(*cut_off),
-                    Err(error) => Exit::Failed(error.to_string()),
-                },
-                Err(payload) => Exit::Panicked(panic_text(payload.as_ref())),
-            };
+            // An error may panic too when it is written or dropped. Whatever a member does, it must be reported, since
+            // the group would wait for it for ever.
+            let exit = catch_unwind(AssertUnwindSafe(|| Exit::of(body(&stop)))).unwrap_or_else(|payload| {
+                let text = panic_text(payload.as_ref());
+                // Not dropped, for the same reason.
+                std::mem::forget(payload);
+                Exit::Panicked(text)
+            });
             // First the cause, then the report: whoever reads the board finds the stop triggered.
             stop.trigger(exit.cause(who));
             board.left().push(Left { member, exit, at: Instant::now() });
@@ -267,6 +267,14 @@ pub enum Exit {
 }
 
 impl Exit {
+    fn of(result: MemberResult) -> Self {
+        match result.map_err(|error| error.downcast::<CutOff>()) {
+            Ok(()) => Self::Done,
+            Err(Ok(cut_off)) => Self::CutOff(*cut_off),
+            Err(Err(error)) => Self::Failed(error.to_string()),
+        }
+    }
+
     fn cause(&self, who: String) -> Cause {
         match self {
             Self::Failed(error) => Cause::Failed { who, error: error.clone() },
