@@ -142,6 +142,8 @@ impl Group {
             }
         }
         let left = board.wait(running.len(), &stop, slack);
+        // All may have left while they were lame ducks. Whoever waits outside the group is told now: nobody else will.
+        stop.tell();
         let told = stop.triggered_at().unwrap_or_else(Instant::now);
 
         let mut exits = Vec::new();
