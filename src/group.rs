@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::stop::{Cause, Phase, Stop};
+use crate::stop::{Cause, FAR, GRACE, Phase, Stop};
 
 /// How long after the deadline a group still waits for members that are cutting off what they hold.
 const SLACK: Duration = Duration::from_millis(100);
@@ -88,30 +88,31 @@ impl Group {
         }
     }
 
-    /// Adds a whole group as a member. A cause in either stops both at the same moment, and the inner group has the
-    /// deadline of the outer one.
+    /// Adds a whole group as a member. From now on a cause in either is a cause of both, and both are told to stop at
+    /// the same moment: the inner group has the lame-duck time and the deadline of the outer one.
     ///
     /// # Errors
     ///
     /// [`Stopped`] if either has been stopped.
-    pub fn add_group(&mut self, name: impl Into<String>, inner: Self) -> Result<(), Stopped> {
-        if let Some(cause) = inner.stop.cause() {
+    pub fn add_group(&mut self, name: impl Into<String>, mut inner: Self) -> Result<(), Stopped> {
+        if let Some(cause) = inner.stop.cause().or_else(|| self.stop.cause()) {
             return Err(Stopped(cause));
         }
         let name = name.into();
         let prefix = name.clone();
-        self.add(name, move |outer| {
-            let stop = inner.stop();
-            let (up, down) = (outer.clone(), stop.clone());
-            stop.on_cause(move |cause| {
-                up.trigger(cause.clone().within(&prefix));
-            });
-            let above = outer.clone();
-            outer.on_stop(move || {
-                down.trigger(above.cause().unwrap_or(Cause::Signal));
-            });
-            inner.run_within(outer.grace(), SLACK_INSIDE).into_result()
-        })
+        // It is told by the outer group alone.
+        inner.lame_duck = FAR;
+        inner.stop.start(GRACE, FAR);
+        let (up, down) = (self.stop(), inner.stop());
+        inner.stop.on_cause(move |cause| {
+            up.trigger(cause.clone().within(&prefix));
+        });
+        self.stop.on_cause(move |cause| {
+            down.trigger(cause.clone());
+        });
+        let down = inner.stop();
+        self.stop.on_stop(move || down.tell());
+        self.add(name, move |outer| inner.run_within(outer.grace(), SLACK_INSIDE).into_result())
     }
 
     /// Runs all members and waits until they have left, or until `grace` and at most 100 ms have passed since the
