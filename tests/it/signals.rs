@@ -1,1 +1,264 @@
-//! To be written.
+//! Signals, sent with a real `kill` to a real process: they would hit every test of this one.
+#![cfg(all(unix, feature = "signals"))]
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use allout::{Cause, Group, signals};
+use nix::sys::signal::Signal;
+
+use crate::support::{Client, Folder, Gate, Process, allout, demo};
+
+/// Later than what is taken for a repeat of the first signal. There is no event to wait for: time is what it is about.
+const LATER: Duration = Duration::from_millis(600);
+
+/// The end of a process that a signal has stopped gracefully.
+#[track_caller]
+fn check_stopped(process: Process) {
+    let (code, said) = process.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.matches("stopping: signal\n").count(), 1, "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("all out: signal; ") && last.contains(" 0 cut off; ") && last.ends_with(" s"), "{said}");
+}
+
+#[track_caller]
+fn check_signal(signal: Signal) {
+    let mut process = allout(&["--listen", "127.0.0.1:0"]);
+    process.address();
+    process.signal(signal);
+    check_stopped(process);
+}
+
+#[test]
+fn sigint_stops() {
+    check_signal(Signal::SIGINT);
+}
+
+#[test]
+fn sigterm_stops() {
+    check_signal(Signal::SIGTERM);
+}
+
+#[test]
+fn sighup_stops() {
+    check_signal(Signal::SIGHUP);
+}
+
+#[test]
+fn sigint_stops_although_the_parent_has_ignored_it() {
+    // As a shell without job control does for what it starts in the background.
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" INT; exec "$0" "$@""#, env!("CARGO_BIN_EXE_allout"), "--listen", "127.0.0.1:0"]);
+    let mut process = Process::spawn(&mut command);
+    process.address();
+    process.signal(Signal::SIGINT);
+    check_stopped(process);
+}
+
+#[test]
+fn a_repeat_at_once_is_ignored_and_the_running_answer_is_finished() {
+    for second in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let mut process = demo(&["--listen", "127.0.0.1:0", "--grace", "30"]);
+        let mut client = Client::connect(process.address());
+        client.send("GET /sleep/300 HTTP/1.1\r\nHost: test\r\n\r\n");
+        process.signal(Signal::SIGTERM);
+        process.signal(second);
+        process.line_with("stopping: signal");
+        process.signal(second);
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text().as_str()), (200, "slept 300 ms\n"));
+        drop(client);
+        let (code, said) = process.end();
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("all out: signal; ") && !said.contains("second signal"), "{said}");
+    }
+}
+
+#[track_caller]
+fn check_forced(process: Process, signal: Signal) {
+    let mut process = process;
+    process.signal(Signal::SIGTERM);
+    process.line_with("stopping: signal");
+    thread::sleep(LATER);
+    process.signal(signal);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.ends_with("stopping: signal\na second signal: leaving at once\n"), "{said}");
+}
+
+#[test]
+fn a_second_signal_later_leaves_at_once_although_a_handler_still_runs() {
+    let mut process = demo(&["--listen", "127.0.0.1:0", "--grace", "600"]);
+    let mut client = Client::connect(process.address());
+    client.send("GET /sleep/600000 HTTP/1.1\r\nHost: test\r\n\r\n");
+    check_forced(process, Signal::SIGINT);
+    client.expect_end();
+}
+
+#[test]
+fn a_second_signal_later_leaves_a_lame_duck_at_once() {
+    let mut process = allout(&["--listen", "127.0.0.1:0", "--lame-duck", "600"]);
+    process.address();
+    check_forced(process, Signal::SIGTERM);
+}
+
+#[test]
+fn a_signal_at_any_moment_of_the_start_stops_it() {
+    let folder = Folder::new("signal-while-starting");
+    let socket = folder.path("socket");
+    let place = format!("unix:{}", socket.display());
+    for round in 0..40 {
+        // More and more of the start is let pass. Which part a round meets is the machine's choice; all must do.
+        let delay = Duration::from_micros(100 * round);
+        let process = allout(&["--listen", "127.0.0.1:0", "--listen", &place, "--listen", "localhost:0"]);
+        thread::sleep(delay);
+        process.signal(Signal::SIGTERM);
+        let (code, said) = process.end();
+        // Without a code it has died of the signal, which came before anybody listened to it, let alone served.
+        match code {
+            Some(code) => assert!(code == 0 && said.contains("all out: signal; "), "{code}: {said}"),
+            None => assert_eq!(said, ""),
+        }
+        assert!(!socket.exists(), "after {delay:?} its socket's file was left behind: {said}");
+    }
+}
+
+/// A Unix socket whose queue is full: connecting to it takes for ever, and so does finding out whether it is stale.
+#[cfg(target_os = "linux")]
+struct Busy(Vec<std::os::fd::OwnedFd>);
+
+#[cfg(target_os = "linux")]
+impl Busy {
+    fn new(path: &std::path::Path) -> Self {
+        use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+        use std::os::fd::AsRawFd;
+
+        let new = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+        let (address, listener) = (UnixAddr::new(path).unwrap(), new());
+        bind(listener.as_raw_fd(), &address).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let mut sockets = vec![listener];
+        loop {
+            let client = new();
+            match connect(client.as_raw_fd(), &address) {
+                Ok(()) => sockets.push(client),
+                Err(error) => {
+                    assert_eq!(error, nix::errno::Errno::EAGAIN);
+                    return Self(sockets);
+                }
+            }
+        }
+    }
+}
+
+/// Waits until a process binds: that is when it has a thread of this name.
+#[cfg(target_os = "linux")]
+fn wait_until_it_binds(process: &Process) {
+    let started = std::time::Instant::now();
+    let is_binding = || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+        let mut names = threads.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.any(|name| name == "bind\n")
+    };
+    while !is_binding() {
+        assert!(started.elapsed() < crate::support::HANG, "it never came to binding");
+        // Another process's threads cannot be waited for.
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_stops_a_start_that_hangs_in_binding() {
+    let folder = Folder::new("signal-while-binding");
+    let busy = Busy::new(&folder.path("busy"));
+    assert!(busy.0.len() >= 2);
+    let process = allout(&["--listen", &format!("unix:{}", folder.path("busy").display())]);
+    wait_until_it_binds(&process);
+    process.signal(Signal::SIGTERM);
+    check_stopped(process);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_while_binding_leaves_no_socket_file_behind() {
+    let folder = Folder::new("signal-after-the-first-bind");
+    let _busy = Busy::new(&folder.path("busy"));
+    let (first, second) = (folder.path("first"), folder.path("busy"));
+    let places = [format!("unix:{}", first.display()), format!("unix:{}", second.display())];
+    let process = allout(&["--listen", &places[0], "--listen", &places[1]]);
+    wait_until_it_binds(&process);
+    process.signal(Signal::SIGTERM);
+    check_stopped(process);
+    assert!(!first.exists(), "the first socket's file was left behind");
+}
+
+// ---- Two groups in one process -------------------------------------------------------------------------------------
+
+/// Says that this test program was started by a test, to be sent signals.
+const CHILD: &str = "SIGNALS_TEST_CHILD";
+
+#[test]
+fn one_group_after_another_listens_to_signals() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "signals::child", "--nocapture"]).env(CHILD, "1").stdout(Stdio::null());
+    let mut process = Process::spawn(&mut command);
+    process.line_with("first group runs");
+    process.signal(Signal::SIGTERM);
+    // At once: the half second in which repeats are ignored is each group's own.
+    process.line_with("second group runs");
+    process.signal(Signal::SIGHUP);
+    process.line_with("second group is told");
+    thread::sleep(LATER);
+    process.signal(Signal::SIGINT);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// Not a test, but the process that the one above runs.
+#[test]
+#[allow(clippy::print_stderr)] // By its lines it is followed.
+fn child() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let forced = Arc::new(AtomicUsize::new(0));
+    let group_of = |number: usize, gate: Gate| {
+        let (mut group, forced) = (Group::new(), Arc::clone(&forced));
+        let opening = gate.clone();
+        let signals = signals::install(&group.stop(), move || {
+            forced.fetch_add(number, Ordering::SeqCst);
+            opening.open();
+        });
+        group.add("signals", move |stop| signals.unwrap().run(stop)).unwrap();
+        group
+    };
+
+    let first = group_of(1, Gate::new());
+    eprintln!("first group runs");
+    let outcome = first.run(Duration::from_secs(60));
+    assert_eq!((outcome.cause(), outcome.exit_code()), (Some(&Cause::Signal), 0));
+
+    let gate = Gate::new();
+    let mut second = group_of(10, gate.clone());
+    let (sender, told) = mpsc::channel();
+    second
+        .add("slow", move |stop| {
+            stop.wait();
+            sender.send(()).unwrap();
+            gate.pass();
+            Ok(())
+        })
+        .unwrap();
+    let running = thread::spawn(move || second.run(Duration::from_secs(60)));
+    eprintln!("second group runs");
+    told.recv().unwrap();
+    eprintln!("second group is told");
+    let outcome = running.join().unwrap();
+    assert_eq!((outcome.cause(), outcome.exit_code()), (Some(&Cause::Signal), 0));
+    assert_eq!(forced.load(Ordering::SeqCst), 10, "only the second group was to be forced");
+}

@@ -305,3 +305,27 @@ impl Gate {
         changed.notify_all();
     }
 }
+
+// ---- Files ---------------------------------------------------------------------------------------------------------
+
+/// A folder of a test's own, removed at the end with all that is in it.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// `name` is the test's.
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("allout-{}-{name}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
