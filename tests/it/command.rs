@@ -1,1 +1,822 @@
-//! To be written.
+//! The command, as its users meet it: the real binary, its lines, its routes and its exit codes.
+//!
+//! Of the exit codes of the contract, 0, 1, 2 and 124 are reached here, 130 in `signals`, and 101 in `group`: a handler's
+//! panic ends no member, and the command has no member that a client could make panic.
+
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::process::{Command, Output, Stdio};
+
+use crate::support::{Client, PING, Process, Reply, allout, demo};
+
+const ALLOUT: &str = env!("CARGO_BIN_EXE_allout");
+const ANY_PORT: [&str; 2] = ["--listen", "127.0.0.1:0"];
+const SHUTDOWN: &str = "POST /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+// ---- Helpers -------------------------------------------------------------------------------------------------------
+
+/// The command, on a port that the system chooses, with more options.
+fn on_any_port(arguments: &[&str]) -> (Process, SocketAddr) {
+    let mut process = allout(&[&ANY_PORT, arguments].concat());
+    let address = process.address();
+    (process, address)
+}
+
+fn with_variables(arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+    Process::spawn(Command::new(ALLOUT).args(arguments).envs(variables.iter().copied()))
+}
+
+fn ask(address: SocketAddr, request: &str) -> Reply {
+    Client::connect(address).ask(request)
+}
+
+/// Stops a process by `/shutdown`, and returns what it has said.
+#[track_caller]
+fn shut_down(process: Process, address: SocketAddr) -> String {
+    assert_eq!(ask(address, SHUTDOWN).status, 200);
+    ended_by_shutdown(process)
+}
+
+#[track_caller]
+fn ended_by_shutdown(process: Process) -> String {
+    let (code, said) = process.end();
+    assert_eq!(code, Some(0), "{said}");
+    let last = said.lines().last().unwrap();
+    let start = "all out: /shutdown; 0 requests finished while draining, 0 cut off; ";
+    assert!(last.starts_with(start) && last.ends_with(" s"), "{said}");
+    said
+}
+
+/// Expects one line on stderr with these texts, and nothing to have started.
+#[track_caller]
+fn check_fails(process: Process, code: i32, texts: &[&str]) {
+    let (have, said) = process.end();
+    assert_eq!(have, Some(code), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("allout: ") && texts.iter().all(|text| said.contains(text)), "{said}");
+}
+
+fn output(script: &str, argument: &str) -> Output {
+    Command::new("sh").args(["-c", script, ALLOUT, argument]).stdin(Stdio::null()).output().unwrap()
+}
+
+// ---- Help, and wrong usage -----------------------------------------------------------------------------------------
+
+#[test]
+fn help_and_version_are_printed_on_stdout() {
+    for argument in ["--help", "-h", "--version", "-V"] {
+        let output = Command::new(ALLOUT).arg(argument).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+        match argument {
+            "--version" | "-V" => assert_eq!(text, format!("allout {}\n", env!("CARGO_PKG_VERSION"))),
+            _ => {
+                for option in [
+                    "--listen ADDR",
+                    "--grace SECONDS",
+                    "--idle-grace SECONDS",
+                    "--lame-duck SECONDS",
+                    "--loops N",
+                    "--threads N",
+                    "--max-connections N",
+                    "--shutdown-token TOKEN",
+                    "--quiet",
+                    "--verbose",
+                    "--help, --version",
+                ] {
+                    assert!(text.contains(&format!("\n  {option}")), "{option} is missing:\n{text}");
+                }
+                assert!(text.ends_with('\n') && text.lines().all(|line| line.len() <= 120));
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn help_and_version_exit_0_although_nobody_can_read_them() {
+    for argument in ["--help", "--version"] {
+        let closed = output(r#"exec "$0" "$1" >&-"#, argument);
+        assert_eq!((closed.status.code(), closed.stderr.as_slice()), (Some(0), &b""[..]));
+        // A reader that has left.
+        let left = output(r#"{ "$0" "$1"; echo $? >&2; } | true"#, argument);
+        assert_eq!(String::from_utf8(left.stderr).unwrap(), "0\n");
+    }
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_exit_code_2() {
+    for (arguments, text) in [
+        (&["--port", "80"][..], "unknown option `--port`"),
+        (&["-x"], "unknown option `-x`"),
+        (&["serve"], "unknown argument `serve`"),
+        (&["--listen"], "--listen needs a value"),
+        (&["--grace", "soon"], "bad value `soon` for --grace"),
+        (&["--grace", "-1"], "bad value `-1` for --grace"),
+        (&["--lame-duck", "NaN"], "bad value `NaN` for --lame-duck"),
+        (&["--idle-grace=1s"], "bad value `1s` for --idle-grace"),
+        (&["--loops", "0"], "bad value `0` for --loops"),
+        (&["--threads", "1.5"], "bad value `1.5` for --threads"),
+        (&["--max-connections", "99999999999999999999999"], "for --max-connections"),
+        (&["--shutdown-token", ""], "bad value for --shutdown-token"),
+        (&["--listen", "8080"], "bad address `8080`"),
+        (&["--listen", "127.0.0.1:65536"], "bad address `127.0.0.1:65536`"),
+        (&["--listen", "127.0.0.1:http"], "bad address `127.0.0.1:http`"),
+        (&["--listen", "::1:80"], "bad address `::1:80`"),
+        (&["--listen", "http://localhost:80"], "bad address `http://localhost:80`"),
+        (&["--listen", "unix:"], "bad address `unix:`"),
+        // The first mistake is the one that is told, and no other is needed to be found.
+        (&["--listen", "127.0.0.1:0", "--loops", "x", "--port"], "bad value `x` for --loops"),
+    ] {
+        check_fails(allout(arguments), 2, &[text]);
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_one_line_and_exit_code_2() {
+    for (variable, value, text) in [
+        ("ALLOUT_LISTEN", "nowhere", "ALLOUT_LISTEN: bad address `nowhere`"),
+        ("ALLOUT_GRACE", "x", "bad value `x` for ALLOUT_GRACE"),
+        ("ALLOUT_IDLE_GRACE", "x", "bad value `x` for ALLOUT_IDLE_GRACE"),
+        ("ALLOUT_LAME_DUCK", "x", "bad value `x` for ALLOUT_LAME_DUCK"),
+        ("ALLOUT_LOOPS", "x", "bad value `x` for ALLOUT_LOOPS"),
+        ("ALLOUT_THREADS", "x", "bad value `x` for ALLOUT_THREADS"),
+        ("ALLOUT_MAX_CONNECTIONS", "x", "bad value `x` for ALLOUT_MAX_CONNECTIONS"),
+        ("ALLOUT_SHUTDOWN_TOKEN", "a b", "bad value for ALLOUT_SHUTDOWN_TOKEN"),
+        ("ALLOUT_QUIET", "yes", "bad value `yes` for ALLOUT_QUIET"),
+        ("ALLOUT_VERBOSE", "yes", "bad value `yes` for ALLOUT_VERBOSE"),
+    ] {
+        check_fails(with_variables(&ANY_PORT, &[(variable, value)]), 2, &[text]);
+    }
+}
+
+#[test]
+fn a_token_is_not_repeated_where_others_can_read_it() {
+    let (_, said) = allout(&["--shutdown-token", "secret words"]).end();
+    assert!(!said.contains("secret"), "{said}");
+}
+
+// ---- Addresses -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn port_0_is_told_as_the_real_port_and_all_listeners_serve() {
+    let mut process =
+        allout(&["--listen", "127.0.0.1:0", "--listen", "localhost:0,127.0.0.1:0", "--listen=127.0.0.1:0"]);
+    let addresses: Vec<SocketAddr> = (0..4).map(|_| process.address()).collect();
+    for address in &addresses {
+        assert!(address.port() != 0 && address.ip().is_loopback());
+        assert_eq!(ask(*address, PING).text(), "pong");
+    }
+    shut_down(process, addresses[3]);
+}
+
+#[test]
+fn no_host_means_every_address_of_the_machine() {
+    let mut process = allout(&["--listen", ":0"]);
+    let address = process.address();
+    assert!(address.ip().is_unspecified(), "{address}");
+    shut_down(process, SocketAddr::from(([127, 0, 0, 1], address.port())));
+}
+
+#[test]
+fn an_ipv6_address_is_listened_on() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return skip("this machine has no IPv6");
+    }
+    let mut process = allout(&["--listen", "[::1]:0"]);
+    let line = process.line_with("listening on http://[::1]:");
+    shut_down(process, line.rsplit('/').next().unwrap().parse().unwrap());
+}
+
+#[test]
+fn a_taken_port_is_named_and_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    check_fails(allout(&["--listen", &address]), 1, &[&format!("cannot listen on `{address}`: "), "in use"]);
+}
+
+#[test]
+fn a_privileged_port_is_named_and_exit_code_1() {
+    if TcpListener::bind("127.0.0.1:1").is_ok() {
+        return skip("this user may bind privileged ports");
+    }
+    check_fails(allout(&["--listen", "127.0.0.1:1"]), 1, &["cannot listen on `127.0.0.1:1`: ", "ermission denied"]);
+}
+
+#[test]
+fn a_name_without_an_address_is_named_and_exit_code_1() {
+    let mut command = Command::new(ALLOUT);
+    // Where no name server answers, the resolver is not to be waited for longer than necessary.
+    command.args(["--listen", "nosuchname.invalid:1"]).env("RES_OPTIONS", "timeout:1 attempts:1");
+    check_fails(Process::spawn(&mut command), 1, &["cannot listen on `nosuchname.invalid:1`: "]);
+}
+
+#[test]
+fn an_address_of_another_machine_is_named_and_exit_code_1() {
+    // Kept for documentation (RFC 5737): nobody has it.
+    check_fails(allout(&["--listen", "203.0.113.1:0"]), 1, &["cannot listen on `203.0.113.1:0`: "]);
+}
+
+#[test]
+fn one_bad_address_keeps_the_good_ones_from_starting() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (good, bad) = (free.to_string(), taken.local_addr().unwrap().to_string());
+    for listen in [[&good, &bad], [&bad, &good]] {
+        // One line: the good one is never said to be listened on.
+        check_fails(allout(&["--listen", listen[0], "--listen", listen[1]]), 1, &[&format!("`{bad}`")]);
+    }
+    // The same one twice is taken too.
+    let text = format!("cannot listen on `{good}`: ");
+    check_fails(allout(&["--listen", &good, "--listen", &good]), 1, &[&text]);
+}
+
+#[allow(clippy::print_stderr)] // Whoever reads the results should know.
+fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
+// ---- Variables -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn variables_set_what_the_command_line_does_not() {
+    let variables = [("ALLOUT_LISTEN", "127.0.0.1:0, 127.0.0.1:0"), ("ALLOUT_SHUTDOWN_TOKEN", "from-variable")];
+    let mut process = with_variables(&[], &variables);
+    let (first, second) = (process.address(), process.address());
+    assert_eq!(ask(first, PING).text(), "pong");
+    let foreign = "GET /shutdown HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer from-variable\r\n\r\n";
+    assert_eq!(ask(second, foreign).status, 200);
+    ended_by_shutdown(process);
+}
+
+#[test]
+fn the_command_line_wins_over_variables() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let variables =
+        [("ALLOUT_LISTEN", taken.as_str()), ("ALLOUT_SHUTDOWN_TOKEN", "from-variable"), ("ALLOUT_QUIET", "1")];
+    let mut process =
+        with_variables(&["--listen", "127.0.0.1:0", "--shutdown-token", "from-command-line", "--verbose"], &variables);
+    let address = process.address();
+    let foreign = |token: &str| {
+        let head = "GET /shutdown HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer";
+        ask(address, &format!("{head} {token}\r\n\r\n")).status
+    };
+    assert_eq!(foreign("from-variable"), 403);
+    assert_eq!(foreign("from-command-line"), 200);
+    ended_by_shutdown(process);
+}
+
+// ---- Routes --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_routes_answer() {
+    let (process, address) = on_any_port(&[]);
+    let mut client = Client::connect(address);
+    for (path, status, body) in [
+        ("/ping", 200, "pong"),
+        ("/livez", 200, "live\n"),
+        ("/readyz", 200, "ready\n"),
+        ("/ping?with=query", 200, "pong"),
+    ] {
+        let reply = client.ask(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        assert_eq!((reply.status, reply.text().as_str()), (status, body), "{path}");
+        assert!(!reply.is_last() && reply.header("date").is_some(), "{}", reply.head);
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        assert_eq!(client.reply_to_head().header("content-length"), reply.header("content-length"));
+    }
+    assert_eq!(client.ask("GET /nothing HTTP/1.1\r\nHost: test\r\n\r\n").status, 404);
+    for (path, allow) in [("/ping", "GET, HEAD, OPTIONS"), ("/shutdown", "GET, HEAD, POST, OPTIONS")] {
+        let reply = client.ask(format!("DELETE {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        let mut allowed: Vec<&str> = reply.header("allow").unwrap().split(", ").collect();
+        let mut wanted: Vec<&str> = allow.split(", ").collect();
+        allowed.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!((reply.status, allowed), (405, wanted));
+    }
+    drop(client);
+    shut_down(process, address);
+}
+
+// ---- /shutdown -----------------------------------------------------------------------------------------------------
+
+/// A request that stops the command: its answer comes whole, the connection ends, and the exit code is 0.
+#[track_caller]
+fn check_stops(request: &str) {
+    let (process, address) = on_any_port(&["--shutdown-token", "Secret"]);
+    let mut client = Client::connect(address);
+    let reply = client.ask(request);
+    assert_eq!((reply.status, reply.text().as_str()), (200, "stopping\n"), "{request}");
+    assert!(reply.is_last(), "{}", reply.head);
+    client.expect_fin();
+    drop(client);
+    let said = ended_by_shutdown(process);
+    assert!(said.contains("\nstopping: /shutdown\n"), "{said}");
+}
+
+#[test]
+fn shutdown_stops_for_this_machine() {
+    for request in [
+        "GET /shutdown HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n",
+        "POST /shutdown HTTP/1.1\r\nHost: LocalHost\r\nContent-Length: 3\r\n\r\nnow",
+        "GET /shutdown HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+        "GET /shutdown HTTP/1.0\r\n\r\n",
+        // Typed into the address bar.
+        "GET /shutdown HTTP/1.1\r\nHost: localhost:8080\r\nSec-Fetch-Site: none\r\n\r\n",
+        // The target's host is what counts (RFC 9112 §3.2.2).
+        "GET http://localhost/shutdown HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        "GET http://127.0.0.1:8080/shutdown HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+    ] {
+        check_stops(request);
+    }
+}
+
+#[test]
+fn shutdown_stops_for_the_bearer_of_the_token_wherever_it_comes_from() {
+    for fields in [
+        "Host: evil.example\r\nAuthorization: Bearer Secret",
+        "Host: evil.example\r\nauthorization: bearer Secret",
+        "Host: localhost\r\nOrigin: http://evil.example\r\nAuthorization: Bearer Secret",
+        "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nAuthorization: Bearer Secret",
+    ] {
+        check_stops(&format!("POST /shutdown HTTP/1.1\r\n{fields}\r\n\r\n"));
+    }
+}
+
+#[test]
+fn shutdown_is_refused_to_strangers_and_web_pages() {
+    for token in [Some("Secret"), None] {
+        let options = token.map(|token| ["--shutdown-token", token]);
+        let (process, address) = on_any_port(options.as_ref().map_or(&[], |options| &options[..]));
+        for fields in [
+            "Host: evil.example",
+            "Host: evil.example:80",
+            "Host: localhost.evil.example",
+            "Host: 127.0.0.1.evil.example",
+            "Host: 192.0.2.1",
+            "Host: 0.0.0.0",
+            "Host: [::2]:80",
+            "Host: localhost\r\nOrigin: http://evil.example",
+            "Host: localhost\r\nOrigin: http://localhost",
+            "Host: localhost\r\nOrigin: null",
+            "Host: localhost\r\nOrigin:",
+            "Host: localhost\r\nSec-Fetch-Site: cross-site",
+            "Host: localhost\r\nSec-Fetch-Site: same-site",
+            "Host: localhost\r\nSec-Fetch-Site: None",
+            "Host: evil.example\r\nAuthorization: Bearer wrong!",
+            "Host: evil.example\r\nAuthorization: Bearer secret",
+            "Host: evil.example\r\nAuthorization: Bearer Secre",
+            "Host: evil.example\r\nAuthorization: Bearer Secret1",
+            "Host: evil.example\r\nAuthorization: Bearer ",
+            "Host: evil.example\r\nAuthorization: Bearer",
+            "Host: evil.example\r\nAuthorization: Basic Secret",
+            "Host: evil.example\r\nAuthorization: Secret",
+        ] {
+            for method in ["GET", "POST"] {
+                let request = format!("{method} /shutdown HTTP/1.1\r\n{fields}\r\n\r\n");
+                assert_eq!(ask(address, &request).status, 403, "{request}");
+            }
+        }
+        let target = "GET http://evil.example/shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert_eq!(ask(address, target).status, 403);
+        // No host at all, whatever its brackets suggest.
+        let brackets = "GET /shutdown HTTP/1.1\r\nHost: [::1].evil.example\r\n\r\n";
+        assert_ne!(ask(address, brackets).status, 200);
+        // None of them has stopped it.
+        let said = shut_down(process, address);
+        assert_eq!(said.matches("stopping: ").count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn shutdown_is_refused_to_other_machines_without_the_token() {
+    // An address of this machine that is not loopback is as far away as a test can be. Nothing is sent by this.
+    let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let local = probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr()).map(|address| address.ip());
+    let Some(IpAddr::V4(ip)) = local.ok().filter(|ip| !ip.is_loopback()) else {
+        return skip("this machine has no address but loopback");
+    };
+    let mut process = allout(&["--listen", &format!("{ip}:0"), "--shutdown-token", "secret"]);
+    let address = process.address();
+    assert_eq!(ask(address, SHUTDOWN).status, 403);
+    assert_eq!(ask(address, &format!("GET /shutdown HTTP/1.1\r\nHost: {ip}\r\n\r\n")).status, 403);
+    let bearing = "GET /shutdown HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n\r\n";
+    assert_eq!(ask(address, bearing).status, 200);
+    ended_by_shutdown(process);
+}
+
+#[test]
+fn methods_that_only_ask_do_not_stop() {
+    let (process, address) = on_any_port(&[]);
+    let mut client = Client::connect(address);
+    client.send("HEAD /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(client.reply_to_head().status, 200);
+    client.send("HEAD /shutdown HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_eq!(client.reply_to_head().status, 403);
+    let reply = client.ask("OPTIONS /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!((200..300).contains(&reply.status) && reply.header("allow").is_some(), "{}", reply.head);
+    assert_eq!(client.ask("DELETE /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
+    assert_eq!(client.ask(PING).text(), "pong");
+    assert_eq!(client.ask("GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n").status, 200);
+    drop(client);
+    let said = shut_down(process, address);
+    assert_eq!(said.matches("stopping: ").count(), 1, "{said}");
+}
+
+#[test]
+fn a_connection_that_shutdown_leaves_idle_is_closed_after_the_idle_grace() {
+    let (process, address) = on_any_port(&["--idle-grace", "0.2"]);
+    let mut idle = Client::connect(address);
+    assert_eq!(idle.ask(PING).text(), "pong");
+    let said = shut_down(process, address);
+    idle.expect_fin();
+    let seconds = seconds_of(&said);
+    assert!(seconds >= 0.2, "{said}");
+}
+
+/// How long the last line says that it took.
+fn seconds_of(said: &str) -> f64 {
+    let last = said.lines().last().unwrap();
+    last.rsplit("; ").next().unwrap().strip_suffix(" s").unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_answer_that_is_cut_off_at_the_deadline_is_exit_code_124() {
+    let mut process = demo(&[&ANY_PORT[..], &["--grace", "0.3"]].concat());
+    let address = process.address();
+    let mut slow = Client::connect(address);
+    slow.send("GET /bytes/50000000 HTTP/1.1\r\nHost: test\r\n\r\n");
+    // Its first byte says that the answer is under way. It is more than all buffers between take, and is not read on.
+    slow.stream.peek(&mut [0]).unwrap();
+    assert_eq!(ask(address, SHUTDOWN).status, 200);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(124), "{said}");
+    let peer = slow.stream.local_addr().unwrap();
+    assert!(said.contains("cut off: ") && said.contains(&peer.to_string()), "{said}");
+    let last = "all out: /shutdown; 0 requests finished while draining, 1 cut off; ";
+    assert!(said.lines().last().unwrap().starts_with(last), "{said}");
+    assert!(seconds_of(&said) >= 0.3, "{said}");
+}
+
+// ---- Lame duck -----------------------------------------------------------------------------------------------------
+
+/// A command whose lame-duck time does not end within the test.
+#[track_caller]
+fn check_lame_duck(stop: impl FnOnce(&Process, SocketAddr), cause: &str) {
+    let (mut process, address) = on_any_port(&["--lame-duck", "1000"]);
+    let mut client = Client::connect(address);
+    let ask = |client: &mut Client, path: &str| {
+        let reply = client.ask(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        assert!(!reply.is_last(), "the drain has not begun: {}", reply.head);
+        (reply.status, reply.text())
+    };
+    assert_eq!(ask(&mut client, "/readyz").0, 200);
+    stop(&process, address);
+    process.line_with(&format!("stopping: {cause}"));
+    for client in [&mut client, &mut Client::connect(address)] {
+        assert_eq!(ask(client, "/readyz").0, 503);
+        assert_eq!(ask(client, "/ping"), (200, "pong".to_owned()));
+        assert_eq!(ask(client, "/livez").0, 200);
+        assert_eq!(ask(client, "/readyz"), (503, "stopping\n".to_owned()));
+    }
+}
+
+#[test]
+fn a_lame_duck_serves_on_after_shutdown_but_is_not_ready() {
+    check_lame_duck(|_, address| assert_eq!(ask(address, SHUTDOWN).status, 200), "/shutdown");
+}
+
+#[cfg(all(unix, feature = "signals"))]
+#[test]
+fn a_lame_duck_serves_on_after_a_signal_but_is_not_ready() {
+    check_lame_duck(|process, _| process.signal(nix::sys::signal::Signal::SIGTERM), "signal");
+}
+
+#[test]
+fn a_lame_duck_drains_when_its_time_is_over() {
+    let (process, address) = on_any_port(&["--lame-duck", "0.3", "--idle-grace", "0.1"]);
+    let said = shut_down(process, address);
+    assert!(seconds_of(&said) >= 0.3, "{said}");
+}
+
+// ---- What is said --------------------------------------------------------------------------------------------------
+
+const BAD_REQUEST: &str = "GET /ping HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
+
+#[test]
+fn only_the_verbose_tell_of_refused_requests() {
+    for (arguments, is_told) in [(&[][..], false), (&["--verbose"], true), (&["-v"], true)] {
+        let (process, address) = on_any_port(arguments);
+        let mut client = Client::connect(address);
+        let peer = client.stream.local_addr().unwrap();
+        assert_eq!(client.ask(BAD_REQUEST).status, 400);
+        drop(client);
+        let said = shut_down(process, address);
+        assert_eq!(said.contains(&format!("rejected {peer}: 400 ")), is_told, "{said}");
+    }
+}
+
+#[test]
+fn a_panic_of_a_handler_is_told_and_costs_only_its_own_connection() {
+    let mut process = demo(&ANY_PORT);
+    let address = process.address();
+    let mut neighbour = Client::connect(address);
+    assert_eq!(neighbour.ask(PING).text(), "pong");
+    let reply = ask(address, "GET /panic HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert!(reply.status == 500 && reply.is_last(), "{}", reply.head);
+    assert_eq!(neighbour.ask(PING).text(), "pong");
+    drop(neighbour);
+    let said = shut_down(process, address);
+    assert!(said.contains("handler of GET /panic panicked: asked to"), "{said}");
+}
+
+#[test]
+fn a_line_for_each_step_and_no_other() {
+    let (process, address) = on_any_port(&[]);
+    assert_eq!(ask(address, PING).text(), "pong");
+    let said = shut_down(process, address);
+    let starts = [&format!("listening on http://{address}"), "stopping: /shutdown", "all out: /shutdown; "];
+    assert_eq!(said.lines().count(), starts.len(), "{said}");
+    assert!(said.lines().zip(starts).all(|(line, start)| line.starts_with(start)), "{said}");
+}
+
+// ---- Unix sockets, and standard streams that are not there ---------------------------------------------------------
+
+#[cfg(unix)]
+mod unix {
+    use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::Path;
+    use std::process::{Child, ExitStatus};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::support::{Folder, HANG};
+
+    /// Polls for what there is no event for in this process. Returns `None` if it never comes.
+    fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let started = Instant::now();
+        while started.elapsed() < HANG {
+            let found = look();
+            if found.is_some() {
+                return found;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        None
+    }
+
+    /// Connects, as soon as somebody listens: without a stderr nobody can say so.
+    fn connect(socket: &Path) -> UnixStream {
+        let stream = poll(|| UnixStream::connect(socket).ok()).expect("somebody listens");
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream
+    }
+
+    /// Sends a request whose answer is the connection's last, and returns all that comes.
+    fn ask(socket: &Path, head: &str) -> String {
+        let mut stream = connect(socket);
+        stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[track_caller]
+    fn check_serves_and_stops(socket: &Path) {
+        let answer = ask(socket, "GET /ping HTTP/1.1\r\nHost: localhost");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\npong"), "{answer}");
+        let answer = ask(socket, "POST /shutdown HTTP/1.1\r\nHost: localhost");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nstopping\n"), "{answer}");
+    }
+
+    fn listen(socket: &Path) -> String {
+        format!("unix:{}", socket.display())
+    }
+
+    /// A process whose stderr the test does not read, killed when the test ends before it does.
+    struct Unheard(Child);
+
+    impl Unheard {
+        fn start(socket: &Path, arguments: &[&str], stderr: impl Into<Stdio>) -> Self {
+            let mut command = Command::new(ALLOUT);
+            command.args(["--listen", &listen(socket)]).args(arguments).stdin(Stdio::null()).stderr(stderr);
+            Self(command.spawn().unwrap())
+        }
+
+        fn end(mut self) -> ExitStatus {
+            poll(|| self.0.try_wait().unwrap()).expect("it ends")
+        }
+    }
+
+    impl Drop for Unheard {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_served_and_its_file_removed() {
+        let folder = Folder::new("unix-served");
+        let socket = folder.path("socket");
+        let mut process = allout(&["--listen", &listen(&socket), "--listen", "127.0.0.1:0"]);
+        process.line_with(&format!("listening on unix:{}", socket.display()));
+        let address = process.address();
+        assert_eq!(super::ask(address, PING).text(), "pong");
+        check_serves_and_stops(&socket);
+        ended_by_shutdown(process);
+        assert!(!socket.exists());
+    }
+
+    #[test]
+    fn shutdown_is_refused_over_a_unix_socket_to_web_pages_too() {
+        let folder = Folder::new("unix-refused");
+        let socket = folder.path("socket");
+        let mut process = allout(&["--listen", &listen(&socket)]);
+        process.line_with("listening on ");
+        for fields in ["Host: evil.example", "Host: localhost\r\nOrigin: http://evil.example"] {
+            let answer = ask(&socket, &format!("POST /shutdown HTTP/1.1\r\n{fields}"));
+            assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        }
+        check_serves_and_stops(&socket);
+        ended_by_shutdown(process);
+    }
+
+    #[test]
+    fn a_stale_socket_file_is_replaced() {
+        let folder = Folder::new("unix-stale");
+        let socket = folder.path("socket");
+        // Closed without removing its file, as if killed.
+        drop(UnixListener::bind(&socket).unwrap());
+        assert!(socket.exists());
+        let mut process = allout(&["--listen", &listen(&socket)]);
+        process.line_with("listening on unix:");
+        check_serves_and_stops(&socket);
+        ended_by_shutdown(process);
+        assert!(!socket.exists());
+    }
+
+    #[test]
+    fn the_socket_file_of_one_that_was_killed_is_replaced() {
+        let folder = Folder::new("unix-killed");
+        let socket = folder.path("socket");
+        for _ in 0..2 {
+            let mut process = allout(&["--listen", &listen(&socket)]);
+            process.line_with("listening on unix:");
+            // Killed.
+            drop(process);
+            assert!(socket.exists());
+        }
+    }
+
+    #[test]
+    fn a_live_unix_socket_is_taken() {
+        let folder = Folder::new("unix-live");
+        let socket = folder.path("socket");
+        let mut process = allout(&["--listen", &listen(&socket)]);
+        process.line_with("listening on unix:");
+        let text = format!("cannot listen on `{}`: ", listen(&socket));
+        check_fails(allout(&["--listen", &listen(&socket)]), 1, &[&text, "in use"]);
+        // And is none the worse for it.
+        check_serves_and_stops(&socket);
+        ended_by_shutdown(process);
+    }
+
+    #[test]
+    fn what_is_no_socket_is_not_replaced() {
+        let folder = Folder::new("unix-file");
+        let file = folder.path("file");
+        std::fs::write(&file, "precious").unwrap();
+        check_fails(allout(&["--listen", &listen(&file)]), 1, &[&format!("`{}`", listen(&file))]);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+        let link = folder.path("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        check_fails(allout(&["--listen", &listen(&link)]), 1, &[&format!("`{}`", listen(&link))]);
+        assert_eq!(std::fs::read_to_string(&link).unwrap(), "precious");
+        check_fails(allout(&["--listen", &listen(&folder.path("."))]), 1, &["cannot listen on `unix:"]);
+    }
+
+    #[test]
+    fn a_socket_in_a_folder_that_is_missing_is_named() {
+        let folder = Folder::new("unix-missing");
+        let place = listen(&folder.path("missing/socket"));
+        check_fails(allout(&["--listen", &place]), 1, &[&format!("cannot listen on `{place}`: ")]);
+        let long = listen(&folder.path(&"x".repeat(200)));
+        check_fails(allout(&["--listen", &long]), 1, &[&format!("cannot listen on `{long}`: ")]);
+    }
+
+    #[test]
+    fn a_bad_address_behind_a_unix_socket_leaves_no_file() {
+        let folder = Folder::new("unix-second");
+        let socket = folder.path("socket");
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = taken.local_addr().unwrap().to_string();
+        check_fails(allout(&["--listen", &listen(&socket), "--listen", &taken]), 1, &[&format!("`{taken}`")]);
+        assert!(!socket.exists());
+    }
+
+    #[test]
+    fn a_socket_file_that_another_server_has_taken_over_is_left_to_it() {
+        let folder = Folder::new("unix-taken-over");
+        let socket = folder.path("socket");
+        let (mut process, address) = {
+            let mut process = allout(&["--listen", &listen(&socket), "--listen", "127.0.0.1:0"]);
+            let address = process.address();
+            (process, address)
+        };
+        std::fs::remove_file(&socket).unwrap();
+        let _other = UnixListener::bind(&socket).unwrap();
+        assert_eq!(super::ask(address, SHUTDOWN).status, 200);
+        process.line_with("all out: /shutdown");
+        assert_eq!(process.end().0, Some(0));
+        UnixStream::connect(&socket).unwrap();
+    }
+
+    #[test]
+    fn the_quiet_say_nothing_when_all_goes_well() {
+        for quiet in ["--quiet", "-q"] {
+            let folder = Folder::new(quiet);
+            let socket = folder.path("socket");
+            let process = allout(&["--listen", &listen(&socket), quiet]);
+            let answer = ask(&socket, "GET /ping HTTP/1.1\r\nHost: a\r\nHost: b");
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+            check_serves_and_stops(&socket);
+            assert_eq!(process.end(), (Some(0), String::new()));
+        }
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = taken.local_addr().unwrap().to_string();
+        check_fails(allout(&["--quiet", "--listen", &taken]), 1, &[&format!("`{taken}`")]);
+        check_fails(allout(&["--quiet", "--loops", "0"]), 2, &["--loops"]);
+    }
+
+    #[test]
+    fn the_quiet_say_what_was_cut_off() {
+        let folder = Folder::new("quiet-cut-off");
+        let socket = folder.path("socket");
+        let process = demo(&["--listen", &listen(&socket), "--quiet", "--grace", "0.1"]);
+        let mut slow = connect(&socket);
+        slow.write_all(b"GET /bytes/50000000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        slow.read_exact(&mut [0]).unwrap();
+        ask(&socket, "POST /shutdown HTTP/1.1\r\nHost: localhost");
+        let (code, said) = process.end();
+        assert_eq!(code, Some(124), "{said}");
+        assert!(said.contains("1 cut off; "), "{said}");
+    }
+
+    #[test]
+    fn a_closed_stderr_does_not_keep_it_from_serving_and_stopping() {
+        let folder = Folder::new("stderr-closed");
+        let socket = folder.path("socket");
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"exec "$0" "$@" 2>&-"#, ALLOUT, "--verbose", "--listen", &listen(&socket)]);
+        let process = Process::spawn(&mut command);
+        // A line on a stderr that is closed must not end up in whatever has got its number since.
+        let answer = ask(&socket, "GET /ping HTTP/1.1\r\nHost: a\r\nHost: b");
+        assert!(answer.starts_with("HTTP/1.1 400 ") && !answer.contains("rejected"), "{answer}");
+        check_serves_and_stops(&socket);
+        assert_eq!(process.end(), (Some(0), String::new()));
+        assert!(!socket.exists());
+    }
+
+    #[test]
+    fn a_stderr_whose_reader_has_left_does_not_keep_it_from_serving_and_stopping() {
+        let folder = Folder::new("stderr-broken");
+        let socket = folder.path("socket");
+        let mut process = Unheard::start(&socket, &["--verbose"], Stdio::piped());
+        drop(process.0.stderr.take());
+        ask(&socket, "GET /ping HTTP/1.1\r\nHost: a\r\nHost: b");
+        check_serves_and_stops(&socket);
+        assert_eq!(process.end().code(), Some(0));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_behind_stderr_does_not_keep_it_from_serving_and_stopping() {
+        let folder = Folder::new("stderr-full-disk");
+        let socket = folder.path("socket");
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let process = Unheard::start(&socket, &["--verbose"], full);
+        check_serves_and_stops(&socket);
+        assert_eq!(process.end().code(), Some(0));
+    }
+
+    #[test]
+    fn a_stderr_that_nobody_reads_does_not_keep_it_from_stopping() {
+        let folder = Folder::new("stderr-stuck");
+        let socket = folder.path("socket");
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut filling = theirs.try_clone().unwrap();
+        let process = Unheard::start(&socket, &[], OwnedFd::from(theirs));
+        // It is up, and has said so. From now on its reader hangs, like a terminal after Ctrl-S.
+        ours.set_read_timeout(Some(HANG)).unwrap();
+        (&ours).read_exact(&mut [0; "listening on unix:".len()]).unwrap();
+        filling.set_nonblocking(true).unwrap();
+        while filling.write(&[b'x'; 4096]).is_ok() {}
+        filling.set_nonblocking(false).unwrap();
+        check_serves_and_stops(&socket);
+        assert_eq!(process.end().code(), Some(0));
+        drop(ours);
+    }
+}
