@@ -1,1 +1,452 @@
-//! To be written.
+//! The structure of the tree, held: who may name whom, what may stand where, and how long it may be.
+//!
+//! A rule is a function from the tree's files to what is wrong with them. Each has two tests: that this tree keeps it,
+//! and, in [`every_rule_sees_what_breaks_it`], that it would notice. Names are found in code alone: comments, links in
+//! documentation and texts may name what they like.
+
+mod source;
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use source::{Name, Source, sources};
+
+/// Which modules of the crate each part may name. A module's own inside is always open to it.
+const MAY_NAME: [(&str, &[&str]); 9] = [
+    ("http", &[]),
+    ("stop", &[]),
+    ("group", &["stop"]),
+    ("signals", &["group", "stop"]),
+    ("router", &["http"]),
+    ("server", &["group", "http", "stop"]),
+    // The binary: for the rest it uses `allout::`, the public face, like anybody else.
+    ("options", &[]),
+    ("command", &["options"]),
+    ("main", &["command", "options"]),
+];
+
+/// The paths of std that the protocol may not name, each with what is open below it all the same.
+const NOT_PROTOCOL: [(&str, &[&str]); 9] = [
+    ("env", &[]),
+    ("fs", &[]),
+    ("io", &[]),
+    ("net", &["IpAddr", "Ipv4Addr", "Ipv6Addr", "SocketAddr", "SocketAddrV4", "SocketAddrV6"]),
+    ("os", &[]),
+    ("process", &[]),
+    ("sync", &["Arc", "LazyLock", "OnceLock"]),
+    ("thread", &[]),
+    ("time", &["Duration"]),
+];
+
+const LINES_MAX: usize = 500;
+const LINE_CHARS_MAX: usize = 120;
+
+// ---- The rules, on this tree ---------------------------------------------------------------------------------------
+
+#[test]
+fn modules_name_only_the_modules_that_they_may() {
+    keeps("who may name whom: see MAY_NAME in tests/it/tidy.rs", names_of_modules, &sources("src"));
+}
+
+#[test]
+fn the_protocol_names_no_socket_no_thread_and_no_clock() {
+    keeps("`http` has no sockets, threads or clocks: bytes and times are handed in", names_of_std, &sources("src"));
+}
+
+#[test]
+fn ctrlc_is_named_in_signals_alone() {
+    keeps("`ctrlc` is named in src/signals.rs alone", names_of_ctrlc, &sources("src"));
+}
+
+#[test]
+fn unsafe_is_said_in_the_epoll_file_alone_and_with_its_reason() {
+    keeps("`unsafe` in src/server/poller/epoll.rs alone, each block below its `// SAFETY:`", unsafety, &sources("src"));
+}
+
+#[test]
+fn only_the_command_prints() {
+    keeps("only src/command.rs prints", printing, &sources("src"));
+}
+
+#[test]
+fn files_are_short_enough_to_be_read_at_once() {
+    keeps("at most 500 lines a file, and 120 characters a line", lengths, &sources("src"));
+}
+
+#[test]
+fn every_file_says_first_what_it_is() {
+    keeps("a file begins with its `//!` documentation", first_lines, &sources("src"));
+}
+
+#[test]
+fn nothing_is_left_undone_or_ignored() {
+    let files = [sources("src"), sources("tests")].concat();
+    keeps("no marks of unfinished work, and no ignored tests", marks, &files);
+}
+
+#[test]
+fn ctrlc_is_the_only_dependency_and_optional() {
+    keeps("[dependencies] is `ctrlc`, optional, and nothing else", dependencies, &[Source::read("Cargo.toml")]);
+}
+
+#[test]
+fn without_epoll_the_compiler_forbids_unsafe_code() {
+    keeps(
+        "without `epoll`, lib.rs forbids `unsafe_code`; with it, Cargo.toml denies it",
+        forbidding,
+        &[Source::read("Cargo.toml"), Source::read("src/lib.rs")],
+    );
+}
+
+#[test]
+fn the_top_level_has_only_what_belongs_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !root.join(".git").exists() {
+        return; // A copy without its history may lie among anything.
+    }
+    // Files of another owner, as in a container, are no reason not to look.
+    let git = Command::new("git").args(["-c", "safe.directory=*", "ls-files", "-z"]).current_dir(root).output();
+    let Ok(listed) = git else { return };
+    assert!(listed.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listed.stderr));
+    let paths: Vec<_> = String::from_utf8(listed.stdout).unwrap().split_terminator('\0').map(Source::named).collect();
+    assert!(!paths.is_empty(), "git lists no file");
+    keeps("the top level is Cargo.toml, Cargo.lock, src, tests, README.md and dot-files", top_level, &paths);
+}
+
+type Rule = fn(&[Source]) -> Vec<Fault>;
+
+/// A place at which a rule is broken.
+struct Fault {
+    file: String,
+    line: usize,
+    text: String,
+}
+
+impl Fault {
+    fn new(file: &Source, line: usize, text: String) -> Self {
+        Self { file: file.path.clone(), line, text }
+    }
+}
+
+/// Fails with every place at which the rule is broken.
+#[track_caller]
+fn keeps(rule: &str, broken: Rule, files: &[Source]) {
+    assert!(!files.is_empty(), "no files were found");
+    let mut report = String::new();
+    for Fault { file, line, text } in broken(files) {
+        let _ = write!(report, "\n  {file}:{line}: {text}");
+    }
+    assert!(report.is_empty(), "rule: {rule}{report}");
+}
+
+// ---- The rules, on trees that break them ---------------------------------------------------------------------------
+
+#[test]
+fn every_rule_sees_what_breaks_it() {
+    // A file, and the lines at which the rule is broken.
+    check(
+        names_of_modules,
+        "src/http/head.rs",
+        &[
+            ("//! Doc.\nuse crate::server::Config;", &[2]),
+            ("use super::{body::Body, super::stop::Stop};", &[1]),
+            ("use crate::{\n    http::{self, Method},\n    router::{self},\n};", &[3]),
+            ("fn f() { crate::group::panic_text(x) }", &[1]),
+            ("fn f() -> crate::Router", &[1]),
+            ("use super::super::*;", &[1]),
+            ("use crate as all;", &[1]),
+            (
+                "mod tests {\n    use super::*;\n    use super::super::super::server;\n}\nuse super::super::stop;",
+                &[3, 5],
+            ),
+            ("pub(crate) use super::body::Body;\npub(in crate::http) fn f() {}", &[]),
+            // What is no code names nothing, and code beside it still does.
+            ("/// See [`crate::Router`].\nstruct Head; // crate::stop", &[]),
+            ("/* crate::stop /* crate::stop */ crate::stop */ use super::super::stop;", &[1]),
+            ("(\"\\\"crate::stop\", r#\"\"crate::stop\"#, br\"\\\", '\"', b'\\'', crate::stop::GRACE)", &[1]),
+            ("fn f<'a>(x: &'a str, y: &'a crate::stop::Stop)", &[1]),
+        ],
+    );
+    check(
+        names_of_modules,
+        "src/http/mod.rs",
+        &[
+            ("mod head;\npub use head::Head;\nuse self::head::Span;\nmod tests {\n    use super::*;\n}", &[]),
+            ("mod tests { mod more {} }\nmod again {\n    use super::super::server;\n}", &[3]),
+        ],
+    );
+    check(names_of_modules, "src/stop.rs", &[("use crate::group::Group;", &[1])]);
+    check(names_of_modules, "src/group.rs", &[("use crate::{http::Handler, stop::Stop};", &[1])]);
+    check(names_of_modules, "src/signals.rs", &[("use super::server::Server;", &[1])]);
+    check(names_of_modules, "src/router.rs", &[("use crate::http::Method;\nuse crate::stop::Stop;", &[2])]);
+    check(names_of_modules, "src/server/mod.rs", &[("use crate::{http, stop, signals::Signals};", &[1])]);
+    check(names_of_modules, "src/server/poller/epoll.rs", &[("use super::super::super::router::Router;", &[1])]);
+    check(names_of_modules, "src/options.rs", &[("use crate::command::run;\nuse allout::Config;", &[1])]);
+    check(names_of_modules, "src/command.rs", &[("use crate::options::Options;\nuse crate::server::Server;", &[2])]);
+    check(names_of_modules, "src/main.rs", &[("mod command;\nmod options;\nmod server;", &[3])]);
+    check(names_of_modules, "src/other.rs", &[("//! A module that no rule knows.", &[1])]);
+    check(
+        names_of_std,
+        "src/http/head.rs",
+        &[
+            ("use std::net::{SocketAddr, TcpStream};", &[1]),
+            ("use std::{\n    fmt,\n    time::{Duration, Instant},\n};", &[3]),
+            ("\n\nlet now = ::std::time::SystemTime::now();", &[3]),
+            ("use std::time;\nuse std::net::*;\nuse std as s;\nuse std::*;", &[1, 2, 3, 4]),
+            ("use std::io::Write;\nuse std::thread;\nuse std::sync::mpsc;", &[1, 2, 3]),
+            ("use core::net::IpAddr;\nuse std::{fmt, str::from_utf8, time::Duration};", &[]),
+        ],
+    );
+    check(names_of_std, "src/server/mod.rs", &[("use std::thread;", &[])]);
+    check(names_of_ctrlc, "src/group.rs", &[("// ctrlc\nuse ctrlc::Error;", &[2])]);
+    check(names_of_ctrlc, "src/signals.rs", &[("use ctrlc::Error;", &[])]);
+    check(
+        unsafety,
+        "src/stop.rs",
+        &[
+            ("fn f() {\n    unsafe { g() }\n}", &[2]),
+            ("#![allow(unsafe_code)]", &[1]),
+            ("#![forbid(unsafe_code)] // unsafe\nlet text = \"unsafe\";", &[]),
+        ],
+    );
+    check(
+        unsafety,
+        "src/server/poller/epoll.rs",
+        &[
+            ("// SAFETY: so.\nlet a = unsafe { f() };\nlet b = unsafe { f() };", &[3]),
+            ("// SAFETY: so\n// and so.\nlet a =\n    unsafe { f() };", &[]),
+            ("unsafe extern \"C\" { fn f(); }", &[]),
+        ],
+    );
+    check(
+        printing,
+        "src/group.rs",
+        &[
+            ("println!(\"x\");\neprint!(\"x\");\nstd::io::stderr();\ndbg!(x);\nprint!(\"x\");", &[1, 2, 3, 4, 5]),
+            ("// println!\nfn print() {}", &[]),
+        ],
+    );
+    check(printing, "src/command.rs", &[("std::io::stderr();", &[])]);
+    check(
+        lengths,
+        "src/stop.rs",
+        &[
+            (&"//! Doc.\n".repeat(LINES_MAX), &[]),
+            (&"//! Doc.\n".repeat(LINES_MAX + 1), &[LINES_MAX + 1]),
+            (&format!("{0}\n{0}x\n", "é".repeat(LINE_CHARS_MAX)), &[2]),
+        ],
+    );
+    check(first_lines, "src/group.rs", &[("// A comment.\n//! Doc.", &[1]), ("", &[1]), ("//! Doc.", &[])]);
+    check(
+        marks,
+        "tests/it/wire.rs",
+        &[
+            (concat!("\n// TO", "DO: more\n// FIX", "ME"), &[2, 3]),
+            (concat!("fn f() { to", "do!() }\nfn g() { unimple", "mented!() }"), &[1, 2]),
+            (concat!("#[test]\n#[igno", "re = \"slow\"]"), &[2]),
+            ("// methods, to-do lists and ignored errors", &[]),
+        ],
+    );
+    check(
+        dependencies,
+        "Cargo.toml",
+        &[
+            ("[dependencies]\nctrlc = { version = \"3\", optional = true }\nlibc = \"1\"", &[3]),
+            ("[dependencies]\nctrlc = \"3\"", &[2]),
+            ("[dependencies]\n# none\n[features]\nx = []", &[1]),
+            ("[dependencies]\nctrlc = { optional = true }\n[dependencies.libc]\n[build-dependencies]\n", &[3, 4]),
+            ("[dependencies]\nctrlc = { optional = true }\n[target.'cfg(unix)'.dependencies]\nlibc = \"1\"", &[3]),
+            ("[dependencies]\nctrlc = { optional = true }\n\n[dev-dependencies]\nnix = \"1\"", &[]),
+        ],
+    );
+    check(forbidding, "src/lib.rs", &[("// #![cfg_attr(not(feature = \"epoll\"), forbid(unsafe_code))]", &[1])]);
+    check(forbidding, "Cargo.toml", &[("[lints.rust]\nunsafe_code = \"warn\"", &[1])]);
+    check(top_level, "notes.txt", &[("", &[1])]);
+    check(top_level, "docs/a.md", &[("", &[1])]);
+    check(top_level, ".ci/run", &[("", &[])]);
+}
+
+#[track_caller]
+fn check(broken: Rule, path: &str, cases: &[(&str, &[usize])]) {
+    for (text, lines) in cases {
+        let found: Vec<_> = broken(&[Source::new(path, text)]).iter().map(|fault| fault.line).collect();
+        assert_eq!(found, *lines, "{path}:\n{text}");
+    }
+}
+
+// ---- What each rule looks for --------------------------------------------------------------------------------------
+
+fn names_of_modules(files: &[Source]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    // The map names every module; that is what it is for.
+    for file in files.iter().filter(|file| file.path != "src/lib.rs") {
+        let own = file.module().first().cloned().unwrap_or_else(|| "main".to_owned());
+        let Some((_, open)) = MAY_NAME.iter().find(|(module, _)| *module == own) else {
+            faults.push(Fault::new(file, 1, format!("`{own}` is a new module: say in MAY_NAME whom it may name")));
+            continue;
+        };
+        for Name { line, path } in file.names().into_iter().filter(|name| name.path[0] == "crate") {
+            if !path.get(1).is_some_and(|module| *module == own || open.contains(&module.as_str())) {
+                faults.push(Fault::new(file, line, format!("`{own}` may not name `{}`", path.join("::"))));
+            }
+        }
+    }
+    faults
+}
+
+fn names_of_std(files: &[Source]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for file in files.iter().filter(|file| file.path.starts_with("src/http/")) {
+        for Name { line, path } in file.names() {
+            let mut parts = path.iter().map(String::as_str);
+            let is_open = match (parts.next(), parts.next(), parts.next()) {
+                (Some("crate"), ..) => true,
+                (_, None | Some("*"), _) => false,
+                (_, Some(part), below) => NOT_PROTOCOL
+                    .iter()
+                    .find(|(closed, _)| *closed == part)
+                    .is_none_or(|(_, open)| below.is_some_and(|name| open.contains(&name))),
+            };
+            if !is_open {
+                faults.push(Fault::new(file, line, format!("`http` may not name `{}`", path.join("::"))));
+            }
+        }
+    }
+    faults
+}
+
+fn names_of_ctrlc(files: &[Source]) -> Vec<Fault> {
+    words(files, &["src/signals.rs"], &["ctrlc"])
+}
+
+fn unsafety(files: &[Source]) -> Vec<Fault> {
+    const EPOLL: &str = "src/server/poller/epoll.rs";
+    let mut faults = words(files, &[EPOLL], &["unsafe"]);
+    for file in files {
+        let (text, code): (Vec<_>, Vec<_>) = (file.text.lines().collect(), file.code.lines().collect());
+        for pair in file.tokens().windows(2) {
+            let (line, index) = (pair[0].line, pair[0].line - 1);
+            let relaxes =
+                pair[0].text == "unsafe_code" && !["forbid(", "deny("].iter().any(|s| code[index].contains(s));
+            if relaxes && file.path != EPOLL {
+                faults.push(Fault::new(file, line, "the lint is relaxed".to_owned()));
+            }
+            if file.path == EPOLL && pair[0].text == "unsafe" && pair[1].text == "{" {
+                // The comment stands above the statement, of which the block may be the second line.
+                let above = text[..index].iter().rev().skip_while(|line| line.ends_with('='));
+                let mut comment = above.map(|line| line.trim()).take_while(|line| line.starts_with("//"));
+                if !comment.any(|line| line.starts_with("// SAFETY: ")) {
+                    faults.push(Fault::new(file, line, "an `unsafe` block without `// SAFETY: ` above it".to_owned()));
+                }
+            }
+        }
+    }
+    faults
+}
+
+fn printing(files: &[Source]) -> Vec<Fault> {
+    let mut faults = words(files, &["src/command.rs"], &["println", "eprintln", "eprint", "dbg", "stdout", "stderr"]);
+    for file in files.iter().filter(|file| file.path != "src/command.rs") {
+        let tokens = file.tokens();
+        let calls = tokens.windows(2).filter(|pair| pair[0].text == "print" && pair[1].text == "!");
+        faults.extend(calls.map(|pair| Fault::new(file, pair[0].line, "`print!`".to_owned())));
+    }
+    faults
+}
+
+fn lengths(files: &[Source]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for file in files {
+        let count = file.text.lines().count();
+        if count > LINES_MAX {
+            faults.push(Fault::new(file, count, format!("{count} lines")));
+        }
+        for (line, text) in (1..).zip(file.text.lines()) {
+            let chars = text.chars().count();
+            if chars > LINE_CHARS_MAX {
+                faults.push(Fault::new(file, line, format!("{chars} characters")));
+            }
+        }
+    }
+    faults
+}
+
+fn first_lines(files: &[Source]) -> Vec<Fault> {
+    let bare = files.iter().filter(|file| !file.text.starts_with("//! "));
+    bare.map(|file| Fault::new(file, 1, "does not begin with `//! `".to_owned())).collect()
+}
+
+fn marks(files: &[Source]) -> Vec<Fault> {
+    // In two pieces each, so that this file keeps the rule too.
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("to", "do!"),
+        concat!("unimple", "mented!"),
+        concat!("#[igno", "re"),
+    ];
+    let mut faults = Vec::new();
+    for file in files {
+        for (line, text) in (1..).zip(file.text.lines()) {
+            let found = marks.iter().filter(|mark| text.contains(*mark));
+            faults.extend(found.map(|mark| Fault::new(file, line, format!("`{mark}`"))));
+        }
+    }
+    faults
+}
+
+fn dependencies(files: &[Source]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for file in files {
+        let mut is_inside = false;
+        let mut has_ctrlc = false;
+        for (line, text) in (1..).zip(file.text.lines().map(str::trim)) {
+            if let Some(table) = text.strip_prefix('[') {
+                let table = table.split(']').next().unwrap_or_default();
+                is_inside = table == "dependencies";
+                let is_other = table.split('.').any(|part| part == "dependencies" || part == "build-dependencies");
+                if is_other && !is_inside {
+                    faults.push(Fault::new(file, line, format!("a table of more dependencies: `{table}`")));
+                }
+            } else if is_inside && !text.is_empty() && !text.starts_with('#') {
+                let name = text.split(|c: char| c == '=' || c == '.' || c.is_whitespace()).next().unwrap_or_default();
+                has_ctrlc |= name == "ctrlc";
+                if name != "ctrlc" || !text.contains("optional = true") {
+                    faults.push(Fault::new(file, line, format!("`{text}`")));
+                }
+            }
+        }
+        if !has_ctrlc {
+            faults.push(Fault::new(file, 1, "no `ctrlc`".to_owned()));
+        }
+    }
+    faults
+}
+
+fn forbidding(files: &[Source]) -> Vec<Fault> {
+    let said = |file: &Source| match file.path.as_str() {
+        "Cargo.toml" => "unsafe_code = \"deny\"",
+        _ => "#![cfg_attr(not(feature = \"epoll\"), forbid(unsafe_code))]",
+    };
+    let silent = files.iter().filter(|file| !file.text.lines().any(|line| line == said(file)));
+    silent.map(|file| Fault::new(file, 1, format!("does not say `{}`", said(file)))).collect()
+}
+
+fn top_level(files: &[Source]) -> Vec<Fault> {
+    let belongs = |name: &str| {
+        matches!(name, "Cargo.toml" | "Cargo.lock" | "src" | "tests" | "README.md") || name.starts_with('.')
+    };
+    let strangers = files.iter().filter(|file| !belongs(file.path.split('/').next().unwrap_or_default()));
+    strangers.map(|file| Fault::new(file, 1, "does not belong there".to_owned())).collect()
+}
+
+/// Every place outside the given files at which one of the words stands in the code.
+fn words(files: &[Source], outside: &[&str], words: &[&str]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for file in files.iter().filter(|file| !outside.contains(&file.path.as_str())) {
+        let found = file.tokens().into_iter().filter(|token| words.contains(&token.text.as_str()));
+        faults.extend(found.map(|token| Fault::new(file, token.line, format!("`{}`", token.text))));
+    }
+    faults
+}
