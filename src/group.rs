@@ -13,11 +13,10 @@ use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, Termination};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::stop::{Cause, FAR, GRACE, Phase, Stop};
+use crate::sync::{Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard, PoisonError};
 
 /// How long after the deadline a group still waits for members that are cutting off what they hold.
 const SLACK: Duration = Duration::from_millis(100);
@@ -201,7 +200,7 @@ impl Board {
 
     fn start(self: &Arc<Self>, member: usize, name: &str, body: Body, stop: &Stop) -> std::io::Result<JoinHandle<()>> {
         let (board, stop, who) = (Arc::clone(self), stop.clone(), name.to_owned());
-        thread::Builder::new().name(who.clone()).spawn(move || {
+        Builder::new().name(who.clone()).spawn(move || {
             // An error may panic too when it is written or dropped. Whatever a member does, it must be reported, since
             // the group would wait for it for ever.
             let exit = catch_unwind(AssertUnwindSafe(|| Exit::of(body(&stop)))).unwrap_or_else(|payload| {

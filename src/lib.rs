@@ -73,6 +73,7 @@ mod server;
 #[cfg(feature = "signals")]
 pub mod signals;
 mod stop;
+mod sync;
 
 pub use group::{CutOff, Exit, Group, MemberResult, Outcome, Stopped};
 pub use http::{FieldError, Handler, Headers, Method, Peer, Reject, Request, Response, Status, Version};

@@ -1,12 +1,11 @@
 //! What others give a loop: connections that another loop has accepted, and answers of displaced handlers.
 
-use std::sync::{Mutex, PoisonError};
-
 use super::desk::{Exchange, Unfinished};
 use super::poller::Waker;
 use super::stream::Stream;
 use super::table::Token;
 use crate::http::{Peer, Response};
+use crate::sync::{Mutex, PoisonError};
 
 pub(crate) enum Parcel {
     Arrival(Arrival),

@@ -47,7 +47,6 @@
 //!   handlers. If the system has no thread to give, the loop stays where it is, and the watcher tries again.
 
 mod permits;
-mod sync;
 mod watcher;
 mod word;
 mod workers;

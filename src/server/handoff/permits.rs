@@ -14,8 +14,8 @@
 
 use std::time::Instant;
 
-use super::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, PoisonError};
 use super::word::Word;
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, PoisonError};
 
 #[derive(Debug)]
 pub(crate) struct Permits {

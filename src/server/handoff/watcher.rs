@@ -1,7 +1,5 @@
 //! The watcher: the server's own thread, which finds slow handlers and waits for the end.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::word::Sight;
@@ -10,6 +8,7 @@ use crate::group::{CutOff, MemberResult};
 use crate::server::event_loop::EventLoop;
 use crate::server::notice::Notice;
 use crate::server::shared::Shared;
+use crate::sync::{Arc, Ordering, PoisonError};
 
 /// How often the slots are looked at while requests are being served: a handler is slow after one to two of these.
 const LOOK_INTERVAL: Duration = Duration::from_micros(1500);

@@ -12,7 +12,7 @@
 //! returned and the spare that was sent for the loop, and one succeeds: the loop is never held twice, and never lost.
 //! A spare that comes late finds another number, since each lending has its own.
 
-use super::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 const STATE: u64 = 0b11;
 const HELD: u64 = 0;

@@ -2,9 +2,6 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::word::Sight;
@@ -14,6 +11,7 @@ use crate::server::event_loop::{EventLoop, Turn};
 use crate::server::inbox::{Answer, Parcel};
 use crate::server::shared::Shared;
 use crate::stop::Cause;
+use crate::sync::{Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// A spare that was not needed for so long ends, unless it is among the last, one a loop.
 const SPARE_TIME: Duration = Duration::from_secs(10);
@@ -38,7 +36,9 @@ pub(super) struct Roster {
     /// Threads that have not ended.
     pub(super) alive: usize,
     spawned: usize,
-    handles: Vec<JoinHandle<()>>,
+    /// Threads by number, and the numbers of those that are done and wait to be joined.
+    threads: Vec<(usize, JoinHandle<()>)>,
+    left: Vec<usize>,
     is_over: bool,
     /// How loops have ended.
     pub(super) ends: Vec<LoopEnd>,
@@ -63,7 +63,8 @@ impl Crew {
             idle: 0,
             alive: 0,
             spawned: 0,
-            handles: Vec::new(),
+            threads: Vec::new(),
+            left: Vec::new(),
             is_over: false,
             ends: Vec::new(),
         };
@@ -85,23 +86,24 @@ impl Crew {
             self.tasks_changed.notify_one();
             return Ok(());
         }
-        let name = format!("worker-{}", roster.spawned);
-        let mut builder = thread::Builder::new().name(name);
+        let number = roster.spawned;
+        let mut builder = Builder::new().name(format!("worker-{number}"));
         if let Some(bytes) = self.shared.config.stack_bytes {
             builder = builder.stack_size(bytes);
         }
         let crew = Arc::clone(self);
-        let handle = builder.spawn(move || crew.work(task))?;
+        let handle = builder.spawn(move || crew.work(number, task))?;
         roster.spawned += 1;
         roster.alive += 1;
-        // Those that have ended need no join: what they did is on the roster.
-        roster.handles.retain(|handle| !handle.is_finished());
-        roster.handles.push(handle);
+        roster.threads.push((number, handle));
+        let left = roster.take_left();
+        drop(roster);
+        join_all(left);
         Ok(())
     }
 
     /// The life of a thread.
-    fn work(self: Arc<Self>, first: Task) {
+    fn work(self: Arc<Self>, number: usize, first: Task) {
         let mut desk = Desk::new();
         let mut task = Some(first);
         while let Some(next) = task.take().or_else(|| self.next_task()) {
@@ -111,7 +113,10 @@ impl Crew {
                 self.end_loop(seat, Err(format!("panicked: {}", panic_text(payload.as_ref()))));
             }
         }
-        self.roster().alive -= 1;
+        let mut roster = self.roster();
+        roster.alive -= 1;
+        roster.left.push(number);
+        drop(roster);
         self.watch_changed.notify_all();
     }
 
@@ -212,12 +217,10 @@ impl Crew {
         self.tasks_changed.notify_all();
     }
 
-    /// Joins the threads that have ended, or are about to.
+    /// Joins the threads that are done.
     pub(super) fn join(&self) {
-        let handles = std::mem::take(&mut self.roster().handles);
-        for handle in handles.into_iter().filter(JoinHandle::is_finished) {
-            let _ = handle.join();
-        }
+        let left = self.roster().take_left();
+        join_all(left);
     }
 
     pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -226,5 +229,23 @@ impl Crew {
 
     fn slot(&self, seat: usize) -> MutexGuard<'_, EventLoop> {
         self.slots[seat].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Roster {
+    fn take_left(&mut self) -> Vec<JoinHandle<()>> {
+        let left = std::mem::take(&mut self.left);
+        let (done, threads) =
+            std::mem::take(&mut self.threads).into_iter().partition(|(number, _)| left.contains(number));
+        self.threads = threads;
+        let done: Vec<(usize, JoinHandle<()>)> = done;
+        done.into_iter().map(|(_, handle)| handle).collect()
+    }
+}
+
+/// They have nothing more to do but to end.
+fn join_all(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        let _ = thread.join();
     }
 }

@@ -1,0 +1,14 @@
+//! See Cargo.toml.
+
+mod http;
+#[cfg_attr(not(test), expect(unused_imports))]
+mod server;
+mod sync;
+
+#[path = "../../../src/group.rs"]
+mod group;
+#[path = "../../../src/stop.rs"]
+mod stop;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! A loop without sockets: arrivals are requests, and calls are made as `server/calls.rs` makes them.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::desk::Desk;
+use super::inbox::{Answer, Parcel};
+use super::poller::Waker;
+use super::shared::Shared;
+use crate::group::CutOff;
+use crate::http::Response;
+use crate::sync::Arc;
+
+pub(crate) enum Turn {
+    Call,
+    Over,
+}
+
+pub(crate) struct EventLoop {
+    shared: Arc<Shared>,
+    seat: usize,
+    poller: Waker,
+    parcels: VecDeque<Parcel>,
+    service: Option<(usize, bool)>,
+    waiting: VecDeque<(usize, Instant)>,
+    away: Vec<usize>,
+}
+
+impl EventLoop {
+    pub(crate) fn new(shared: Arc<Shared>, seat: usize, poller: Waker) -> Self {
+        Self {
+            shared,
+            seat,
+            poller,
+            parcels: VecDeque::new(),
+            service: None,
+            waiting: VecDeque::new(),
+            away: Vec::new(),
+        }
+    }
+
+    pub(crate) fn turn(&mut self, desk: &mut Desk) -> std::io::Result<Turn> {
+        loop {
+            if let Some((id, has_permit)) = self.service {
+                if has_permit || (self.waiting.is_empty() && self.shared.permits.enter(self.seat)) {
+                    desk.request = id;
+                    return Ok(Turn::Call);
+                }
+                self.service = None;
+                self.waiting.push_back((id, Instant::now()));
+            } else if let Some(parcel) = self.parcels.pop_front() {
+                match parcel {
+                    Parcel::Arrival(arrival) => self.service = Some((arrival.stream.0, false)),
+                    Parcel::Answer(answer) => self.take_answer(&answer),
+                }
+            } else if !self.begin_waiting() {
+                self.parcels.extend(self.shared.seats[self.seat].inbox.take());
+                let is_empty = self.parcels.is_empty() && self.waiting.is_empty() && self.away.is_empty();
+                let seat = &self.shared.seats[self.seat];
+                if self.shared.stop.is_set() && is_empty && seat.inbox.close_if_empty() {
+                    return Ok(Turn::Over);
+                }
+                if self.parcels.is_empty() {
+                    self.poller.wait();
+                }
+            }
+        }
+    }
+
+    fn begin_waiting(&mut self) -> bool {
+        let permits = &self.shared.permits;
+        permits.publish(self.seat, self.waiting.front().map(|(_, since)| *since));
+        let Some((id, _)) = self.waiting.front().copied() else { return false };
+        match permits.enter_waiting(self.seat) {
+            Ok(()) => {
+                self.waiting.pop_front();
+                self.service = Some((id, true));
+                true
+            }
+            Err(next) => {
+                if let Some(next) = next {
+                    self.shared.seats[next].inbox.wake();
+                }
+                false
+            }
+        }
+    }
+
+    fn take_answer(&mut self, answer: &Answer) {
+        let Some(at) = self.away.iter().position(|id| *id == answer.token.0) else {
+            return self.shared.break_rule(format!("an answer for {:?}, which is not away", answer.token));
+        };
+        self.away.swap_remove(at);
+        self.shared.answer(answer.response.0);
+    }
+
+    pub(crate) fn answer(&mut self, response: Response, desk: &mut Desk) {
+        if self.service.take().map(|(id, _)| id) != Some(response.0) || desk.request != response.0 {
+            self.shared.break_rule(format!("an answer to {} in another's place", response.0));
+        }
+        self.shared.answer(response.0);
+    }
+
+    pub(crate) fn go_on_without_caller(&mut self) {
+        match self.service.take() {
+            Some((id, _)) => self.away.push(id),
+            None => self.shared.break_rule("taken over without a call".to_owned()),
+        }
+    }
+
+    pub(crate) fn take_cut_off(&mut self) -> CutOff {
+        CutOff::default()
+    }
+}

@@ -1,0 +1,167 @@
+//! The rules, each under as many schedules as `MODEL_SCHEDULES` says: half chosen at random, half by PCT, which bounds
+//! the number of preemptions and so finds rare ones sooner.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::{Config, Runner};
+
+use crate::group::Group;
+use crate::http::Peer;
+use crate::server::event_loop::EventLoop;
+use crate::server::handoff::{Permits, supervise};
+use crate::server::inbox::{Arrival, Inbox, Parcel};
+use crate::server::poller::Waker;
+use crate::server::shared::{self, Seat, Shared, Stats};
+use crate::server::stream::Stream;
+use crate::stop::{Cause, Stop};
+use crate::sync::{Arc, AtomicUsize};
+
+const FAR: Duration = Duration::from_secs(100_000);
+
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let schedules = std::env::var("MODEL_SCHEDULES").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000);
+    let model = std::sync::Arc::new(model);
+    for is_random in [true, false] {
+        let mut config = Config::new();
+        config.stack_size = 256 * 1024;
+        let model = std::sync::Arc::clone(&model);
+        let run = move || model();
+        if is_random {
+            Runner::new(RandomScheduler::new(schedules / 2), config).run(run);
+        } else {
+            Runner::new(PctScheduler::new(3, schedules / 2), config).run(run);
+        }
+    }
+    println!("{schedules} schedules");
+}
+
+/// `requests` over two loops with at most `threads` handlers at once; `early` of them come before the stop is triggered,
+/// the others race with it.
+fn serve(threads: usize, requests: usize, early: usize) {
+    let loops = 2;
+    let wakers: Vec<Waker> = (0..loops).map(|_| Waker::new()).collect();
+    let mut group = Group::new();
+    let shared = Arc::new(Shared {
+        config: shared::Config { stack_bytes: None },
+        stop: group.stop(),
+        seats: wakers.iter().map(|waker| Seat { inbox: Inbox::new(waker.clone()) }).collect(),
+        permits: Permits::new(loops, threads),
+        stats: Stats,
+        handlers_max: threads,
+        handlers: AtomicUsize::new(0),
+        answered: (0..requests).map(|_| Default::default()).collect(),
+        broken: Default::default(),
+    });
+    let server = Arc::clone(&shared);
+    // A stop before the start keeps the server out altogether, which is another matter.
+    let started = Waker::new();
+    let has_started = started.clone();
+    group
+        .add("server", move |_| {
+            has_started.wake();
+            let new = |(seat, waker)| EventLoop::new(Arc::clone(&server), seat, waker);
+            supervise(wakers.into_iter().enumerate().map(new).collect(), &server)
+        })
+        .expect("not stopped yet");
+    let clients = Arc::clone(&shared);
+    let clients = shuttle::thread::spawn(move || {
+        started.wait();
+        let send = |id: usize| {
+            let arrival = Arrival { stream: Stream(id), peer: Peer, refusals: 0 };
+            // Two of three come by the first loop, so that one is busier than the other.
+            clients.seats[usize::from(id % 3 == 2)].inbox.push(Parcel::Arrival(arrival)).is_ok()
+        };
+        let mut sent: Vec<bool> = (0..early).map(send).collect();
+        assert!(!sent.contains(&false), "refused before the stop");
+        let stop = clients.stop.clone();
+        let stopper = shuttle::thread::spawn(move || stop.trigger(Cause::Signal));
+        sent.extend((early..requests).map(send));
+        assert!(stopper.join().unwrap());
+        sent
+    });
+    let outcome = group.run(FAR);
+    let sent = clients.join().unwrap();
+    assert_eq!(*shared.broken.lock().unwrap(), None);
+    assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
+    for (id, was_sent) in sent.into_iter().enumerate() {
+        let answered = shared.answered[id].load(Ordering::SeqCst);
+        assert_eq!(answered, usize::from(was_sent), "answers to request {id}");
+    }
+}
+
+#[test]
+fn each_request_is_answered_once_and_the_stop_is_not_missed() {
+    explore(|| serve(8, 4, 4));
+}
+
+#[test]
+fn the_same_when_requests_race_with_the_stop() {
+    explore(|| serve(8, 4, 1));
+}
+
+#[test]
+fn the_same_when_handlers_must_wait_for_each_other() {
+    explore(|| serve(2, 5, 5));
+}
+
+#[test]
+fn the_same_when_they_wait_and_race_with_the_stop() {
+    explore(|| serve(3, 6, 2));
+}
+
+#[test]
+fn the_first_of_many_triggers_wins_and_everybody_is_told() {
+    explore(|| {
+        let mut group = Group::new();
+        let stop = group.stop();
+        let heard = Arc::new(AtomicUsize::new(0));
+        for name in ["one", "two"] {
+            group
+                .add(name, |stop: &Stop| {
+                    stop.wait();
+                    Ok(())
+                })
+                .expect("not stopped yet");
+        }
+        let triggers: Vec<_> = (0..3)
+            .map(|number| {
+                let (stop, heard) = (stop.clone(), Arc::clone(&heard));
+                shuttle::thread::spawn(move || {
+                    let counted = Arc::clone(&heard);
+                    stop.on_stop(move || _ = counted.fetch_add(1, Ordering::SeqCst));
+                    stop.trigger(Cause::Request(number.to_string()))
+                })
+            })
+            .collect();
+        let outcome = group.run(FAR);
+        let won: Vec<bool> = triggers.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(won.iter().filter(|won| **won).count(), 1);
+        let first = won.iter().position(|won| *won).unwrap();
+        assert_eq!(outcome.cause(), Some(&Cause::Request(first.to_string())));
+        assert_eq!(heard.load(Ordering::SeqCst), 3, "each waker is called once");
+    });
+}
+
+#[test]
+fn a_group_inside_a_group_goes_down_with_it_and_takes_it_down() {
+    explore(|| {
+        let mut inner = Group::new();
+        inner.add("job", |_: &Stop| Ok(())).expect("not stopped yet");
+        let mut outer = Group::new();
+        outer
+            .add("waiter", |stop: &Stop| {
+                stop.wait();
+                Ok(())
+            })
+            .expect("not stopped yet");
+        outer.add_group("inner", inner).expect("not stopped yet");
+        let stop = outer.stop();
+        let other = shuttle::thread::spawn(move || stop.trigger(Cause::Signal));
+        let outcome = outer.run(FAR);
+        let was_first = other.join().unwrap();
+        let cause = if was_first { Cause::Signal } else { Cause::Done("inner/job".to_owned()) };
+        assert_eq!((outcome.cause(), outcome.exit_code()), (Some(&cause), 0));
+    });
+}
