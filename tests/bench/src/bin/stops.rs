@@ -100,6 +100,8 @@ fn start(program: &Path) -> Result<Duration> {
 /// From the trigger until the process has ended.
 fn stop(program: &Path, company: Company, trigger: Trigger, total: &mut Tally) -> Result<Duration> {
     let mut process = Process::start(program)?;
+    // It listens before it serves: an answer shows that it is wholly there.
+    Client::connect(process.address)?.get("/ping")?;
     // Whatever is made ready here is kept until the process has ended.
     let (mut idle, mut reader, mut load) = (Vec::new(), None, None);
     match company {
