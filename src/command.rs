@@ -91,21 +91,28 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
         // Stopped before it was bound: nothing has started, and so nothing has to end.
         None => return finish(volume, &Stats::default(), &group.run(options.grace)),
     };
-    if volume >= Volume::Normal {
-        for place in server.addresses() {
-            match place {
-                Bound::Tcp(address) => say(format_args!("listening on http://{address}")),
-                place => say(format_args!("listening on {place}")),
-            }
-        }
-    }
     let stats = server.stats();
     let router = extend(routes(&stop, options.shutdown_token));
     // Refused only if the stop has been triggered meanwhile, and then `run` starts nothing and says why.
-    let _ = group.add("http", move |stop| server.run(router, stop));
+    let _ = group.add("http", move |stop| {
+        // Only now: whoever reads it and connects is answered, even if the stop comes before the first `accept`.
+        if volume >= Volume::Normal {
+            announce(&server);
+        }
+        server.run(router, stop)
+    });
     #[cfg(feature = "signals")]
     let _ = group.add("signals", move |stop| signals.run(stop));
     finish(volume, &stats, &group.run(options.grace))
+}
+
+fn announce(server: &Server) {
+    for place in server.addresses() {
+        match place {
+            Bound::Tcp(address) => say(format_args!("listening on http://{address}")),
+            place => say(format_args!("listening on {place}")),
+        }
+    }
 }
 
 type BindResult = Result<Server, Box<dyn std::error::Error + Send + Sync>>;

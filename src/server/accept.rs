@@ -155,7 +155,7 @@ impl EventLoop {
     }
 
     /// Closes the connection that has been idle for longest. Returns false if none is idle.
-    fn make_room(&mut self) -> bool {
+    pub(super) fn make_room(&mut self) -> bool {
         let longest = self.timeouts.longest(Clock::Idle).and_then(|index| self.table.token_at(index));
         longest.map(|token| self.drop_connection(token)).is_some()
     }

@@ -44,13 +44,13 @@ impl EventLoop {
         self.is_draining && self.table.len() == 0 && self.shared.seats[self.seat].inbox.close_if_empty()
     }
 
-    fn begin_drain(&mut self) {
+    pub(super) fn begin_drain(&mut self) {
         self.is_draining = true;
         self.now = Instant::now();
         let shared = std::sync::Arc::clone(&self.shared);
         for (number, gate) in shared.gates.iter().enumerate() {
             // The first loop to come here closes it for all.
-            let accepted = gate.close();
+            let accepted = gate.close(|| self.make_room());
             self.poller.retired(gate_token(number));
             // They stay here: another loop may have left already.
             for (stream, peer) in accepted {

@@ -321,7 +321,8 @@ impl Gate {
 
     /// Accepts until the queue is empty and closes the listener in the same breath: whoever had completed the
     /// handshake is served, whoever comes later is refused. Nothing may stand between the last `accept` and the drop.
-    pub(crate) fn close(&self) -> Vec<(Stream, Peer)> {
+    /// `make_room` is asked to free a descriptor when none is left, and says if it could.
+    pub(crate) fn close(&self, mut make_room: impl FnMut() -> bool) -> Vec<(Stream, Peer)> {
         let mut accepted = Vec::new();
         let mut listener = self.listener.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(listener) = listener.take() {
@@ -329,6 +330,7 @@ impl Gate {
                 match listener.accept() {
                     Ok(connection) => accepted.push(connection),
                     Err(AcceptError::Transient) => {}
+                    Err(AcceptError::Exhausted(_)) if make_room() => {}
                     Err(AcceptError::WouldBlock | AcceptError::Exhausted(_) | AcceptError::Dead(_)) => break,
                 }
             }

@@ -159,9 +159,12 @@ impl EventLoop {
 
     /// Adds a response to the batch. What it answers has left the desk.
     pub(super) fn push_answer(&mut self, response: Response, exchange: Exchange, desk: &mut Desk) {
+        // The listeners first: a client that is told to go comes again at once, and must find them closed, not closing.
+        if !self.is_draining && self.shared.stop.is_set() {
+            self.begin_drain();
+        }
         // While draining, the last answer is the one behind which no further whole request has come.
-        let is_last =
-            !exchange.keeps_alive || response.is_closing() || (self.shared.stop.is_set() && !self.has_successor(desk));
+        let is_last = !exchange.keeps_alive || response.is_closing() || (self.is_draining && !self.has_successor(desk));
         let persistence = match (is_last, exchange.version) {
             (true, _) => Persistence::Close,
             (false, Version::Http10) => Persistence::KeepExplicitly,
