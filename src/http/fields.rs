@@ -90,6 +90,11 @@ impl FieldLines {
                     if self.list.len() >= count_max {
                         return Err(Reject::HeadTooLarge);
                     }
+                    // An empty name, a folded line's leading space, a bare LF. Told here and not by the length of the
+                    // name, whose beginning may have been moved away before the colon comes.
+                    if !is_tchar(byte) {
+                        return Err(Reject::Field);
+                    }
                     self.mark = *pos;
                     self.at = At::Name;
                     continue;
@@ -98,8 +103,8 @@ impl FieldLines {
                     *pos += run(window, *pos, is_tchar);
                     match window.get(*pos) {
                         None => return Ok(false),
-                        // An empty name, a space before the colon, a folded line's leading space: all end here.
-                        Some(b':') if *pos > self.mark => self.name = Span::new(self.mark, *pos),
+                        Some(b':') => self.name = Span::new(self.mark, *pos),
+                        // A space before the colon, or no colon at all.
                         Some(_) => return Err(Reject::Field),
                     }
                     self.mark = *pos + 1;
