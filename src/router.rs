@@ -60,7 +60,7 @@ impl Router {
             }
         };
         let path = &mut self.paths[at];
-        assert!(path.route(method).is_none(), "two handlers for {method} {pattern}");
+        assert!(path.routes.iter().all(|(have, _)| *have != method), "two handlers for {method} {pattern}");
         assert!(path.pattern.text() == pattern, "routes `{pattern}` and `{}` differ in names", path.pattern.text());
         path.routes.push((method, Box::new(handler)));
         self
