@@ -1,7 +1,6 @@
-//! The command: options, members, routes, exit code. The only file that prints.
+//! The command: options, members, routes, exit code. With `log`, the only file that prints.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -12,13 +11,14 @@ use allout::{
     Bound, Cause, Exit, Group, Method, Notice, Outcome, Request, Response, Router, Server, Stats, Status, Stop,
 };
 
+use crate::log::{self, say};
 use crate::options::{self, Command, Options, Volume};
 
 /// Runs the command of this name. `extend` adds routes to its own.
 pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> ExitCode {
     let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     let variable = |key: &str| std::env::var_os(key).map(|value| value.to_string_lossy().into_owned());
-    match options::read(name, arguments, variable) {
+    let code = match options::read(name, arguments, variable) {
         Ok(Command::Serve(options)) => serve(name, *options, extend),
         Ok(Command::Print(text)) => {
             // A reader that has gone, `| head` for example, is no failure.
@@ -29,7 +29,9 @@ pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> 
             say(format_args!("{name}: {error}"));
             ExitCode::from(2)
         }
-    }
+    };
+    log::flush();
+    code
 }
 
 thread_local! {
@@ -59,6 +61,7 @@ fn panicked_at() -> String {
 
 fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Router) -> ExitCode {
     let volume = options.volume;
+    log::start();
     note_panics();
     let mut group = Group::new();
     group.lame_duck(options.lame_duck);
@@ -73,6 +76,7 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
     #[cfg(feature = "signals")]
     let listening = allout::signals::install(&stop, || {
         say(format_args!("a second signal: leaving at once"));
+        log::flush();
         std::process::exit(130);
     });
     #[cfg(feature = "signals")]
@@ -130,7 +134,12 @@ fn bind(options: &Options, stop: &Stop) -> Option<BindResult> {
     stop.on_cause(move |_| {
         let _ = sender.send(None);
     });
-    first.recv().ok().flatten()
+    let server = first.recv().ok().flatten();
+    if server.is_none() {
+        // What it has bound already is given up in order: a Unix socket's file is removed.
+        let _ = first.recv_timeout(options.grace);
+    }
+    server
 }
 
 /// The routes that the command has of its own.
@@ -236,10 +245,4 @@ fn finish(volume: Volume, stats: &Stats, outcome: &Outcome) -> ExitCode {
 fn fail(name: &str, error: &dyn std::error::Error) -> ExitCode {
     say(format_args!("{name}: {error}"));
     ExitCode::from(1)
-}
-
-/// One line on stderr. One that is closed or full does not matter: it must never end the process.
-fn say(line: fmt::Arguments<'_>) {
-    // In one piece, so that lines of several threads do not mix.
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }

@@ -1,10 +1,10 @@
-//! One out, all out: an HTTP/1.1 server, and the group that it runs in, whose whole point is how they start and how they
-//! stop.
+//! One out, all out: an HTTP/1.1 server, and the group that it runs in, whose whole point is how they start and how
+//! they stop.
 //!
 //! Members run side by side on threads of their own: [servers](Server), a [signal listener](signals), jobs of yours.
-//! When any one of them exits, because it failed, panicked, was asked to or is simply done, all others are told to stop;
-//! every request that a client has sent is answered; threads are joined before a deadline; and the [`Outcome`] says what
-//! came first.
+//! When any one of them exits, because it failed, panicked, was asked to or is simply done, all others are told to
+//! stop; every request that a client has sent is answered; threads are joined before a deadline; and the [`Outcome`]
+//! says what came first.
 //!
 //! ```
 //! use std::time::Duration;
@@ -41,15 +41,17 @@
 //!
 //! **A request.** A `listener` accepts it and the event loop that has the fewest connections enters it in its table
 //! (`server/accept.rs`). When its bytes come, the loop lays the `connection` on its thread's `desk` and reads
-//! (`server/service.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once a request is whole,
-//! the thread lets go of the loop and calls the [`Handler`] (`server/handoff/`), a [`Router`] as a rule, with the
-//! [`Request`]. The [`Response`] is encoded behind others of its batch (`server/outgoing.rs`), and one write sends them.
+//! (`server/service.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once a request is
+//! whole, the thread lets go of the loop and calls the [`Handler`] (`server/handoff/`), a [`Router`] as a rule, with
+//! the
+//! [`Request`]. The [`Response`] is encoded behind others of its batch (`server/outgoing.rs`), and one write sends
+//! them.
 //!
 //! **A stop.** A [`Cause`] triggers the [`Stop`]: first come, first kept. Wakers end the wait of every event loop. Each
 //! drains (`server/drain.rs`): the queue of the listener is emptied and the listener closed, answers say
-//! `Connection: close`, quiet connections are closed. Loops that are empty end; at the deadline all do, and say what they
-//! had to cut off. The [`Group`] joins the members' threads and returns the [`Outcome`], which `main` can return as the
-//! process's exit code.
+//! `Connection: close`, quiet connections are closed. Loops that are empty end; at the deadline all do, and say what
+//! they had to cut off. The [`Group`] joins the members' threads and returns the [`Outcome`], which `main` can return
+//! as the process's exit code.
 //!
 //! # The house
 //!
@@ -60,7 +62,7 @@
 //! | `http` | the protocol, without sockets, threads or clocks | nothing else here |
 //! | `router` | method and path to handler | `http` |
 //! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group` |
-//! | `main`, `command`, `options` | the binary | this crate's public face |
+//! | `main`, `command`, `options`, `log` | the binary | this crate's public face |
 
 #![cfg_attr(not(feature = "epoll"), forbid(unsafe_code))]
 #![cfg_attr(all(doctest, feature = "signals"), doc = include_str!("../README.md"))]

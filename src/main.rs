@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
 
 mod command;
+mod log;
 mod options;
 
 fn main() -> std::process::ExitCode {

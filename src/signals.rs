@@ -47,8 +47,8 @@ pub struct Signals(());
 pub fn install(stop: &Stop, force: impl Fn() + Send + Sync + 'static) -> Result<Signals, InstallError> {
     let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
     if !registry.is_installed {
-        // Not `try_set_handler`: it takes a signal that is ignored for one that somebody handles, and a shell starts what
-        // runs in the background with SIGINT ignored.
+        // Not `try_set_handler`: it takes a signal that is ignored for one that somebody handles, and a shell starts
+        // what runs in the background with SIGINT ignored.
         ctrlc::set_handler(|| {
             // A panic would end ctrlc's thread, and all later signals would be swallowed.
             let _ = catch_unwind(AssertUnwindSafe(|| signalled(Instant::now())));

@@ -41,7 +41,8 @@ const fn classes() -> [u8; 256] {
         // The cast cannot truncate: the loop ends at 255.
         #[expect(clippy::cast_possible_truncation)]
         let b = byte as u8;
-        // tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~" / DIGIT / ALPHA
+        // tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~"
+        //       / DIGIT / ALPHA
         if b.is_ascii_alphanumeric() || in_set(b, b"!#$%&'*+-.^_`|~") {
             table[byte] |= TCHAR;
         }

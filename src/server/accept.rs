@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::connection::Connection;
+use super::connection::{Connection, Fill};
+use super::desk::Desk;
 use super::event_loop::EventLoop;
 use super::inbox::{Arrival, Parcel};
 use super::listener::{AcceptError, Gate};
@@ -18,6 +19,8 @@ pub(super) const GATE_BIT: u64 = 1 << 63;
 
 /// Connections accepted at a time, before those that are there get their turn.
 const ACCEPTS_MAX: u32 = 64;
+/// Idle connections that are looked at for one that can make room.
+const LOOKS_MAX: u32 = 8;
 /// Refusals that may linger beyond the most connections; more are dropped without an answer.
 const REFUSALS_MAX: usize = 128;
 
@@ -56,7 +59,7 @@ impl EventLoop {
     }
 
     /// A listener has been reported.
-    pub(super) fn accept_from(&mut self, token: u64) {
+    pub(super) fn accept_from(&mut self, token: u64, desk: &mut Desk) {
         let Ok(number) = usize::try_from(token & !GATE_BIT) else {
             return;
         };
@@ -68,13 +71,13 @@ impl EventLoop {
                 Ok((stream, peer)) => {
                     self.intake.pauses[number].length = ACCEPT_PAUSE_MIN;
                     self.poller.progressed();
-                    self.seat_arrival(Arrival { stream, peer, refusals: 0 });
+                    self.seat_arrival(Arrival { stream, peer, refusals: 0 }, desk);
                 }
                 Err(AcceptError::WouldBlock) => return,
                 Err(AcceptError::Transient) => {}
                 // A descriptor limit below the most connections: the longest idle one makes room here too.
                 Err(AcceptError::Exhausted(error)) => {
-                    if !self.make_room() {
+                    if !self.make_room(desk) {
                         self.shared.tell_accept_failed(&self.shared.gates[number], &error, self.now);
                         return self.pause_gate(number);
                     }
@@ -112,52 +115,75 @@ impl EventLoop {
     }
 
     /// Takes a connection, or gives it to the loop that has the fewest if that is clearly fewer.
-    fn seat_arrival(&mut self, arrival: Arrival) {
+    fn seat_arrival(&mut self, arrival: Arrival, desk: &mut Desk) {
         let own = self.shared.seats[self.seat].connections.load(Ordering::Relaxed);
         let (seat, least) = self.shared.least_loaded();
         // A little difference is cheaper than waking another loop.
         if seat == self.seat || own <= least + 1 + least / 16 {
-            return self.settle(arrival);
+            return self.settle(arrival, desk);
         }
-        self.pass_on(arrival, seat);
+        self.pass_on(arrival, seat, desk);
     }
 
     /// Gives a connection to another loop; a loop that has left gives it back.
-    fn pass_on(&mut self, arrival: Arrival, seat: usize) {
+    fn pass_on(&mut self, arrival: Arrival, seat: usize, desk: &mut Desk) {
         let connections = &self.shared.seats[seat].connections;
         connections.fetch_add(1, Ordering::Relaxed);
         if let Err(Parcel::Arrival(arrival)) = self.shared.seats[seat].inbox.push(Parcel::Arrival(arrival)) {
             connections.fetch_sub(1, Ordering::Relaxed);
-            self.settle(arrival);
+            self.settle(arrival, desk);
         }
     }
 
     /// A connection that another loop has passed on.
-    pub(super) fn take_arrival(&mut self, arrival: Arrival) {
+    pub(super) fn take_arrival(&mut self, arrival: Arrival, desk: &mut Desk) {
         // It was counted when it was passed on.
         self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
-        self.settle(arrival);
+        self.settle(arrival, desk);
     }
 
     /// Takes a connection in if there is room, or room can be made: here, or on another loop.
-    fn settle(&mut self, mut arrival: Arrival) {
+    fn settle(&mut self, mut arrival: Arrival, desk: &mut Desk) {
         let has_room =
             |this: &Self| this.shared.connections.load(Ordering::Relaxed) < this.shared.config.connections_max;
-        if has_room(self) || self.make_room() {
+        if has_room(self) || self.make_room(desk) {
             self.take_in(arrival.stream, arrival.peer);
         } else if arrival.refusals + 1 < self.shared.seats.len() {
             arrival.refusals += 1;
             let next = (self.seat + 1) % self.shared.seats.len();
-            self.pass_on(arrival, next);
+            self.pass_on(arrival, next, desk);
         } else {
             self.refuse_arrival(arrival);
         }
     }
 
     /// Closes the connection that has been idle for longest. Returns false if none is idle.
-    pub(super) fn make_room(&mut self) -> bool {
-        let longest = self.timeouts.longest(Clock::Idle).and_then(|index| self.table.token_at(index));
-        longest.map(|token| self.drop_connection(token)).is_some()
+    fn make_room(&mut self, desk: &mut Desk) -> bool {
+        for _ in 0..LOOKS_MAX {
+            let Some(token) = self.longest_idle() else { return false };
+            let Some(connection) = self.table.get_mut(token) else { return false };
+            // It may have sent a request that has not been looked at yet: then it is not idle, and is served soon.
+            connection.look_again();
+            connection.lay_on(desk);
+            let fill = connection.fill(desk);
+            connection.keep(desk);
+            if fill != Fill::Bytes {
+                self.drop_connection(token);
+                return true;
+            }
+            self.timeouts.start(token.index(), Clock::Idle, self.now);
+            self.again.push_back(token);
+        }
+        false
+    }
+
+    /// The same in haste, when no desk is at hand.
+    pub(super) fn make_room_blindly(&mut self) -> bool {
+        self.longest_idle().map(|token| self.drop_connection(token)).is_some()
+    }
+
+    fn longest_idle(&self) -> Option<Token> {
+        self.timeouts.longest(Clock::Idle).and_then(|index| self.table.token_at(index))
     }
 
     /// Answers 503 and closes, since all connections are taken by others that are not idle.

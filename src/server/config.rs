@@ -17,7 +17,8 @@ pub struct Config {
     /// Most handlers at once, over all loops, each on a worker thread; at least one a loop. Default: 64, enough to wait
     /// for a slow backend, and at 2 MiB of address space each no burden. Further requests wait their turn.
     pub threads: usize,
-    /// Stack of a worker thread, in bytes. Default: `None`, std's, which is 2 MiB unless `RUST_MIN_STACK` says otherwise.
+    /// Stack of a worker thread, in bytes. Default: `None`, std's, which is 2 MiB unless `RUST_MIN_STACK` says
+    /// otherwise.
     pub stack_bytes: Option<usize>,
     /// How readiness is found out. Default: the best that this build has.
     pub readiness: Readiness,
@@ -43,12 +44,12 @@ pub struct Config {
     /// How long a connection may be quiet between requests, and before the first. Default: 60 s, below the 75 s after
     /// which nginx gives a client connection up. Crossed: closed.
     pub idle_timeout: Duration,
-    /// How long a peer may keep an answer waiting. Each 4 KiB that it takes give it a second more, but never more than
-    /// this time from now: a slow reader is served, one that stalls is not. Default: 30 s. Crossed: closed.
+    /// How long a peer may keep an answer waiting. Each 4 KiB that it takes give it a second more, up to 17 minutes from
+    /// now: what it took may still lie in socket buffers. Default: 30 s. Crossed: closed.
     pub write_timeout: Duration,
     /// How long a request may wait for its turn when all worker threads are held by handlers. Default: 5 s. Crossed:
-    /// 503 with `Retry-After: 1`, except while draining: then a request that was received is answered, or cut off at the
-    /// deadline.
+    /// 503 with `Retry-After: 1`, except while draining: then a request that was received is answered, or cut off at
+    /// the deadline.
     pub turn_timeout: Duration,
     /// While draining: how long a connection must have been quiet to be closed, counted from the stop or from its last
     /// byte. Default: 250 ms, which is longer than a round trip on nearly every network, so that a request that was on

@@ -50,7 +50,7 @@ impl EventLoop {
         let shared = std::sync::Arc::clone(&self.shared);
         for (number, gate) in shared.gates.iter().enumerate() {
             // The first loop to come here closes it for all.
-            let accepted = gate.close(|| self.make_room());
+            let accepted = gate.close(|| self.make_room_blindly());
             self.poller.retired(gate_token(number));
             // They stay here: another loop may have left already.
             for (stream, peer) in accepted {

@@ -157,7 +157,7 @@ impl EventLoop {
 
     fn take_event(&mut self, event: Event, desk: &mut Desk) {
         if event.token & GATE_BIT != 0 {
-            self.accept_from(event.token);
+            self.accept_from(event.token, desk);
             return;
         }
         let token = Token::from_raw(event.token);
@@ -188,14 +188,27 @@ impl EventLoop {
                 self.put_down(Progress::Nothing, desk);
             }
             Clock::Turn => self.end_waiting(token, desk),
-            Clock::Write if connection.mark() > self.now => self.timeouts.start(index, Clock::Write, self.now),
-            Clock::Write | Clock::Linger => self.drop_connection(token),
+            Clock::Write => self.look_at_reader(token, desk),
+            Clock::Linger => self.drop_connection(token),
+        }
+    }
+
+    /// A peer has not taken its answers for a while. Linux reports room only once a third of the send buffer is free, so
+    /// a write is tried before the peer is judged.
+    fn look_at_reader(&mut self, token: Token, desk: &mut Desk) {
+        self.begin(token, false, desk);
+        match self.table.get_mut(token) {
+            Some(connection) if !connection.is_blocked() => {}
+            Some(connection) if connection.mark() > self.now => {
+                self.timeouts.start(token.index(), Clock::Write, self.now);
+            }
+            _ => self.drop_connection(token),
         }
     }
 
     fn take_parcel(&mut self, parcel: Parcel, desk: &mut Desk) {
         match parcel {
-            Parcel::Arrival(arrival) => self.take_arrival(arrival),
+            Parcel::Arrival(arrival) => self.take_arrival(arrival, desk),
             Parcel::Answer(answer) => self.take_answer(answer, desk),
         }
     }

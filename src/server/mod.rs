@@ -113,8 +113,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed; else that threads or pollers could not be had, or that a
-    /// listener failed.
+    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed; else that threads or pollers could not be had,
+    /// or that a listener failed.
     pub fn run(self, handler: impl Handler, stop: &Stop) -> MemberResult {
         let Self { listeners, config, stats, on_notice } = self;
         let config = config.sane();

@@ -11,6 +11,8 @@
 
 #[path = "../../src/command.rs"]
 mod command;
+#[path = "../../src/log.rs"]
+mod log;
 #[path = "../../src/options.rs"]
 mod options;
 

@@ -1,7 +1,7 @@
 //! The command, as its users meet it: the real binary, its lines, its routes and its exit codes.
 //!
-//! Of the exit codes of the contract, 0, 1, 2 and 124 are reached here, 130 in `signals`, and 101 in `group`: a handler's
-//! panic ends no member, and the command has no member that a client could make panic.
+//! Of the exit codes of the contract, 0, 1, 2 and 124 are reached here, 130 in `signals`, and 101 in `group`: a
+//! handler's panic ends no member, and the command has no member that a client could make panic.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Output, Stdio};

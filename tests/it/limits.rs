@@ -48,6 +48,8 @@ const SIZES: Config = Config {
     body_timeout: HANG,
     idle_timeout: HANG,
     write_timeout: HANG,
+    stack_bytes: None,
+    turn_timeout: HANG,
     idle_grace: SHORT,
     linger: HANG,
     #[cfg(all(target_os = "linux", feature = "epoll"))]

@@ -24,8 +24,8 @@
 //!   └── 10 s without a task, and others are left: ends
 //! ```
 //!
-//! A connection of a lent loop stays in the loop's table. What a handler needs, the request's bytes, lies on the desk of
-//! its thread; what its client needs, the socket and the answers before this one, lies in the loop. So a spare that
+//! A connection of a lent loop stays in the loop's table. What a handler needs, the request's bytes, lies on the desk
+//! of its thread; what its client needs, the socket and the answers before this one, lies in the loop. So a spare that
 //! takes over can send those answers at once, and the stop, the deadline and every clock reach the connection.
 //!
 //! # Why nothing is lost, answered twice, or missed
@@ -36,14 +36,16 @@
 //!   answers in place, or it puts the answer into the inbox. Which of the two is decided by one compare-and-swap. The
 //!   spare that claims the loop marks the connection as away under the slot's lock before it does anything else, so
 //!   that nobody reads on behind the request until the answer has come.
-//! - *The inbox* is emptied by the loop before each wait, and a push wakes the wait. It closes only when the loop holds no
+//! - *The inbox* is emptied by the loop before each wait, and a push wakes the wait. It closes only when the loop holds
+//! no
 //!   connection; an answer whose connection was cut off at the deadline finds it closed, or finds no connection, and is
 //!   dropped as its client was.
 //! - *A stop* wakes the poller of every loop. If the loop lies in its slot at that moment, the wake-up stays in the
 //!   poller until somebody turns the loop: the handler's thread, or, if that takes too long, a spare.
 //! - *A slow handler* is always found: its thread lends the loop first and then looks whether the watcher sleeps; the
 //!   watcher says that it will sleep first and then looks whether a loop is lent. One of them sees the other.
-//! - *A thread* is always there to take over: spares are started as needed, and [`permits`] bound how many can be held by
+//! - *A thread* is always there to take over: spares are started as needed, and [`permits`] bound how many can be held
+//! by
 //!   handlers. If the system has no thread to give, the loop stays where it is, and the watcher tries again.
 
 mod permits;

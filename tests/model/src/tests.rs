@@ -37,8 +37,8 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
     println!("{schedules} schedules");
 }
 
-/// `requests` over two loops with at most `threads` handlers at once; `early` of them come before the stop is triggered,
-/// the others race with it.
+/// `requests` over two loops with at most `threads` handlers at once; `early` of them come before the stop is
+/// triggered, the others race with it.
 fn serve(threads: usize, requests: usize, early: usize) {
     let loops = 2;
     let wakers: Vec<Waker> = (0..loops).map(|_| Waker::new()).collect();
