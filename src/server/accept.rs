@@ -63,7 +63,7 @@ impl EventLoop {
         let Ok(number) = usize::try_from(token & !GATE_BIT) else {
             return;
         };
-        for _ in 0..ACCEPTS_MAX {
+        for count in 0..ACCEPTS_MAX {
             let Some(accepted) = self.shared.gates.get(number).and_then(Gate::accept) else {
                 return;
             };
@@ -75,9 +75,12 @@ impl EventLoop {
                 }
                 Err(AcceptError::WouldBlock) => return,
                 Err(AcceptError::Transient) => {}
-                // A descriptor limit below the most connections: the longest idle one makes room here too.
+                // The system says so even if nobody waits. If somebody does, the listener is reported again.
+                Err(AcceptError::Exhausted(_)) if count > 0 => return,
+                // A descriptor limit below the most connections: the longest idle one makes room here too, but not one
+                // that has only just come, since nobody may be waiting after all.
                 Err(AcceptError::Exhausted(error)) => {
-                    if !self.make_room(desk) {
+                    if !self.make_room(self.shared.config.idle_grace, desk) {
                         self.shared.tell_accept_failed(&self.shared.gates[number], &error, self.now);
                         return self.pause_gate(number);
                     }
@@ -146,7 +149,7 @@ impl EventLoop {
     fn settle(&mut self, mut arrival: Arrival, desk: &mut Desk) {
         let has_room =
             |this: &Self| this.shared.connections.load(Ordering::Relaxed) < this.shared.config.connections_max;
-        if has_room(self) || self.make_room(desk) {
+        if has_room(self) || self.make_room(Duration::ZERO, desk) {
             self.take_in(arrival.stream, arrival.peer);
         } else if arrival.refusals + 1 < self.shared.seats.len() {
             arrival.refusals += 1;
@@ -157,9 +160,12 @@ impl EventLoop {
         }
     }
 
-    /// Closes the connection that has been idle for longest. Returns false if none is idle.
-    fn make_room(&mut self, desk: &mut Desk) -> bool {
+    /// Closes the connection that has been idle for longest. Returns false if none has been idle for `idle_min`.
+    fn make_room(&mut self, idle_min: Duration, desk: &mut Desk) -> bool {
         for _ in 0..LOOKS_MAX {
+            if self.timeouts.longest_since(Clock::Idle).is_none_or(|since| self.now < since + idle_min) {
+                return false;
+            }
             let Some(token) = self.longest_idle() else { return false };
             let Some(connection) = self.table.get_mut(token) else { return false };
             // It may have sent a request that has not been looked at yet: then it is not idle, and is served soon.
@@ -171,7 +177,8 @@ impl EventLoop {
                 self.drop_connection(token);
                 return true;
             }
-            self.timeouts.start(token.index(), Clock::Idle, self.now);
+            // No clock until then, by which it would be found here once more.
+            self.timeouts.stop(token.index());
             self.again.push_back(token);
         }
         false

@@ -44,8 +44,8 @@ pub struct Config {
     /// How long a connection may be quiet between requests, and before the first. Default: 60 s, below the 75 s after
     /// which nginx gives a client connection up. Crossed: closed.
     pub idle_timeout: Duration,
-    /// How long a peer may keep an answer waiting. Each 4 KiB that it takes give it a second more, up to 17 minutes from
-    /// now: what it took may still lie in socket buffers. Default: 30 s. Crossed: closed.
+    /// How long a peer may keep an answer waiting. Each 4 KiB that it takes give it a second more, but never more than
+    /// this time from now: a slow reader is served, one that stalls is not. Default: 30 s. Crossed: closed.
     pub write_timeout: Duration,
     /// How long a request may wait for its turn when all worker threads are held by handlers. Default: 5 s. Crossed:
     /// 503 with `Retry-After: 1`, except while draining: then a request that was received is answered, or cut off at

@@ -27,9 +27,6 @@ use crate::http::{Limits, Method, Peer, Progress};
 
 /// The least rate at which an answer must be taken: each so many bytes give a second more.
 const WRITE_BYTES_PER_SECOND_MIN: u64 = 4096;
-/// The most time that a peer can save up by taking bytes fast: what it took may lie in socket buffers, some megabytes of
-/// them, and while it works on those we see no bytes move at all. So much of it at the least rate is still a reader.
-const WRITE_SAVINGS_MAX: Duration = Duration::from_secs(4 * 1024 * 1024 / WRITE_BYTES_PER_SECOND_MIN);
 
 /// What a connection is in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +251,6 @@ impl Connection {
         self.unsent = unsent;
         if self.unsent.is_some() {
             self.mark = now + patience;
-            self.earn(written.bytes, patience, now);
             if self.phase != Phase::Away {
                 self.phase = Phase::Writing;
             }
@@ -273,14 +269,10 @@ impl Connection {
             // Whatever came meanwhile was not reported for us to keep in mind.
             self.is_readable = true;
         }
-        self.earn(written.bytes, patience, now);
+        // A slow reader earns time by taking bytes, but cannot save it up: a stall ends it all the same.
+        let earned = Duration::from_millis(written.bytes as u64 * 1000 / WRITE_BYTES_PER_SECOND_MIN);
+        self.mark = (self.mark + earned).min(now + patience);
         (self.sent(written), written.answers)
-    }
-
-    /// Taking bytes gives a peer more time to take the rest.
-    fn earn(&mut self, bytes: usize, patience: Duration, now: Instant) {
-        let earned = Duration::from_millis(bytes as u64 * 1000 / WRITE_BYTES_PER_SECOND_MIN);
-        self.mark = (self.mark + earned).min(now + patience + WRITE_SAVINGS_MAX);
     }
 
     fn sent(&self, written: Written) -> Sent {

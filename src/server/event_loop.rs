@@ -193,8 +193,8 @@ impl EventLoop {
         }
     }
 
-    /// A peer has not taken its answers for a while. Linux reports room only once a third of the send buffer is free, so
-    /// a write is tried before the peer is judged.
+    /// A peer has not taken its answers for a while. Linux reports room only once a third of the send buffer is free,
+    /// so a write is tried before the peer is judged.
     fn look_at_reader(&mut self, token: Token, desk: &mut Desk) {
         self.begin(token, false, desk);
         match self.table.get_mut(token) {

@@ -7,10 +7,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use super::address::Address;
 use super::stream::Stream;
 use crate::http::Peer;
+
+/// How long a server that listens on a Unix socket already is given to show that nobody does. The kernel refuses at
+/// once.
+#[cfg(unix)]
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A listening socket, non-blocking. Dropping it closes it, and removes a Unix socket's file.
 #[derive(Debug)]
@@ -114,27 +120,37 @@ fn is_unsupported(error: &io::Error) -> bool {
 #[cfg(unix)]
 fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
     use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::UnixStream;
 
     let socket = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is there and is not a socket"));
             }
-            // A file on which nobody answers was left behind by a server that was killed.
-            match UnixStream::connect(path) {
-                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path)?;
-                    UnixListener::bind(path)?
-                }
-                _ => return Err(error),
+            if is_alive(path) {
+                return Err(error);
             }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
         }
         result => result?,
     };
     socket.set_nonblocking(true)?;
     let file = SocketFile::of(path)?;
     Ok(Listener { socket: Socket::Unix { socket, _file: file }, place: Bound::Unix(path.to_owned()) })
+}
+
+/// False if nobody answers on a Unix socket's file: it was left behind by a server that was killed.
+#[cfg(unix)]
+fn is_alive(path: &std::path::Path) -> bool {
+    use std::os::unix::net::UnixStream;
+
+    let (sender, tried) = std::sync::mpsc::channel();
+    let file = path.to_owned();
+    // On a thread, since a server that lives but does not accept lets a connect wait for ever.
+    let thread = std::thread::Builder::new().name("connect".to_owned()).spawn(move || {
+        let _ = sender.send(UnixStream::connect(file).err().map(|error| error.kind()));
+    });
+    thread.is_err() || tried.recv_timeout(CONNECT_TIMEOUT) != Ok(Some(io::ErrorKind::ConnectionRefused))
 }
 
 /// A Unix socket's file, removed when the listener is dropped if it is still the same file.

@@ -428,9 +428,12 @@ fn a_stuck_member_is_waited_for_until_the_deadline_and_named() {
 fn a_member_that_leaves_before_the_deadline_ends_the_wait() {
     let slowness = Duration::from_millis(100);
     let mut group = Group::new();
-    group.add("quick", |_| Ok(())).unwrap();
+    let (started, is_started) = mpsc::channel();
+    // A member that leaves earlier might keep the other from being started at all.
+    group.add("quick", move |_| Ok(is_started.recv()?)).unwrap();
     group
         .add("slow", move |stop| {
+            started.send(())?;
             stop.wait();
             // What it still has to do takes its time, as seen by the durations in the outcome.
             thread::sleep(slowness);

@@ -248,6 +248,7 @@ fn child() {
     let (sender, told) = mpsc::channel();
     second
         .add("slow", move |stop| {
+            eprintln!("second group runs");
             stop.wait();
             sender.send(()).unwrap();
             gate.pass();
@@ -255,7 +256,6 @@ fn child() {
         })
         .unwrap();
     let running = thread::spawn(move || second.run(Duration::from_secs(60)));
-    eprintln!("second group runs");
     told.recv().unwrap();
     eprintln!("second group is told");
     let outcome = running.join().unwrap();
