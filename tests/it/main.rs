@@ -7,11 +7,14 @@
 
 mod support;
 
+mod causes;
 mod command;
 mod drain;
 mod group;
 mod limits;
+mod pipelined;
 mod router;
 mod signals;
 mod tidy;
+mod under_load;
 mod wire;

@@ -329,3 +329,27 @@ impl Drop for Folder {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+// ---- A Unix socket -------------------------------------------------------------------------------------------------
+
+/// On a Unix socket, what was connected or sent is at the other side when the call returns; TCP's kernel may take its
+/// time. For tests of what has arrived, but was not yet looked at.
+#[cfg(unix)]
+impl Client {
+    pub fn connect_unix(path: &std::path::Path) -> Self {
+        let stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        // Nothing but the name is TCP about it: reads, writes and timeouts are those of any socket.
+        let stream = TcpStream::from(std::os::fd::OwnedFd::from(stream));
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_write_timeout(Some(HANG)).unwrap();
+        Self { stream, received: Vec::new() }
+    }
+}
+
+/// A path for a Unix socket that no other test has.
+#[cfg(unix)]
+pub fn socket_path() -> PathBuf {
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    std::env::temp_dir().join(format!("allout-it-{}-{number}.sock", std::process::id()))
+}

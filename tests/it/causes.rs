@@ -1,0 +1,471 @@
+//! Ways to stop: before, during and after the start, from inside a handler, by a listener's end, by another member; and
+//! that each leads to the same drain. The drain itself is in `drain`.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use allout::{Bound, Cause, Config, Exit, Group, MemberResult, Outcome, Request, Response, Router, Server, Stop};
+
+use crate::drain::{expect_answer, get, routes, wait_until_refused};
+use crate::support::{Client, Gate, HANG, PING, Site, demo};
+
+const GRACE: Duration = Duration::from_secs(20);
+
+fn bind() -> (Server, SocketAddr) {
+    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], Config::default()).unwrap();
+    let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+    (server, address)
+}
+
+fn asked() -> Cause {
+    Cause::Request("test".to_owned())
+}
+
+#[track_caller]
+fn wait_for_stop(stop: &Stop) {
+    assert!(stop.wait_timeout(HANG), "it was never stopped");
+}
+
+// ---- Before, during and after the start ------------------------------------------------------------------------------
+
+#[test]
+fn a_stop_before_the_group_runs_starts_nothing() {
+    let (server, address) = bind();
+    let mut group = Group::new();
+    let stop = group.stop();
+    group.add("http", move |stop| server.run(routes(&Gate::new()), stop)).unwrap();
+    let mut client = Client::connect(address);
+    client.send(PING);
+    assert!(stop.trigger(asked()));
+    let outcome = group.run(GRACE);
+    assert_eq!((outcome.exit_code(), outcome.cause()), (0, Some(&asked())), "{outcome:?}");
+    assert!(outcome.exits().all(|(_, exit, _)| *exit == Exit::NotStarted), "{outcome:?}");
+    client.expect_end();
+    wait_until_refused(address);
+}
+
+#[test]
+fn a_server_that_was_told_to_stop_before_it_runs_serves_who_has_come() {
+    let (server, address) = bind();
+    let stop = Stop::new();
+    let mut client = Client::connect(address);
+    client.send(PING);
+    stop.trigger(asked());
+    let thread = thread::spawn(move || server.run(routes(&Gate::new()), &stop));
+    expect_answer(&mut client, "pong", true);
+    client.expect_fin();
+    drop(client);
+    thread.join().unwrap().unwrap();
+    wait_until_refused(address);
+}
+
+#[test]
+fn a_stop_during_the_start_works_at_every_moment() {
+    for round in 0..50 {
+        let (server, address) = bind();
+        let mut group = Group::new();
+        let stop = group.stop();
+        group.add("http", move |stop| server.run(routes(&Gate::new()), stop)).unwrap();
+        let mut client = Client::connect(address);
+        client.send(PING);
+        let (go, gone) = mpsc::channel();
+        let trigger = thread::spawn(move || {
+            gone.recv().unwrap();
+            // A little later each time; it does not matter when exactly.
+            (0..round * 50).for_each(|_| std::hint::spin_loop());
+            stop.trigger(asked());
+        });
+        go.send(()).unwrap();
+        let running = thread::spawn(move || group.run(GRACE));
+        // Either nothing has started, or the request is answered.
+        if let Some(reply) = client.next_reply(false) {
+            assert_eq!((reply.status, reply.text().as_str()), (200, "pong"));
+        }
+        drop(client);
+        let outcome = running.join().unwrap();
+        assert_eq!((outcome.exit_code(), outcome.cause()), (0, Some(&asked())), "{outcome:?}");
+        assert!(outcome.took() < GRACE, "{outcome:?}");
+        trigger.join().unwrap();
+    }
+}
+
+#[test]
+fn a_second_stop_changes_nothing() {
+    let gate = Gate::new();
+    let site = Site::start(Config::default(), routes(&gate));
+    let mut client = site.connect();
+    client.send(get("/hold/1"));
+    gate.wait_for(1);
+    site.stop();
+    let deadline = site.stop.deadline();
+    assert!(!site.stop.trigger(Cause::Failed { who: "late".to_owned(), error: "too late".to_owned() }));
+    assert_eq!(site.stop.deadline(), deadline);
+    gate.open();
+    expect_answer(&mut client, "1", true);
+    drop(client);
+    let outcome = site.outcome();
+    assert_eq!((outcome.exit_code(), outcome.cause()), (0, Some(&asked())), "{outcome:?}");
+}
+
+// ---- From inside a handler -------------------------------------------------------------------------------------------
+
+/// A site with the routes of `make`, which is given a stop to trigger.
+fn site_with(config: Config, make: impl FnOnce(Stop) -> Router) -> Site {
+    // The site's own stop is known only once it runs.
+    let (sender, receiver) = mpsc::channel();
+    let relay = Stop::new();
+    let triggered = relay.clone();
+    let site = Site::start(config, make(relay));
+    sender.send(site.stop.clone()).unwrap();
+    triggered.on_cause(move |cause| {
+        receiver.recv().unwrap().trigger(cause.clone());
+    });
+    site
+}
+
+#[test]
+fn a_handler_may_stop_its_own_server() {
+    let site = site_with(Config::default(), |stop| {
+        Router::new().get("/stop", move |_: &Request<'_>| {
+            let is_first = stop.trigger(asked());
+            Response::text(format!("{is_first} {}", stop.trigger(asked())))
+        })
+    });
+    let mut client = site.connect();
+    client.send(get("/stop"));
+    expect_answer(&mut client, "true false", true);
+    client.expect_fin();
+    drop(client);
+    let outcome = site.outcome();
+    assert_eq!((outcome.exit_code(), outcome.cause()), (0, Some(&asked())), "{outcome:?}");
+}
+
+/// `/shutdown` with an answer of so many bytes, and `/ping`.
+fn shutdown(bytes: usize) -> impl FnOnce(Stop) -> Router {
+    move |stop| {
+        routes(&Gate::new()).get("/shutdown", move |_: &Request<'_>| {
+            let stop = stop.clone();
+            Response::bytes("application/octet-stream", vec![b'x'; bytes]).and_then(move || {
+                stop.trigger(Cause::Request("/shutdown".to_owned()));
+            })
+        })
+    }
+}
+
+#[test]
+fn a_stop_after_the_answer_comes_after_the_answer() {
+    let config = Config { idle_grace: Duration::from_millis(100), ..Config::default() };
+    let site = site_with(config, shutdown(10));
+    let mut client = site.connect();
+    client.send(get("/shutdown"));
+    // When the answer is made, nothing is stopping yet: the connection ends as one that is idle.
+    expect_answer(&mut client, "xxxxxxxxxx", false);
+    client.expect_fin();
+    drop(client);
+    let outcome = site.outcome();
+    assert_eq!((outcome.exit_code(), outcome.cause()), (0, Some(&Cause::Request("/shutdown".to_owned()))));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_stop_after_the_answer_leaves_the_listener_open_until_the_answer_is_out() {
+    const BYTES: usize = 16 * 1024 * 1024;
+    let config = Config { idle_grace: Duration::from_millis(100), ..Config::default() };
+    let site = site_with(config, shutdown(BYTES));
+    let mut client = crate::drain::slow_reader(site.address);
+    client.send(get("/shutdown"));
+    crate::drain::wait_for_answer(&client);
+    // Half written: the site is in full service.
+    expect_answer_once(site.address);
+    assert_eq!(site.stop.cause(), None);
+    assert_eq!(client.reply().body.len(), BYTES);
+    wait_for_stop(&site.stop);
+    client.expect_fin();
+    drop(client);
+    let outcome = site.outcome();
+    assert_eq!((outcome.exit_code(), outcome.cause()), (0, Some(&Cause::Request("/shutdown".to_owned()))));
+}
+
+/// A new client is served, and its connection kept.
+#[track_caller]
+fn expect_answer_once(address: SocketAddr) {
+    let mut client = Client::connect(address);
+    client.send(PING);
+    expect_answer(&mut client, "pong", false);
+}
+
+#[test]
+fn a_stop_after_the_answer_comes_although_the_client_has_vanished() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let site = site_with(Config::default(), |stop| {
+        Router::new().get("/shutdown", move |_: &Request<'_>| {
+            held.pass();
+            let stop = stop.clone();
+            Response::text("stopping").and_then(move || {
+                stop.trigger(asked());
+            })
+        })
+    });
+    let mut client = site.connect();
+    client.send(get("/shutdown"));
+    gate.wait_for(1);
+    drop(client);
+    gate.open();
+    let outcome = site.outcome();
+    assert_eq!((outcome.exit_code(), outcome.cause()), (0, Some(&asked())), "{outcome:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_stop_after_the_answer_comes_although_the_client_vanished_in_its_middle() {
+    let site = site_with(Config::default(), shutdown(16 * 1024 * 1024));
+    let mut client = crate::drain::slow_reader(site.address);
+    client.send(get("/shutdown"));
+    crate::drain::wait_for_answer(&client);
+    drop(client);
+    let outcome = site.outcome();
+    assert_eq!((outcome.exit_code(), outcome.cause()), (0, Some(&Cause::Request("/shutdown".to_owned()))));
+}
+
+// ---- By a listener's end ---------------------------------------------------------------------------------------------
+
+/// A server on a listener that can be broken: `accept` of a socket that was shut down says EINVAL on Linux.
+#[cfg(target_os = "linux")]
+fn breakable(config: Config) -> (Server, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let handle = TcpStream::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()));
+    (Server::from_listener(listener, config).unwrap(), handle)
+}
+
+#[cfg(target_os = "linux")]
+fn shut_down(listener: &TcpStream) {
+    listener.shutdown(std::net::Shutdown::Both).unwrap();
+}
+
+#[track_caller]
+fn expect_listener_failed(outcome: &Outcome, address: SocketAddr) {
+    assert_eq!(outcome.exit_code(), 1, "{outcome:?}");
+    match outcome.cause() {
+        Some(Cause::Failed { who, .. }) if who.contains(&address.to_string()) => {}
+        other => panic!("the listener {address} has failed, not {other:?}"),
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_broken_listener_ends_the_group_and_requests_in_flight_are_answered() {
+    let gate = Gate::new();
+    let (server, listener) = breakable(Config { loops: 2, ..Config::default() });
+    let site = Site::run(server, routes(&gate), GRACE);
+    let mut client = site.connect();
+    client.send(get("/hold/0") + &get("/n/1"));
+    gate.wait_for(1);
+    shut_down(&listener);
+    wait_for_stop(&site.stop);
+    gate.open();
+    expect_answer(&mut client, "0", false);
+    expect_answer(&mut client, "1", true);
+    client.expect_fin();
+    drop(client);
+    let address = site.address;
+    expect_listener_failed(&site.outcome(), address);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_broken_listener_of_one_server_drains_the_other_too() {
+    let gate = Gate::new();
+    let (breaking, listener) = breakable(Config { loops: 2, ..Config::default() });
+    let Some(Bound::Tcp(broken)) = breaking.addresses().next().cloned() else { panic!("no TCP address") };
+    let (other, address) = bind();
+    let mut group = Group::new();
+    let stop = group.stop();
+    let (one, two) = (routes(&gate), routes(&gate));
+    group.add("breaking", move |stop| breaking.run(one, stop)).unwrap();
+    group.add("other", move |stop| other.run(two, stop)).unwrap();
+    let running = thread::spawn(move || group.run(GRACE));
+    let mut clients = [Client::connect(broken), Client::connect(address)];
+    for client in &mut clients {
+        client.send(get("/hold/1"));
+    }
+    gate.wait_for(2);
+    shut_down(&listener);
+    wait_for_stop(&stop);
+    gate.open();
+    for client in &mut clients {
+        expect_answer(client, "1", true);
+        client.expect_fin();
+    }
+    drop(clients);
+    expect_listener_failed(&running.join().unwrap(), broken);
+    wait_until_refused(address);
+}
+
+// ---- By another member -----------------------------------------------------------------------------------------------
+
+/// The job of a group ends like this while a server of the group has a request in flight.
+#[track_caller]
+fn check_job(end: impl FnOnce() -> MemberResult + Send + 'static, cause: &str, code: u8) {
+    let (gate, job) = (Gate::new(), Gate::new());
+    let (server, address) = bind();
+    let mut group = Group::new();
+    let stop = group.stop();
+    let router = routes(&gate);
+    group.add("http", move |stop| server.run(router, stop)).unwrap();
+    let until = job.clone();
+    let body = move |_: &Stop| {
+        until.pass();
+        end()
+    };
+    group.add("job", body).unwrap();
+    let running = thread::spawn(move || group.run(GRACE));
+    let mut client = Client::connect(address);
+    client.send(get("/hold/1"));
+    gate.wait_for(1);
+    job.open();
+    wait_for_stop(&stop);
+    gate.open();
+    expect_answer(&mut client, "1", true);
+    client.expect_fin();
+    drop(client);
+    let outcome = running.join().unwrap();
+    assert_eq!(outcome.exit_code(), code, "{outcome:?}");
+    assert_eq!(outcome.cause().map(ToString::to_string).as_deref(), Some(cause));
+    assert!(outcome.exits().any(|(name, exit, _)| name == "http" && *exit == Exit::Done), "{outcome:?}");
+}
+
+#[test]
+fn a_job_that_is_done_drains_the_server() {
+    check_job(|| Ok(()), "job is done", 0);
+}
+
+#[test]
+fn a_job_that_fails_drains_the_server() {
+    check_job(|| Err("no more work".into()), "job failed: no more work", 1);
+}
+
+#[test]
+fn a_job_that_panics_drains_the_server() {
+    check_job(|| panic!("asked to"), "job panicked: asked to", 101);
+}
+
+// ---- Lame duck -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_lame_duck_serves_as_before_but_is_not_ready() {
+    // Longer than any test: it is killed as a lame duck.
+    let mut process = demo(&["--listen", "127.0.0.1:0", "--lame-duck", "3600"]);
+    let address = process.address();
+    let host = format!("Host: {address}\r\n");
+    let mut old = Client::connect(address);
+    assert_eq!(old.ask(get("/readyz")).status, 200);
+    let reply = Client::connect(address).ask(format!("GET /shutdown HTTP/1.1\r\n{host}\r\n"));
+    assert_eq!(reply.status, 200);
+    process.line_with("stopping: /shutdown");
+    for client in [&mut old, &mut Client::connect(address)] {
+        let reply = client.ask(get("/readyz"));
+        assert_eq!((reply.status, reply.is_last()), (503, false), "{}", reply.head);
+        for _ in 0..2 {
+            expect_answer_of(client);
+        }
+    }
+}
+
+#[track_caller]
+fn expect_answer_of(client: &mut Client) {
+    client.send(PING);
+    expect_answer(client, "pong", false);
+}
+
+#[test]
+fn the_deadline_counts_from_the_end_of_the_lame_duck_time() {
+    const LAME_DUCK: Duration = Duration::from_millis(300);
+    let gate = Gate::new();
+    let (server, address) = bind();
+    let mut group = Group::new();
+    group.lame_duck(LAME_DUCK);
+    let stop = group.stop();
+    let router = routes(&gate);
+    group.add("http", move |stop| server.run(router, stop)).unwrap();
+    let running = thread::spawn(move || group.run(GRACE));
+    let mut client = Client::connect(address);
+    assert_eq!(client.ask(PING).status, 200);
+    let start = Instant::now();
+    stop.trigger(asked());
+    // Served and kept, until the time is over.
+    while !stop.is_set() {
+        let reply = client.ask(PING);
+        assert_eq!(reply.status, 200);
+        if reply.is_last() {
+            break;
+        }
+    }
+    assert!(stop.is_set() && start.elapsed() >= LAME_DUCK, "not before the lame-duck time is over");
+    assert!(stop.deadline().unwrap() >= start + LAME_DUCK + GRACE);
+    drop(client);
+    let outcome = running.join().unwrap();
+    assert_eq!((outcome.exit_code(), outcome.cause()), (0, Some(&asked())), "{outcome:?}");
+    assert!(outcome.took() >= LAME_DUCK, "{outcome:?}");
+}
+
+// ---- The real process ------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_process_drains_and_says_so() {
+    let mut process = demo(&["--listen", "127.0.0.1:0", "--grace", "20", "--loops", "1"]);
+    let address = process.address();
+    let mut uploading = Client::connect(address);
+    uploading.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha");
+    let reply = Client::connect(address).ask(format!("GET /shutdown HTTP/1.1\r\nHost: {address}\r\n\r\n"));
+    assert_eq!((reply.status, reply.is_last()), (200, true));
+    process.line_with("stopping: /shutdown");
+    wait_until_refused(address);
+    uploading.send("lf");
+    expect_answer(&mut uploading, "half", true);
+    drop(uploading);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("all out: /shutdown; 1 request finished while draining, 0 cut off; "), "{said}");
+}
+
+#[test]
+#[cfg(unix)]
+fn the_process_says_what_it_had_to_cut_off() {
+    let mut process = demo(&["--listen", "127.0.0.1:0", "--grace", "0.3"]);
+    let address = process.address();
+    let mut client = crate::drain::slow_reader(address);
+    client.send(get("/bytes/33554432"));
+    crate::drain::wait_for_answer(&client);
+    let reply = Client::connect(address).ask(format!("GET /shutdown HTTP/1.1\r\nHost: {address}\r\n\r\n"));
+    assert_eq!(reply.status, 200);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(124), "{said}");
+    let peer = client.stream.local_addr().unwrap();
+    let line = said.lines().find(|line| line.starts_with("cut off: ")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains(&peer.to_string()), "{line} names {peer}");
+    assert!(said.contains("all out: /shutdown; 0 requests finished while draining, 1 cut off; "), "{said}");
+}
+
+#[test]
+#[cfg(all(unix, feature = "signals"))]
+fn a_signal_drains_the_process() {
+    let mut process = demo(&["--listen", "127.0.0.1:0", "--grace", "20"]);
+    let address = process.address();
+    let mut sleeping = Client::connect(address);
+    sleeping.send(get("/sleep/300") + PING);
+    let mut uploading = Client::connect(address);
+    uploading.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha");
+    process.signal(nix::sys::signal::Signal::SIGTERM);
+    wait_until_refused(address);
+    uploading.send("lf");
+    expect_answer(&mut uploading, "half", true);
+    assert_eq!(sleeping.reply().text(), "slept 300 ms\n");
+    assert_eq!(sleeping.reply().text(), "pong");
+    drop((sleeping, uploading));
+    let (code, said) = process.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("all out: signal; ") && said.contains(", 0 cut off; "), "{said}");
+}
