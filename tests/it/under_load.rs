@@ -12,8 +12,7 @@ use crate::support::{Client, Gate, HANG, PING, Site};
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Asks until it is told that an answer was the last.
-fn keep_asking(address: SocketAddr) {
-    let mut client = Client::connect(address);
+fn keep_asking(mut client: Client) {
     loop {
         client.send(PING);
         let reply = client.next_reply(false).expect("an answer to a request on a connection that is kept");
@@ -56,8 +55,9 @@ fn no_request_is_lost_when_a_busy_server_stops() {
         let config = Config { loops: 2, idle_grace: GRACE, linger: GRACE, ..Config::default() };
         let site = Site::start(config, handler);
         let address = site.address;
-        let kept: Vec<_> = (0..8).map(|_| thread::spawn(move || keep_asking(address))).collect();
-        gate.wait_for(8);
+        // Connected here, so that none finds the door closed already.
+        let clients: Vec<_> = (0..8).map(|_| Client::connect(address)).collect();
+        let kept: Vec<_> = clients.into_iter().map(|client| thread::spawn(move || keep_asking(client))).collect();
         let anew: Vec<_> = (0..4).map(|_| thread::spawn(move || ask_anew(address))).collect();
         gate.wait_for(600);
         site.stop();
