@@ -97,7 +97,7 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
     };
     let stats = server.stats();
     let router = extend(routes(&stop, options.shutdown_token));
-    // Refused only if the stop has been triggered meanwhile, and then `run` starts nothing and says why.
+    // Refused only if the stop has been triggered meanwhile, before anybody was told where it listens.
     let _ = group.add("http", move |stop| {
         // Only now: whoever reads it and connects is answered, even if the stop comes before the first `accept`.
         if volume >= Volume::Normal {

@@ -115,30 +115,31 @@ impl Group {
     }
 
     /// Runs all members and waits until they have left, or until `grace` and at most 100 ms have passed since the
-    /// stop. An empty group returns at once; if the stop has been triggered already, nothing starts.
+    /// stop. An empty group returns at once.
+    ///
+    /// Every member is run, even if the stop has been triggered before its turn came: a server that is bound may have
+    /// clients in its queue, and owes them an answer. Who must not begin in vain looks at the stop first.
     pub fn run(self, grace: Duration) -> Outcome {
         self.run_within(grace, SLACK)
     }
 
     fn run_within(self, grace: Duration, slack: Duration) -> Outcome {
         let Self { stop, members, lame_duck } = self;
-        if members.is_empty() || !stop.start(grace, lame_duck) {
-            let exits = members.into_iter().map(|(name, _)| (name, Exit::NotStarted, Duration::ZERO)).collect();
-            return Outcome { cause: stop.cause(), exits, took: Duration::ZERO };
+        if members.is_empty() {
+            return Outcome { cause: stop.cause(), exits: Vec::new(), took: Duration::ZERO };
         }
+        stop.start(grace, lame_duck);
         let board = Board::new(&stop);
         let mut running: Vec<(String, Option<JoinHandle<()>>)> = Vec::new();
         let mut not_started = Vec::new();
-        for (index, (name, body)) in members.into_iter().enumerate() {
-            // A member that fails while others are being started keeps the rest out.
-            match stop.cause().is_none().then(|| board.start(index, &name, body, &stop)) {
-                Some(Ok(thread)) => running.push((name, Some(thread))),
-                Some(Err(error)) => {
+        for (name, body) in members {
+            match board.start(running.len(), &name, body, &stop) {
+                Ok(thread) => running.push((name, Some(thread))),
+                Err(error) => {
                     let error = format!("cannot start its thread: {error}");
                     stop.trigger(Cause::Failed { who: name.clone(), error });
                     not_started.push(name);
                 }
-                None => not_started.push(name),
             }
         }
         let left = board.wait(running.len(), &stop, slack);
@@ -200,7 +201,7 @@ impl Board {
 
     fn start(self: &Arc<Self>, member: usize, name: &str, body: Body, stop: &Stop) -> std::io::Result<JoinHandle<()>> {
         let (board, stop, who) = (Arc::clone(self), stop.clone(), name.to_owned());
-        Builder::new().name(who.clone()).spawn(move || {
+        Builder::new().name(who.replace('\0', " ")).spawn(move || {
             // An error may panic too when it is written or dropped. Whatever a member does, it must be reported, since
             // the group would wait for it for ever.
             let exit = catch_unwind(AssertUnwindSafe(|| Exit::of(body(&stop)))).unwrap_or_else(|payload| {
@@ -264,7 +265,7 @@ pub enum Exit {
     CutOff(CutOff),
     /// It had not left when the deadline passed, and still runs.
     Missing,
-    /// It was never started, since the stop came first.
+    /// It was never started, since the system had no thread for it.
     NotStarted,
 }
 

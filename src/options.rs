@@ -118,7 +118,8 @@ pub(crate) fn read(
         volume: Volume::Normal,
     };
     for (option, key) in VALUED {
-        if let Some(value) = variable(key) {
+        // One that is set to nothing is not set.
+        if let Some(value) = variable(key).filter(|value| !value.is_empty()) {
             options.set(option, key, &value)?;
         }
     }

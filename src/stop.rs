@@ -211,15 +211,15 @@ impl Stop {
         }
     }
 
-    /// The group starts. Returns false if the stop has been triggered already: then nothing must start.
-    pub(crate) fn start(&self, grace: Duration, lame_duck: Duration) -> bool {
+    /// The group starts. If the stop has been triggered already, its members are told as soon as they are there, and
+    /// have their grace period from now on.
+    pub(crate) fn start(&self, grace: Duration, lame_duck: Duration) {
         let mut state = self.state();
         state.grace = grace.min(FAR);
-        if state.first.is_some() {
-            return false;
+        match state.told_at {
+            None => state.lame_duck = lame_duck.min(FAR),
+            Some(_) => state.told_at = Some(Instant::now()),
         }
-        state.lame_duck = lame_duck.min(FAR);
-        true
     }
 
     /// Tells members to stop: the end of the lame-duck time, if there is one.

@@ -120,12 +120,7 @@ impl Incoming {
         })
     }
 
-    /// True if `bytes` begin with a whole request. For a look ahead: the bytes are copied, nothing is changed.
-    pub(crate) fn is_whole(bytes: &[u8], limits: &Limits) -> bool {
-        Self::new().advance(&mut bytes.to_vec(), limits) == Ok(Progress::Whole)
-    }
-
-    /// How many whole requests `bytes` begin with.
+    /// How many whole requests `bytes` begin with. The bytes are copied, and nothing is changed.
     pub(crate) fn count_whole(bytes: &[u8], limits: &Limits) -> usize {
         let mut bytes = bytes.to_vec();
         let mut rest = bytes.as_mut_slice();

@@ -170,13 +170,8 @@ impl Desk {
         self.incoming.clear();
     }
 
-    /// True if a further whole request is here, once the one before it is finished.
-    pub(crate) fn holds_whole_request(&self, limits: &Limits) -> bool {
-        Incoming::is_whole(self.rest(), limits)
-    }
-
     /// Bytes from the beginning of the current request on.
-    pub(crate) fn rest(&self) -> &[u8] {
+    fn rest(&self) -> &[u8] {
         match &self.held {
             Some(held) => &held[self.start..],
             None => &self.scratch[self.start..self.filled],

@@ -41,7 +41,8 @@ impl EventLoop {
 
     /// True once nothing is left, and nobody can bring anything any more.
     pub(super) fn is_over(&self) -> bool {
-        self.is_draining && self.table.len() == 0 && self.shared.seats[self.seat].inbox.close_if_empty()
+        let is_empty = self.table.len() == 0 && self.parcels.is_empty();
+        self.is_draining && is_empty && self.shared.seats[self.seat].inbox.close_if_empty()
     }
 
     pub(super) fn begin_drain(&mut self) {

@@ -62,7 +62,7 @@ pub(crate) struct EventLoop {
     /// Connections that had more to read when their turn was over: those of this round, and of the next.
     round: VecDeque<Token>,
     pub(super) again: VecDeque<Token>,
-    parcels: VecDeque<Parcel>,
+    pub(super) parcels: VecDeque<Parcel>,
     pub(super) calls: Calls,
     pub(super) is_draining: bool,
     pub(super) cut_off: CutOff,

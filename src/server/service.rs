@@ -10,6 +10,8 @@
 //! The connection stays in the loop's table; what has been read lies on the desk, what is to be sent in the loop's
 //! outgoing batch.
 
+use std::time::Instant;
+
 use super::connection::{Close, Fill, Phase, Sent};
 use super::desk::{Desk, Exchange};
 use super::event_loop::EventLoop;
@@ -111,20 +113,20 @@ impl EventLoop {
         }
     }
 
-    /// Reads once. Returns false if nothing came.
+    /// Reads once, unless it is time for others. Returns false if nothing came.
     fn read(&mut self, desk: &mut Desk) -> bool {
-        let Some(service) = &mut self.service else {
-            return false;
-        };
-        if service.reads >= READS_MAX {
-            return false;
+        match &mut self.service {
+            Some(service) if service.reads < READS_MAX => self.fill(desk),
+            _ => false,
         }
-        let Some(connection) = self.table.get_mut(service.token) else {
-            return false;
-        };
+    }
+
+    fn fill(&mut self, desk: &mut Desk) -> bool {
+        let Some(service) = &mut self.service else { return false };
+        let Some(connection) = self.table.get_mut(service.token) else { return false };
         match connection.fill(desk) {
             Fill::Bytes => {
-                service.reads += 1;
+                service.reads = service.reads.saturating_add(1);
                 self.poller.progressed();
                 true
             }
@@ -184,12 +186,11 @@ impl EventLoop {
             connection.look_again();
         }
         loop {
-            if desk.holds_whole_request(&self.shared.limits) {
-                return true;
-            }
-            let bytes_max = self.shared.config.head_bytes_max + self.shared.config.body_bytes_max;
-            if desk.rest().len() > bytes_max || !self.read(desk) {
-                return false;
+            match desk.progress(&self.shared.limits) {
+                Ok(Progress::Whole) => return true,
+                // However many reads it takes: a request is limited, and only what has come already is read.
+                Ok(_) if self.fill(desk) => {}
+                Ok(_) | Err(_) => return false,
             }
         }
     }
@@ -226,6 +227,10 @@ impl EventLoop {
 
     /// Ends a service: writes, and lets the connection rest in whatever it is in the middle of, or go.
     pub(super) fn put_down(&mut self, progress: Progress, desk: &mut Desk) {
+        if self.service.is_some_and(|service| service.has_answered) {
+            // Handlers take their time, and the next clock must not begin before they did.
+            self.now = Instant::now();
+        }
         let sent = self.flush();
         let Some(service) = self.service.take() else {
             return;

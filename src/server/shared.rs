@@ -1,5 +1,6 @@
 //! What all event loops of a server have in common, and how they reach each other.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -70,20 +71,22 @@ pub(crate) struct Seat {
 impl Shared {
     /// Calls the handler. Its panic is answered with 500 and told.
     pub(crate) fn call(&self, request: &Request<'_>) -> Response {
-        catch_unwind(AssertUnwindSafe(|| self.handler.handle(request))).unwrap_or_else(|payload| {
-            let text = panic_text(payload.as_ref());
-            self.tell(&Notice::HandlerPanicked { method: request.method(), path: request.raw_path(), text: &text });
-            internal_error()
-        })
+        catch_unwind(AssertUnwindSafe(|| self.handler.handle(request)))
+            .unwrap_or_else(|payload| self.answer_panic(request, payload))
     }
 
     /// Asks the handler whether it answers without the body.
     pub(crate) fn refuse(&self, request: &Request<'_>) -> Option<Response> {
-        catch_unwind(AssertUnwindSafe(|| self.handler.refuse(request))).unwrap_or_else(|payload| {
-            let text = panic_text(payload.as_ref());
-            self.tell(&Notice::HandlerPanicked { method: request.method(), path: request.raw_path(), text: &text });
-            Some(internal_error())
-        })
+        catch_unwind(AssertUnwindSafe(|| self.handler.refuse(request)))
+            .unwrap_or_else(|payload| Some(self.answer_panic(request, payload)))
+    }
+
+    fn answer_panic(&self, request: &Request<'_>, payload: Box<dyn Any + Send>) -> Response {
+        let text = panic_text(payload.as_ref());
+        // Not dropped: what somebody has panicked with may panic once more.
+        std::mem::forget(payload);
+        self.tell(&Notice::HandlerPanicked { method: request.method(), path: request.raw_path(), text: &text });
+        Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).closing()
     }
 
     pub(crate) fn tell(&self, notice: &Notice<'_>) {
@@ -125,10 +128,6 @@ impl Shared {
         let loads = self.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed)).enumerate();
         loads.min_by_key(|(_, load)| *load).unwrap_or((0, 0))
     }
-}
-
-fn internal_error() -> Response {
-    Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).closing()
 }
 
 /// How long accepting pauses when the system has nothing to give, doubling from the first to the last.
