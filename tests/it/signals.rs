@@ -120,7 +120,10 @@ fn a_signal_at_any_moment_of_the_start_stops_it() {
         let (code, said) = process.end();
         // Without a code it has died of the signal, which came before anybody listened to it, let alone served.
         match code {
-            Some(code) => assert!(code == 0 && said.contains("all out: signal; "), "{code}: {said}"),
+            Some(code) => {
+                assert_eq!(code, 0, "{said}");
+                assert!(said.contains("stopping: signal\n") && said.contains("\nall out: signal; "), "{said}");
+            }
             None => assert_eq!(said, ""),
         }
         assert!(!socket.exists(), "after {delay:?} its socket's file was left behind: {said}");
@@ -248,6 +251,7 @@ fn child() {
     let (sender, told) = mpsc::channel();
     second
         .add("slow", move |stop| {
+            // Only now: a signal before the run would have kept this member from starting.
             eprintln!("second group runs");
             stop.wait();
             sender.send(()).unwrap();

@@ -265,6 +265,8 @@ impl Client {
                 true
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            // A read with a timeout is not resumed by the system when something interrupts it.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => true,
             Err(error) => panic!("nothing came: {error}"),
         }
     }
