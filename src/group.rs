@@ -126,6 +126,10 @@ impl Group {
     fn run_within(self, grace: Duration, slack: Duration) -> Outcome {
         let Self { stop, members, lame_duck } = self;
         if members.is_empty() {
+            // Another thread may only just be triggering it, and about to say why: the process must not end before.
+            if stop.cause().is_some() {
+                stop.wait_timeout(grace);
+            }
             return Outcome { cause: stop.cause(), exits: Vec::new(), took: Duration::ZERO };
         }
         stop.start(grace, lame_duck);
