@@ -275,10 +275,10 @@ pub enum Exit {
 
 impl Exit {
     fn of(result: MemberResult) -> Self {
-        match result.map_err(|error| error.downcast::<CutOff>()) {
-            Ok(()) => Self::Done,
-            Err(Ok(cut_off)) => Self::CutOff(*cut_off),
-            Err(Err(error)) => Self::Failed(error.to_string()),
+        let Err(error) = result else { return Self::Done };
+        match error.downcast::<CutOff>() {
+            Ok(cut_off) => Self::CutOff(*cut_off),
+            Err(error) => Self::Failed(error.to_string()),
         }
     }
 
