@@ -298,14 +298,15 @@ fn an_empty_group_that_was_stopped_knows_why() {
 }
 
 #[test]
-fn a_stop_before_the_run_starts_nothing() {
+fn a_stop_before_the_run_is_found_by_every_member() {
     for (cause, code) in [(Cause::Signal, 0), (failed("bind", "no"), 1)] {
         let mut group = Group::new();
         let started = Arc::new(AtomicUsize::new(0));
         for name in ["one", "two"] {
             let started = Arc::clone(&started);
             group
-                .add(name, move |_| {
+                .add(name, move |stop| {
+                    assert!(stop.is_set());
                     started.fetch_add(1, Ordering::SeqCst);
                     Ok(())
                 })
@@ -313,10 +314,10 @@ fn a_stop_before_the_run_starts_nothing() {
         }
         group.stop().trigger(cause.clone());
         let outcome = run(group, LONG);
-        assert_eq!(exits(&outcome), [("one", Exit::NotStarted), ("two", Exit::NotStarted)]);
+        assert!(outcome.exits().all(|(_, exit, _)| *exit == Exit::Done), "{outcome:?}");
         assert_eq!((outcome.cause(), outcome.exit_code()), (Some(&cause), code));
-        assert_eq!(started.load(Ordering::SeqCst), 0);
-        // Whoever would have run has been dropped with all that it held.
+        assert_eq!(started.load(Ordering::SeqCst), 2);
+        // Whoever ran has been dropped with all that it held.
         assert_eq!(Arc::strong_count(&started), 1);
     }
 }
@@ -338,8 +339,7 @@ fn a_stop_while_members_are_being_started_reaches_all_of_them() {
         }
         let outcome = run(group, LONG);
         assert_eq!(outcome.cause(), Some(&Cause::Done("quick".to_owned())));
-        let not_started = outcome.exits().filter(|(_, exit, _)| **exit == Exit::NotStarted).count();
-        assert_eq!(left.load(Ordering::SeqCst) + not_started, 4);
+        assert_eq!(left.load(Ordering::SeqCst), 4);
         assert_eq!(outcome.exits().count(), 5);
     }
 }
@@ -616,13 +616,14 @@ fn what_fails_later_inside_is_kept_outside() {
 }
 
 #[test]
-fn an_inner_group_that_is_stopped_before_the_run_keeps_the_outer_one_from_starting() {
+fn an_inner_group_that_is_stopped_before_the_run_stops_the_outer_one_too() {
     let (mut outer, mut inner) = (Group::new(), Group::new());
     let started = Arc::new(AtomicUsize::new(0));
     for group in [&mut outer, &mut inner] {
         let started = Arc::clone(&started);
         group
-            .add("job", move |_| {
+            .add("job", move |stop| {
+                assert!(stop.is_set());
                 started.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             })
@@ -632,20 +633,25 @@ fn an_inner_group_that_is_stopped_before_the_run_keeps_the_outer_one_from_starti
     outer.add_group("inner", inner).unwrap();
     stop.trigger(request());
     let outcome = run(outer, LONG);
-    assert_eq!(outcome.cause(), Some(&request()));
-    assert_eq!(started.load(Ordering::SeqCst), 0);
+    assert_eq!((outcome.cause(), outcome.exit_code()), (Some(&request()), 0));
+    assert_eq!(started.load(Ordering::SeqCst), 2);
 }
 
 #[test]
 fn an_outer_group_that_is_stopped_before_the_run_stops_the_inner_one_too() {
     let (mut outer, mut inner) = (Group::new(), Group::new());
-    inner.add("job", |_| panic!("it was started")).unwrap();
+    inner
+        .add("job", |stop| {
+            assert!(stop.is_set());
+            Ok(())
+        })
+        .unwrap();
     let inner_stop = inner.stop();
     outer.add_group("inner", inner).unwrap();
     outer.stop().trigger(request());
     let outcome = run(outer, LONG);
     assert_eq!((outcome.cause(), outcome.exit_code()), (Some(&request()), 0));
-    assert_eq!(exits(&outcome), [("inner", Exit::NotStarted)]);
+    assert_eq!(exits(&outcome), [("inner", Exit::Done)]);
     assert_eq!(inner_stop.cause(), Some(request()));
 }
 
@@ -875,7 +881,7 @@ fn a_stop_before_the_run_has_no_lame_duck() {
     let stop = group.stop();
     stop.trigger(request());
     assert!(stop.is_set());
-    assert_eq!(exits(&run(group, LONG)), [("job", Exit::NotStarted)]);
+    assert_eq!(exits(&run(group, LONG)), [("job", Exit::Done)]);
 }
 
 #[test]
