@@ -123,7 +123,7 @@ impl Process {
     }
 
     /// Sends a signal: a real `kill`.
-    #[cfg(unix)]
+    #[cfg(all(unix, feature = "signals"))]
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();

@@ -37,16 +37,14 @@
 //!   spare that claims the loop marks the connection as away under the slot's lock before it does anything else, so
 //!   that nobody reads on behind the request until the answer has come.
 //! - *The inbox* is emptied by the loop before each wait, and a push wakes the wait. It closes only when the loop holds
-//! no
-//!   connection; an answer whose connection was cut off at the deadline finds it closed, or finds no connection, and is
-//!   dropped as its client was.
+//!   no connection; an answer whose connection was cut off at the deadline finds it closed, or finds no connection, and
+//!   is dropped as its client was.
 //! - *A stop* wakes the poller of every loop. If the loop lies in its slot at that moment, the wake-up stays in the
 //!   poller until somebody turns the loop: the handler's thread, or, if that takes too long, a spare.
 //! - *A slow handler* is always found: its thread lends the loop first and then looks whether the watcher sleeps; the
 //!   watcher says that it will sleep first and then looks whether a loop is lent. One of them sees the other.
 //! - *A thread* is always there to take over: spares are started as needed, and [`permits`] bound how many can be held
-//! by
-//!   handlers. If the system has no thread to give, the loop stays where it is, and the watcher tries again.
+//!   by handlers. If the system has no thread to give, the loop stays where it is, and the watcher tries again.
 
 mod permits;
 mod watcher;
