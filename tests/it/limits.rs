@@ -741,7 +741,14 @@ mod unix {
                 "{wire}"
             );
         }
-        // One idle connection makes room for another, over either socket.
+        site.stop();
+        assert_eq!(site.outcome().exit_code(), 0);
+        assert!(!path.exists(), "its file is removed");
+
+        // One idle connection makes room for another, over either socket. A server of its own, since it may take the
+        // first one a moment to see that the clients before have gone.
+        let config = Config { connections_max: 2, ..patient() };
+        let site = Site::run(Server::bind(&addresses, config).unwrap(), super::router(), HANG);
         let mut idle = UnixStream::connect(&path).unwrap();
         idle.set_read_timeout(Some(HANG)).unwrap();
         let mut clients = [site.connect(), site.connect()];
