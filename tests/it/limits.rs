@@ -751,6 +751,10 @@ mod unix {
         let site = Site::run(Server::bind(&addresses, config).unwrap(), super::router(), HANG);
         let mut idle = UnixStream::connect(&path).unwrap();
         idle.set_read_timeout(Some(HANG)).unwrap();
+        // Once it is answered it has been taken in, and is the first to be idle.
+        idle.write_all(PING.as_bytes()).unwrap();
+        let mut pong = [0; 512];
+        assert!(idle.read(&mut pong).unwrap() > 0);
         let mut clients = [site.connect(), site.connect()];
         for client in &mut clients {
             assert_eq!(client.ask(PING).text(), "pong");
