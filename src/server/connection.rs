@@ -216,9 +216,11 @@ impl Connection {
         }
     }
 
-    /// This answer is the last.
+    /// This answer is the last. A connection that is broken stays so.
     pub(crate) fn close_with(&mut self, close: Close) {
-        self.close = Some(close);
+        if self.close != Some(Close::AtOnce) {
+            self.close = Some(close);
+        }
     }
 
     /// Its handler is slow: the loop goes on without it.

@@ -7,6 +7,7 @@ pub mod builds;
 pub mod clients;
 pub mod figures;
 pub mod process;
+pub mod wrk;
 
 /// Whatever goes wrong ends the benchmark: a figure of a failed run is none.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

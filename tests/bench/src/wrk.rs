@@ -1,0 +1,65 @@
+//! The load generator `wrk`, and what it prints.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::Result;
+use crate::process::Process;
+
+/// What one run of `wrk` came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub requests: u64,
+    pub per_second: f64,
+    /// The 99th percentile of the latency, in milliseconds.
+    pub p99_ms: f64,
+    /// Connections that failed, and answers other than 2xx.
+    pub errors: u64,
+    /// User and system time of the server for each request, in microseconds.
+    pub cpu_us: f64,
+}
+
+fn command(server: &Process, path: &str, connections: u32, seconds: u32) -> Command {
+    let mut command = Command::new("wrk");
+    command.arg("-t1").arg(format!("-c{connections}")).arg(format!("-d{seconds}"));
+    command.args(["--latency", "--timeout", "10"]).arg(format!("http://{}{path}", server.address));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+}
+
+/// Drives one path of a server with so many keep-alive connections.
+pub fn load(server: &Process, path: &str, connections: u32, seconds: u32) -> Result<Load> {
+    let before = server.cpu_ticks()?;
+    let output =
+        command(server, path, connections, seconds).output().map_err(|error| format!("cannot run wrk: {error}"))?;
+    let ticks = server.cpu_ticks()? - before;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let word_after = |label: &str| text.split(label).nth(1).and_then(|rest| rest.split_whitespace().next());
+    let word_before = |label: &str| text.split(label).next().and_then(|rest| rest.split_whitespace().last());
+    let requests: u64 = word_before(" requests in").and_then(|word| word.parse().ok()).ok_or("wrk printed no count")?;
+    let numbers = |line: &str| -> u64 {
+        line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok()).sum()
+    };
+    let failed = |line: &&str| line.contains("Socket errors") || line.contains("Non-2xx");
+    Ok(Load {
+        requests,
+        per_second: word_after("Requests/sec:").and_then(|word| word.parse().ok()).ok_or("wrk printed no rate")?,
+        p99_ms: word_after("99%").and_then(milliseconds).ok_or("wrk printed no percentile")?,
+        // "Non-2xx or 3xx responses: N": the digits of its own text are taken off.
+        errors: text.lines().filter(failed).map(|line| numbers(&line.replace("Non-2xx or 3xx", ""))).sum(),
+        cpu_us: ticks as f64 * 10_000.0 / requests.max(1) as f64,
+    })
+}
+
+/// The same in the background; it ends by itself.
+pub fn start(server: &Process, path: &str, connections: u32, seconds: u32) -> Result<Child> {
+    Ok(command(server, path, connections, seconds).stdout(Stdio::null()).spawn()?)
+}
+
+fn milliseconds(word: &str) -> Option<f64> {
+    let (number, factor) = match word {
+        _ if word.ends_with("us") => (word.trim_end_matches("us"), 0.001),
+        _ if word.ends_with("ms") => (word.trim_end_matches("ms"), 1.0),
+        _ => (word.trim_end_matches('s'), 1000.0),
+    };
+    number.parse::<f64>().ok().map(|number| number * factor)
+}
