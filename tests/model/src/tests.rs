@@ -103,7 +103,7 @@ fn the_same_when_requests_race_with_the_stop() {
 
 #[test]
 fn the_same_when_handlers_must_wait_for_each_other() {
-    explore(|| serve(2, 5, 5));
+    explore(|| serve(2, 7, 7));
 }
 
 #[test]
