@@ -13,6 +13,7 @@ mod causes;
 mod command;
 mod drain;
 mod group;
+mod handoff;
 mod limits;
 mod pipelined;
 mod router;
