@@ -47,8 +47,12 @@ impl EventLoop {
     pub(super) fn begin_waiting(&mut self, desk: &mut Desk) -> bool {
         let permits = &self.shared.permits;
         // First published, then looked for a permit: whoever gives one back in between finds us.
-        permits.publish(self.seat, self.timeouts.longest_since(Clock::Turn));
+        let is_news = permits.publish(self.seat, self.timeouts.longest_since(Clock::Turn));
         let Some(token) = self.timeouts.longest(Clock::Turn).and_then(|index| self.table.token_at(index)) else {
+            // A permit that was meant for a request of ours is for somebody else's now.
+            if is_news {
+                self.shared.wake_next_in_line();
+            }
             return false;
         };
         match permits.enter_waiting(self.seat) {

@@ -97,8 +97,9 @@ impl Permits {
         self.displaced.load(Ordering::SeqCst)
     }
 
-    /// Tells since when this loop's longest waiting request waits.
-    pub(crate) fn publish(&self, seat: usize, since: Option<Instant>) {
+    /// Tells since when this loop's longest waiting request waits. Returns true if that is news: whoever gave a permit
+    /// back meanwhile may have taken this loop for the next in line when it no longer was.
+    pub(crate) fn publish(&self, seat: usize, since: Option<Instant>) -> bool {
         let mark = since.map_or(0, |since| {
             u64::try_from(since.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX).max(1)
         });
@@ -108,6 +109,7 @@ impl Permits {
             (1.., 0) => _ = self.queues.fetch_sub(1, Ordering::SeqCst),
             _ => {}
         }
+        before != mark
     }
 
     /// The loop whose request has waited longest, if one waits.

@@ -69,8 +69,13 @@ impl EventLoop {
 
     fn begin_waiting(&mut self) -> bool {
         let permits = &self.shared.permits;
-        permits.publish(self.seat, self.waiting.front().map(|(_, since)| *since));
-        let Some((id, _)) = self.waiting.front().copied() else { return false };
+        let is_news = permits.publish(self.seat, self.waiting.front().map(|(_, since)| *since));
+        let Some((id, _)) = self.waiting.front().copied() else {
+            if is_news {
+                self.shared.wake_next_in_line();
+            }
+            return false;
+        };
         match permits.enter_waiting(self.seat) {
             Ok(()) => {
                 self.waiting.pop_front();
