@@ -147,6 +147,8 @@ impl Crew {
                 let permits = &self.shared.permits;
                 permits.displace();
                 if permits.words[seat].claim(lending) {
+                    // Until the claim this handler counted twice, which may have kept another from its permit.
+                    self.shared.wake_next_in_line();
                     let mut event_loop = self.slot(seat);
                     event_loop.go_on_without_caller();
                     self.hold(seat, event_loop, desk);
