@@ -83,10 +83,6 @@ impl EventLoop {
 
     /// A request has waited for its turn in vain.
     pub(super) fn end_waiting(&mut self, token: Token, desk: &mut Desk) {
-        if self.is_draining {
-            // Whatever was received is answered, or cut off at the deadline.
-            return self.timeouts.start(token.index(), Clock::Turn, self.now);
-        }
         let Some(connection) = self.table.get_mut(token) else { return };
         connection.lay_on(desk);
         self.start_service(token, false);

@@ -48,6 +48,8 @@ impl EventLoop {
     pub(super) fn begin_drain(&mut self) {
         self.is_draining = true;
         self.now = Instant::now();
+        // Whatever was received is answered, or cut off at the deadline.
+        self.timeouts.suspend(Clock::Turn);
         let shared = std::sync::Arc::clone(&self.shared);
         for (number, gate) in shared.gates.iter().enumerate() {
             // The first loop to come here closes it for all.

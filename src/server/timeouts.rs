@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::stop::FAR;
+
 /// What a connection is being timed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clock {
@@ -78,6 +80,11 @@ impl Timeouts {
         } else {
             self.entries[back as usize].after = index;
         }
+    }
+
+    /// From now on this clock never runs out; who has run it for longest is still told.
+    pub(crate) fn suspend(&mut self, clock: Clock) {
+        self.lengths[clock as usize] = FAR;
     }
 
     /// Stops the connection's clock, if one runs.
