@@ -21,7 +21,7 @@ use crate::sync::{Arc, AtomicUsize};
 const FAR: Duration = Duration::from_secs(100_000);
 
 fn explore(model: impl Fn() + Send + Sync + 'static) {
-    let schedules = std::env::var("MODEL_SCHEDULES").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000);
+    let schedules = std::env::var("MODEL_SCHEDULES").ok().and_then(|count| count.parse().ok()).unwrap_or(20_000);
     let model = std::sync::Arc::new(model);
     for is_random in [true, false] {
         let mut config = Config::new();
