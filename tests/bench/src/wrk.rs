@@ -43,11 +43,16 @@ pub fn load(server: &Process, path: &str, connections: u32, seconds: u32) -> Res
     Ok(Load {
         requests,
         per_second: word_after("Requests/sec:").and_then(|word| word.parse().ok()).ok_or("wrk printed no rate")?,
-        p99_ms: word_after("99%").and_then(milliseconds).ok_or("wrk printed no percentile")?,
+        // After the heading: before it, another column may well end in "99%".
+        p99_ms: word_of_percentile(&text).and_then(milliseconds).ok_or("wrk printed no percentile")?,
         // "Non-2xx or 3xx responses: N": the digits of its own text are taken off.
         errors: text.lines().filter(failed).map(|line| numbers(&line.replace("Non-2xx or 3xx", ""))).sum(),
         cpu_us: ticks as f64 * 10_000.0 / requests.max(1) as f64,
     })
+}
+
+fn word_of_percentile(text: &str) -> Option<&str> {
+    text.split("Latency Distribution").nth(1)?.split("99%").nth(1)?.split_whitespace().next()
 }
 
 /// The same in the background; it ends by itself.
