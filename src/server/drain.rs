@@ -50,6 +50,10 @@ impl EventLoop {
         self.now = Instant::now();
         // Whatever was received is answered, or cut off at the deadline.
         self.timeouts.suspend(Clock::Turn);
+        // Whoever is being served is not idle: it must not make room for others.
+        if let Some(service) = self.service {
+            self.timeouts.stop(service.token.index());
+        }
         let shared = std::sync::Arc::clone(&self.shared);
         for (number, gate) in shared.gates.iter().enumerate() {
             // The first loop to come here closes it for all.
