@@ -5,8 +5,8 @@
 use super::fields::Field;
 use super::grammar::{decimal, is_host, list};
 use super::head::Head;
+use super::method::Version;
 use super::reject::Reject;
-use super::request::Version;
 
 /// How the body of a request is delimited (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@
 
 use super::fields::{Field, FieldLines, Span};
 use super::grammar::{is_target, is_tchar};
+use super::method::{Method, Version};
 use super::reject::Reject;
-use super::request::{Method, Version};
 
 /// The longest method name that is read before it is called unknown. The IANA registry's longest has 17 letters.
 const METHOD_BYTES_MAX: usize = 32;

@@ -7,8 +7,9 @@
 use super::body::{Body, BodyLimits};
 use super::framing::{Facts, examine};
 use super::head::{Head, HeadLimits};
+use super::method::Method;
 use super::reject::Reject;
-use super::request::{Method, Parts, Peer, Request};
+use super::request::{Parts, Peer, Request};
 use super::target::{Target, dissect};
 
 /// What bounds a request.

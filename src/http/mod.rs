@@ -25,6 +25,7 @@ mod handler;
 mod head;
 mod headers;
 mod incoming;
+mod method;
 mod pattern;
 mod reject;
 mod request;
@@ -33,8 +34,9 @@ mod target;
 
 pub use handler::Handler;
 pub use headers::Headers;
+pub use method::{Method, Version};
 pub use reject::Reject;
-pub use request::{Method, Peer, Request, Version};
+pub use request::{Peer, Request};
 pub use response::{FieldError, Response, Status};
 
 pub(crate) use body::BodyLimits;

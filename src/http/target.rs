@@ -2,8 +2,8 @@
 
 use super::fields::Span;
 use super::grammar::{has_whole_escapes, is_host, unescaped};
+use super::method::Method;
 use super::reject::Reject;
-use super::request::Method;
 
 /// A target taken apart: positions in the request's bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,6 +77,6 @@ fn is_path(path: &[u8]) -> bool {
     if !path.contains(&b'%') {
         return true;
     }
-    let decoded = || unescaped(path);
-    has_whole_escapes(path) && !decoded().contains(&0) && std::str::from_utf8(&decoded()).is_ok()
+    let bytes = unescaped(path);
+    has_whole_escapes(path) && !bytes.contains(&0) && std::str::from_utf8(&bytes).is_ok()
 }
