@@ -1,7 +1,19 @@
 //! A server as a member of a group: bind, configure, run.
 //!
-//! A request comes in by `listener` and `accept`, becomes a `connection` of an `event_loop`, is read on a `desk`, and
-//! its answer leaves as `outgoing`. `poller` says when, `timeouts` until when. A stop goes the way of `drain`.
+//! | room | what for |
+//! |---|---|
+//! | `config`, `notice` | every limit; what is told to whoever runs it |
+//! | `address`, `listener`, `stream` | sockets: where to listen, accepting and its errors, reading and writing |
+//! | `poller`, `timeouts` | when something is ready; until when it may take |
+//! | `event_loop` | one loop's turn, and the value that holds all it owns |
+//! | `accept`, `service`, `calls`, `drain` | parts of a turn: connections in, requests, handlers, the way out |
+//! | `table`, `connection`, `desk`, `outgoing` | what a loop works on: its connections, what is read, what is sent |
+//! | `shared`, `inbox` | what loops have in common, and how they reach each other |
+//! | `handoff` | which thread turns a loop, and who takes it over while a handler blocks |
+//!
+//! A request comes in by `listener` and `accept`, becomes a `connection` in a loop's `table`, is read on a `desk` in a
+//! `service`, is answered by a handler as `calls` and `handoff` have it, and leaves as `outgoing`. A stop goes the way of
+//! `drain`.
 
 mod accept;
 mod address;
