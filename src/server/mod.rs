@@ -12,8 +12,8 @@
 //! | `handoff` | which thread turns a loop, and who takes it over while a handler blocks |
 //!
 //! A request comes in by `listener` and `accept`, becomes a `connection` in a loop's `table`, is read on a `desk` in a
-//! `service`, is answered by a handler as `calls` and `handoff` have it, and leaves as `outgoing`. A stop goes the way of
-//! `drain`.
+//! `service`, is answered by a handler as `calls` and `handoff` have it, and leaves as `outgoing`. A stop goes the way
+//! of `drain`.
 
 mod accept;
 mod address;
