@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::http::{Handler, Method, Pattern, Request, Response, Status};
+use crate::http::{BodyReader, Handler, Method, Pattern, Request, Response, Status};
 
 /// Finds the handler for a request by its method and path.
 ///
@@ -102,6 +102,31 @@ impl Router {
         self.route(Method::Delete, pattern, handler)
     }
 
+    /// Adds a handler that reads the request's body as it arrives, in place of one that is given it whole:
+    ///
+    /// ```
+    /// use std::io;
+    /// use allout::{BodyReader, Method, Request, Response, Router};
+    ///
+    /// let count = |_: &Request<'_>, body: &mut BodyReader<'_>| match io::copy(body, &mut io::sink()) {
+    ///     Ok(bytes) => Response::text(format!("{bytes}\n")),
+    ///     Err(error) => Response::text(format!("{error}\n")), // Not sent: the body's own fault is answered.
+    /// };
+    /// let router = Router::new().stream(Method::Post, "/count", count);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Self::route).
+    pub fn stream(
+        self,
+        method: Method,
+        pattern: &str,
+        handler: impl Fn(&Request<'_>, &mut BodyReader<'_>) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        self.route(method, pattern, Streaming(handler))
+    }
+
     /// The handler for a request, and the pattern that matched; or the answer if there is none.
     fn find(&self, request: &Request<'_>) -> Result<(&Pattern, &dyn Handler), Response> {
         let raw_path = request.raw_path();
@@ -134,6 +159,39 @@ impl Handler for Router {
             Ok((pattern, handler)) => handler.refuse(&request.matched(pattern)),
             Err(response) => Some(response),
         }
+    }
+
+    fn streams(&self, request: &Request<'_>) -> bool {
+        self.find(request).is_ok_and(|(pattern, handler)| handler.streams(&request.matched(pattern)))
+    }
+
+    fn handle_streaming(&self, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
+        match self.find(request) {
+            Ok((pattern, handler)) => handler.handle_streaming(&request.matched(pattern), body),
+            Err(response) => response,
+        }
+    }
+}
+
+/// A function that reads the body itself.
+struct Streaming<F>(F);
+
+impl<F> Handler for Streaming<F>
+where
+    F: Fn(&Request<'_>, &mut BodyReader<'_>) -> Response + Send + Sync + 'static,
+{
+    /// Called for a request without a body.
+    fn handle(&self, request: &Request<'_>) -> Response {
+        let mut body = request.body();
+        self.0(request, &mut BodyReader::new(&mut body))
+    }
+
+    fn streams(&self, _: &Request<'_>) -> bool {
+        true
+    }
+
+    fn handle_streaming(&self, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
+        self.0(request, body)
     }
 }
 

@@ -32,6 +32,13 @@ pub(crate) struct BodyLimits {
     pub(crate) trailers: usize,
 }
 
+impl BodyLimits {
+    /// For a body that is not held in memory: the content may be of any length, what surrounds it may not.
+    pub(crate) fn of_stream(&self) -> Self {
+        Self { body_bytes: u64::MAX, ..*self }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Length,
@@ -114,6 +121,22 @@ impl Body {
         let spent = self.raw.saturating_sub(self.decoded);
         self.raw = self.decoded;
         self.trailers.moved_back(spent);
+    }
+
+    /// Nothing has come, and nothing is waited for.
+    pub(crate) fn clear(&mut self) {
+        (self.at, self.decoded, self.raw) = (At::Done, 0, 0);
+    }
+
+    /// The caller has taken the content decoded so far, and removed all bytes that have been read.
+    pub(crate) fn taken(&mut self) {
+        self.trailers.moved_back(self.raw);
+        (self.decoded, self.raw) = (0, 0);
+    }
+
+    /// True once all of it has come.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.at == At::Done
     }
 
     /// Reads on in `bytes`, which begin where the body begins. `Ok(false)`: more is needed.

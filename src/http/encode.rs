@@ -1,6 +1,7 @@
 //! Responses to bytes (RFC 9112 §4 and §6).
 
 use super::date::ImfDate;
+use super::method::Version;
 use super::response::{Response, Status};
 
 /// The interim response that asks for a body (RFC 9110 §15.2.1).
@@ -17,9 +18,10 @@ pub(crate) enum Persistence {
     Close,
 }
 
-/// Appends a response to `out`. `head_only`: it answers HEAD.
+/// Appends a response to `out`; of a streamed one, the head. `head_only`: it answers HEAD.
 pub(crate) fn encode(
     response: &Response,
+    version: Version,
     head_only: bool,
     persistence: Persistence,
     date: &ImfDate,
@@ -36,9 +38,11 @@ pub(crate) fn encode(
         out.extend_from_slice(value.as_bytes());
     }
     // RFC 9110 §8.6: HEAD has the length that GET would have; 204 has none, 304 need not.
-    if !status.is_bodiless() {
+    if !status.is_bodiless() && !response.is_streamed() {
         out.extend_from_slice(b"\r\nContent-Length: ");
         encode_decimal(body.len(), out);
+    } else if !status.is_bodiless() && version == Version::Http11 {
+        out.extend_from_slice(b"\r\nTransfer-Encoding: chunked");
     }
     out.extend_from_slice(match persistence {
         Persistence::Keep => b"\r\n\r\n".as_slice(),
@@ -86,7 +90,7 @@ mod tests {
     #[track_caller]
     fn check(response: &Response, head_only: bool, persistence: Persistence, wire: &str) {
         let mut out = Vec::new();
-        encode(response, head_only, persistence, b"Sun, 06 Nov 1994 08:49:37 GMT", &mut out);
+        encode(response, Version::Http11, head_only, persistence, b"Sun, 06 Nov 1994 08:49:37 GMT", &mut out);
         let wire = wire.replace("DATE", "Date: Sun, 06 Nov 1994 08:49:37 GMT").replace('\n', "\r\n");
         assert_eq!(String::from_utf8_lossy(&out), wire);
     }

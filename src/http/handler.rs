@@ -2,6 +2,7 @@
 
 use super::request::Request;
 use super::response::Response;
+use super::streamed::BodyReader;
 
 /// Answers requests: a function from a [`Request`] to a [`Response`], called on many threads at once.
 ///
@@ -15,6 +16,21 @@ pub trait Handler: Send + Sync + 'static {
     fn refuse(&self, request: &Request<'_>) -> Option<Response> {
         let _ = request;
         None
+    }
+
+    /// True for a request whose body is to be read as it arrives: then [`handle_streaming`](Self::handle_streaming) is
+    /// called, once the head has come, and the limit of a body held in memory does not hold. Asked for each request
+    /// that has a body; the body of this one is empty.
+    fn streams(&self, request: &Request<'_>) -> bool {
+        let _ = request;
+        false
+    }
+
+    /// Answers a request whose body is read as it arrives. What is left of the body when this returns is not read, and
+    /// the connection closes.
+    fn handle_streaming(&self, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
+        let _ = body;
+        self.handle(request)
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! Head ──complete──▶ Body ──complete──▶ whole: `request()` may be read, `len()` bytes are spent
+//!          └──▶ Begun, if a body is to come ──`hold_body`──▶ Body
+//!                                           └─`stream_body`─▶ given away
 //! ```
 
 use super::body::{Body, BodyLimits};
-use super::framing::{Facts, examine};
+use super::framing::{Facts, Framing, examine};
 use super::head::{Head, HeadLimits};
 use super::method::Method;
 use super::reject::Reject;
@@ -26,6 +28,8 @@ pub(crate) enum Progress {
     Nothing,
     /// Part of the head.
     Head,
+    /// The head, and it says that a body comes: whether that is held or streamed is to be said now.
+    Begun,
     /// The head, and part of the body.
     Body,
     /// All of it.
@@ -38,6 +42,8 @@ pub(crate) struct Incoming {
     head: Head,
     /// What the head says, once it is complete.
     known: Option<(Facts, Target)>,
+    /// It is known how the body is to be read.
+    has_body_begun: bool,
     body: Body,
     /// The client waits to be told to send the body, and none of it has come.
     awaits_continue: bool,
@@ -45,13 +51,13 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     pub(crate) const fn new() -> Self {
-        Self { head: Head::new(), known: None, body: Body::new(), awaits_continue: false }
+        Self { head: Head::new(), known: None, has_body_begun: false, body: Body::new(), awaits_continue: false }
     }
 
     /// Ready for the next request; the tables keep their memory.
     pub(crate) fn clear(&mut self) {
         self.head.clear();
-        self.known = None;
+        (self.known, self.has_body_begun) = (None, false);
     }
 
     /// Reads on in `bytes`, which begin where the request begins.
@@ -66,9 +72,15 @@ impl Incoming {
             }
             let target = dissect(self.head.target(), bytes, self.head.method())?;
             let facts = examine(&self.head, bytes)?;
-            self.body.start(facts.framing, &limits.body)?;
+            self.body.clear();
             self.awaits_continue = facts.expects_continue;
             self.known = Some((facts, target));
+            if facts.framing == Framing::Length(0) {
+                self.hold_body(limits)?;
+            }
+        }
+        if !self.has_body_begun {
+            return Ok(Progress::Begun);
         }
         let content = bytes.get_mut(self.head.len()..).unwrap_or_default();
         let whole = self.body.advance(content, &limits.body)?;
@@ -76,9 +88,51 @@ impl Incoming {
         Ok(if whole { Progress::Whole } else { Progress::Body })
     }
 
+    /// The body is to be held in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Reject::BodyTooLarge`] for a declared length over the limit.
+    pub(crate) fn hold_body(&mut self, limits: &Limits) -> Result<(), Reject> {
+        let framing = self.known.map_or(Framing::Length(0), |(facts, _)| facts.framing);
+        self.body.start(framing, &limits.body)?;
+        self.has_body_begun = true;
+        Ok(())
+    }
+
+    /// The body is to be read by somebody else, who gets its decoder: from here on this is a request without one.
+    pub(crate) fn stream_body(&mut self, limits: &BodyLimits) -> Body {
+        let framing = self.known.map_or(Framing::Length(0), |(facts, _)| facts.framing);
+        let mut body = Body::new();
+        // No length is over the limit of a stream.
+        let _ = body.start(framing, &limits.of_stream());
+        self.has_body_begun = true;
+        body
+    }
+
+    /// True if the head is complete, and how its body is to be read has yet to be said.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.known.is_some() && !self.has_body_begun
+    }
+
+    /// True if all of it is here.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.has_body_begun && self.body.is_whole()
+    }
+
+    /// Bytes of the head, once it is complete.
+    pub(crate) fn head_len(&self) -> usize {
+        self.head.len()
+    }
+
     /// True if the client waits to be told to send the body, asked for the first time.
     pub(crate) fn take_awaits_continue(&mut self) -> bool {
         std::mem::take(&mut self.awaits_continue)
+    }
+
+    /// True if the client has said that it waits to be told.
+    pub(crate) fn awaits_continue(&self) -> bool {
+        self.awaits_continue
     }
 
     /// The client is willing to send another request on this connection.
@@ -127,11 +181,16 @@ impl Incoming {
         let mut rest = bytes.as_mut_slice();
         let mut incoming = Self::new();
         let mut count: usize = 0;
-        while incoming.advance(rest, limits) == Ok(Progress::Whole) {
-            count = count.saturating_add(1);
-            rest = rest.get_mut(incoming.len()..).unwrap_or_default();
-            incoming.clear();
+        loop {
+            match incoming.advance(rest, limits) {
+                Ok(Progress::Begun) if incoming.hold_body(limits).is_ok() => {}
+                Ok(Progress::Whole) => {
+                    count = count.saturating_add(1);
+                    rest = rest.get_mut(incoming.len()..).unwrap_or_default();
+                    incoming.clear();
+                }
+                _ => return count,
+            }
         }
-        count
     }
 }

@@ -5,7 +5,7 @@
 //! ```text
 //!             ┌─ head ── fields ─┐
 //! incoming ───┤  target, framing ├─▶ request ─▶ handler ─▶ response ─▶ encode (date)
-//!             └─ body ── fields ─┘      └ headers, pattern
+//!             └─ body ── fields ─┘      └ headers, pattern     └ streamed
 //! ```
 //!
 //! `grammar` is what each of them reads bytes by, and `reject` what each of them may say instead. "Not enough bytes
@@ -30,6 +30,7 @@ mod pattern;
 mod reject;
 mod request;
 mod response;
+mod streamed;
 mod target;
 
 pub use handler::Handler;
@@ -38,11 +39,13 @@ pub use method::{Method, Version};
 pub use reject::Reject;
 pub use request::{Peer, Request};
 pub use response::{FieldError, Response, Status};
+pub use streamed::{BodyReader, BodyWriter};
 
-pub(crate) use body::BodyLimits;
+pub(crate) use body::{Body, BodyLimits};
 pub(crate) use date::{ImfDate, imf_date};
 pub(crate) use encode::{CONTINUE, Persistence, encode};
 pub(crate) use head::HeadLimits;
 pub(crate) use incoming::{Incoming, Limits, Progress};
 pub(crate) use pattern::Pattern;
 pub(crate) use response::AfterAnswer;
+pub(crate) use streamed::WriteBody;

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 
 use super::grammar::{is_tchar, is_value};
+use super::streamed::{BodyWriter, WriteBody};
 
 /// A final status code (RFC 9110 §15), 200 to 599.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,7 +132,7 @@ pub struct Response {
     status: Status,
     fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     content_type: Option<&'static str>,
-    body: Cow<'static, [u8]>,
+    body: Body,
     closing: bool,
     after: Option<AfterAnswer>,
 }
@@ -138,7 +140,7 @@ pub struct Response {
 impl Response {
     /// A response without a body.
     pub const fn new(status: Status) -> Self {
-        Self { status, fields: Vec::new(), content_type: None, body: Cow::Borrowed(&[]), closing: false, after: None }
+        Self { status, fields: Vec::new(), content_type: None, body: Body::Whole(Cow::Borrowed(&[])), closing: false, after: None }
     }
 
     /// 200 with plain text in UTF-8.
@@ -148,7 +150,35 @@ impl Response {
 
     /// 200 with bytes of a media type, `application/json` for example.
     pub fn bytes(content_type: &'static str, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
-        Self { content_type: Some(content_type), body: bytes.into(), ..Self::new(Status::OK) }
+        Self { content_type: Some(content_type), body: Body::Whole(bytes.into()), ..Self::new(Status::OK) }
+    }
+
+    /// 200 with a body that `write` makes: sent as it is written, chunked on HTTP/1.1 (RFC 9112 §7.1) and until the
+    /// connection's end on 1.0. For HEAD, `write` is not called.
+    ///
+    /// `write` runs on the handler's thread, behind the handler, and counts as one with it: it may block, and a stop
+    /// waits for it until the deadline. If it fails or panics, the connection is closed without the body's end, so that
+    /// the client sees that something is missing.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use allout::{Request, Response};
+    ///
+    /// fn count(_: &Request<'_>) -> Response {
+    ///     Response::stream("text/plain; charset=utf-8", |out| {
+    ///         for n in 0..1_000_000 {
+    ///             writeln!(out, "{n}")?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    /// }
+    /// ```
+    pub fn stream(
+        content_type: &'static str,
+        write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let body = Body::Streamed(Some(WriteBody::new(write)));
+        Self { content_type: Some(content_type), body, ..Self::new(Status::OK) }
     }
 
     /// Plain text in UTF-8 as the body.
@@ -157,7 +187,7 @@ impl Response {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         };
-        Self { content_type: Some("text/plain; charset=utf-8"), body, ..self }
+        Self { content_type: Some("text/plain; charset=utf-8"), body: Body::Whole(body), ..self }
     }
 
     /// Another status.
@@ -221,9 +251,12 @@ impl Response {
         self.status
     }
 
-    /// The body, as it would be answered to GET.
+    /// The body, as it would be answered to GET; empty if it is streamed.
     pub fn body(&self) -> &[u8] {
-        &self.body
+        match &self.body {
+            Body::Whole(bytes) => bytes,
+            Body::Streamed(_) => &[],
+        }
     }
 
     /// The header fields that were added.
@@ -236,9 +269,32 @@ impl Response {
         self.closing
     }
 
+    pub(crate) fn is_streamed(&self) -> bool {
+        matches!(self.body, Body::Streamed(_))
+    }
+
+    /// True if a body is still to be written behind the head.
+    pub(crate) fn needs_writing(&self, head_only: bool) -> bool {
+        self.is_streamed() && !head_only && !self.status.is_bodiless()
+    }
+
+    /// What writes the body of a streamed response, once.
+    pub(crate) fn take_write(&mut self) -> Option<WriteBody> {
+        match &mut self.body {
+            Body::Whole(_) => None,
+            Body::Streamed(write) => write.take(),
+        }
+    }
+
     pub(crate) fn take_after(&mut self) -> Option<AfterAnswer> {
         self.after.take()
     }
+}
+
+#[derive(Debug)]
+enum Body {
+    Whole(Cow<'static, [u8]>),
+    Streamed(Option<WriteBody>),
 }
 
 /// What is called once an answer has left, or was lost: exactly once, by being dropped.

@@ -1,11 +1,15 @@
 //! How an event loop has its handlers called: who may, who waits, and what happens to those that are slow.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::connection::{Call, Phase, Sent};
-use super::desk::Desk;
+use super::desk::{Desk, Unfinished};
 use super::event_loop::EventLoop;
-use super::inbox::Answer;
+use super::inbox::{Answer, Parcel};
+use super::service::Service;
+use super::streaming::{Download, Streamed, Upload};
 use super::table::Token;
 use super::timeouts::Clock;
 use crate::http::{Response, Status};
@@ -14,19 +18,28 @@ use crate::http::{Response, Status};
 const PATH_BYTES_MAX: usize = 256;
 
 /// The handler that is being called.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Calls {
     current: Call,
 }
 
 impl Calls {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { current: Call::nobody(now) }
+    }
+
+    fn take(&mut self) -> Call {
+        let next = Call::nobody(self.current.since);
+        std::mem::replace(&mut self.current, next)
+    }
+
     /// Written over and over in the same memory: a call allocates nothing.
     fn note(&mut self, desk: &Desk, now: Instant) {
         let request = desk.request();
         let path = request.raw_path();
         self.current.path.clear();
         self.current.path.push_str(path.get(..PATH_BYTES_MAX).unwrap_or(path));
-        (self.current.method, self.current.since) = (Some(request.method()), Some(now));
+        (self.current.method, self.current.since) = (request.method(), now);
     }
 }
 
@@ -86,9 +99,13 @@ impl EventLoop {
         let Some(connection) = self.table.get_mut(token) else { return };
         connection.lay_on(desk);
         self.start_service(token, false);
-        let response = Response::text("no worker thread was free in time\n")
+        let mut response = Response::text("no worker thread was free in time\n")
             .with_status(Status::SERVICE_UNAVAILABLE)
             .with_field("Retry-After", "1");
+        if desk.incoming().is_begun() {
+            // Its body is still on the way, and is not the next request.
+            response = response.closing();
+        }
         self.answer(response, desk);
     }
 
@@ -96,10 +113,9 @@ impl EventLoop {
     /// comes by the inbox. The answers before it must not wait for it.
     pub(crate) fn go_on_without_caller(&mut self) {
         self.now = Instant::now();
-        let call = std::mem::take(&mut self.calls.current);
         let Some(token) = self.service.map(|service| service.token) else { return };
         if let Some(connection) = self.table.get_mut(token) {
-            connection.go_away(call);
+            connection.go_away(self.calls.take());
         }
         let sent = self.flush();
         self.service = None;
@@ -123,16 +139,93 @@ impl EventLoop {
         }
     }
 
-    /// A displaced handler has returned.
+    /// A handler has returned that had been displaced, or had the socket.
     pub(super) fn take_answer(&mut self, answer: Answer, desk: &mut Desk) {
-        let Answer { token, exchange, response, unfinished } = answer;
-        // Its connection may have broken or been cut off meanwhile.
-        let Some(connection) = self.table.get_mut(token).filter(|connection| connection.phase() == Phase::Away) else {
-            return;
-        };
-        connection.come_back(unfinished);
+        let Answer { token, exchange, response, unfinished, is_gone } = answer;
+        if is_gone {
+            return self.drop_away(token);
+        }
+        if self.take_back(token, unfinished, desk).is_some() {
+            self.push_answer(response, exchange, desk);
+        }
+    }
+
+    /// Serves a connection again that was away. `None`: it has broken or was cut off meanwhile.
+    fn take_back(&mut self, token: Token, unfinished: Option<Box<Unfinished>>, desk: &mut Desk) -> Option<Call> {
+        let connection = self.table.get_mut(token).filter(|connection| connection.phase() == Phase::Away)?;
+        let call = connection.come_back(unfinished);
         connection.lay_on(desk);
         self.start_service(token, false);
+        call
+    }
+
+    fn drop_away(&mut self, token: Token) {
+        if self.table.get_mut(token).is_some_and(|connection| connection.phase() == Phase::Away) {
+            self.drop_connection(token);
+        }
+    }
+}
+
+/// Streaming: see `streaming`.
+impl EventLoop {
+    /// Takes the request off the desk if its handler reads the body itself. The connection is away from then on.
+    pub(crate) fn take_upload(&mut self, desk: &mut Desk) -> Option<Upload> {
+        if !desk.incoming().is_begun() {
+            return None;
+        }
+        let Service { token, .. } = self.service.take()?;
+        let mut call = self.calls.take();
+        let has_come = Arc::new(AtomicBool::new(false));
+        call.has_come = Some(Arc::clone(&has_come));
+        let stream = self.table.get_mut(token)?.go_uploading(call);
+        self.timeouts.stop(token.index());
+        Some(Upload::new(desk.take_begun(&self.shared.limits), token, stream, has_come, &self.shared))
+    }
+
+    /// Sends the head of an answer whose body its handler is going to write, and gives it what it needs for that.
+    /// `None`: there is nobody to send it to.
+    pub(crate) fn start_download(&mut self, answer: Answer, desk: &mut Desk) -> Option<Download> {
+        let Answer { token, exchange, mut response, unfinished, .. } = answer;
+        let call = self.take_back(token, unfinished, desk)?;
+        let after = response.take_after();
         self.push_answer(response, exchange, desk);
+        let sent = self.flush();
+        self.service = None;
+        if sent == Sent::Failed {
+            self.drop_connection(token);
+            return None;
+        }
+        self.timeouts.stop(token.index());
+        let connection = self.table.get_mut(token)?;
+        connection.keep(desk);
+        Some(Download::new(connection.go_downloading(call), token, exchange.version, after, &self.shared))
+    }
+
+    /// A handler has written the body of its answer.
+    fn take_streamed(&mut self, streamed: Streamed, desk: &mut Desk) {
+        let Streamed { token, answers, is_whole } = streamed;
+        self.count_answers(answers);
+        if !is_whole {
+            return self.drop_away(token);
+        }
+        self.take_back(token, None, desk);
+        if let Some(service) = &mut self.service {
+            service.has_answered = true;
+        }
+    }
+
+    /// Takes what a handler's thread brings.
+    pub(crate) fn take_parcel(&mut self, parcel: Parcel, desk: &mut Desk) {
+        match parcel {
+            Parcel::Arrival(arrival) => self.take_arrival(arrival, desk),
+            Parcel::Answer(answer) => self.take_answer(answer, desk),
+            Parcel::Streamed(streamed) => self.take_streamed(streamed, desk),
+            // Whoever has asked has an end of the channel, unless it died.
+            Parcel::Asked(answer, reply) => {
+                if let Some(download) = self.start_download(answer, desk) {
+                    let _ = reply.send(download);
+                }
+            }
+        }
     }
 }

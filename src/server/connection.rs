@@ -16,6 +16,8 @@
 //! between two services. A connection closes for good when it is dropped.
 
 use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::desk::{Desk, Unfinished};
@@ -37,9 +39,9 @@ pub(crate) enum Phase {
     Head,
     /// The head and part of the body have come.
     Body,
-    /// A whole request has come, and waits for a worker thread.
+    /// A request has come, whole or to be streamed, and waits for a worker thread.
     Waiting,
-    /// A handler works on its request, and its loop goes on without it.
+    /// A handler works on its request, and its loop goes on without it; if it streams, it has the socket.
     Away,
     /// The peer has not taken all of an answer.
     Writing,
@@ -73,17 +75,28 @@ pub(crate) enum Sent {
 }
 
 /// A handler that has been called, for the report of those that never returned.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Call {
-    pub(crate) method: Option<Method>,
+    pub(crate) method: Method,
     /// As it was sent; the beginning, if it is long.
     pub(crate) path: String,
-    pub(crate) since: Option<Instant>,
+    pub(crate) since: Instant,
+    /// Of a request whose body the handler reads itself: that all of it has come.
+    pub(crate) has_come: Option<Arc<AtomicBool>>,
+}
+
+/// What a handler's thread is given of a connection to send the body of a response itself.
+#[derive(Debug)]
+pub(crate) struct Away {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) unsent: Option<Box<Unsent>>,
+    pub(crate) call: Call,
 }
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: Stream,
+    /// Shared with a handler's thread while that streams.
+    stream: Arc<Stream>,
     peer: Peer,
     phase: Phase,
     /// What is kept of a request that has not come whole, or waits until the peer has taken the answers before it.
@@ -102,10 +115,21 @@ pub(crate) struct Connection {
     mark: Instant,
 }
 
+impl Call {
+    pub(crate) fn nobody(now: Instant) -> Self {
+        Self { method: Method::Get, path: String::new(), since: now, has_come: None }
+    }
+
+    /// The request has wholly come, so that its answer is owed.
+    fn is_owed(&self) -> bool {
+        self.has_come.as_ref().is_none_or(|has_come| has_come.load(Ordering::Relaxed))
+    }
+}
+
 impl Connection {
     pub(crate) fn new(stream: Stream, peer: Peer, now: Instant) -> Self {
         Self {
-            stream,
+            stream: Arc::new(stream),
             peer,
             phase: Phase::Idle,
             unfinished: None,
@@ -157,14 +181,12 @@ impl Connection {
     /// Answers that are owed: requests wholly received and not wholly answered.
     pub(crate) fn owed(&self, limits: &Limits) -> usize {
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.answers());
-        let count = |is_first_whole| {
-            self.unfinished.as_ref().map_or(0, |unfinished| unfinished.count_whole(is_first_whole, limits))
-        };
+        let count = || self.unfinished.as_ref().map_or(0, |unfinished| unfinished.count_whole(limits));
         unsent
             + match self.phase {
-                Phase::Away => 1,
-                Phase::Waiting => count(true),
-                Phase::Writing if self.close.is_none() => count(false),
+                Phase::Away => usize::from(self.call().is_some_and(Call::is_owed)),
+                Phase::Waiting => count(),
+                Phase::Writing if self.close.is_none() => count(),
                 _ => 0,
             }
     }
@@ -229,13 +251,27 @@ impl Connection {
         self.call = Some(Box::new(call));
     }
 
-    /// Its handler has returned, and left behind what had come after the request.
-    pub(crate) fn come_back(&mut self, unfinished: Option<Box<Unfinished>>) {
+    /// Its handler is going to read the body itself.
+    pub(crate) fn go_uploading(&mut self, call: Call) -> Arc<Stream> {
+        self.go_away(call);
+        Arc::clone(&self.stream)
+    }
+
+    /// Its handler is going to write the body itself.
+    pub(crate) fn go_downloading(&mut self, call: Call) -> Away {
+        self.go_away(call.clone());
+        Away { stream: Arc::clone(&self.stream), unsent: self.unsent.take(), call }
+    }
+
+    /// Its handler has returned, and left behind what had come after the request. Gives what it was called for.
+    pub(crate) fn come_back(&mut self, unfinished: Option<Box<Unfinished>>) -> Option<Call> {
         self.phase = if self.unsent.is_some() { Phase::Writing } else { Phase::Idle };
-        self.call = None;
-        self.unfinished = unfinished;
+        if unfinished.is_some() {
+            self.unfinished = unfinished;
+        }
         // What came meanwhile was reported, and not read.
         self.is_readable = true;
+        self.call.take().map(|call| *call)
     }
 
     // ---- Sent out --------------------------------------------------------------------------------------------------
@@ -300,7 +336,7 @@ impl Connection {
             Progress::Nothing => Phase::Idle,
             Progress::Head => Phase::Head,
             Progress::Body => Phase::Body,
-            Progress::Whole => Phase::Waiting,
+            Progress::Begun | Progress::Whole => Phase::Waiting,
         };
         let is_new = phase != std::mem::replace(&mut self.phase, phase) || has_answered;
         if is_new {

@@ -6,7 +6,8 @@
 
 use super::stream::{Moved, Stream};
 use super::table::Token;
-use crate::http::{Incoming, Limits, Method, Peer, Progress, Reject, Request, Version};
+use super::inbox::Answer;
+use crate::http::{Body, Incoming, Limits, Method, Peer, Progress, Reject, Request, Response, Version};
 
 /// Bytes of one read. A socket's receive buffer holds more, but a larger read only pushes out the caches.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -21,10 +22,21 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
-    /// How many whole requests wait in it, for the count of what is owed. `is_first_whole`: the first is known to be,
-    /// and its body has been decoded in place.
-    pub(crate) fn count_whole(&self, is_first_whole: bool, limits: &Limits) -> usize {
-        if is_first_whole {
+    /// What has come behind a request, if anything has.
+    pub(crate) fn behind(bytes: &[u8]) -> Option<Box<Self>> {
+        let new = || Box::new(Self { bytes: bytes.to_vec(), incoming: Incoming::new() });
+        (!bytes.is_empty()).then(new)
+    }
+
+    /// The request, whose head is complete.
+    pub(crate) fn request<'a>(&'a self, peer: &'a Peer) -> Request<'a> {
+        self.incoming.request(&self.bytes, peer)
+    }
+
+    /// How many whole requests wait in it, for the count of what is owed.
+    pub(crate) fn count_whole(&self, limits: &Limits) -> usize {
+        if self.incoming.is_whole() {
+            // Its body has been decoded in place, and cannot be read again.
             let rest = self.bytes.get(self.incoming.len()..).unwrap_or_default();
             1 + Incoming::count_whole(rest, limits)
         } else {
@@ -39,6 +51,27 @@ pub(crate) struct Exchange {
     pub(crate) is_head: bool,
     pub(crate) version: Version,
     pub(crate) keeps_alive: bool,
+}
+
+impl Exchange {
+    /// The last with a peer that could not be understood, or is not served.
+    pub(crate) fn last(is_head: bool) -> Self {
+        Self { is_head, version: Version::Http11, keeps_alive: false }
+    }
+}
+
+/// A request whose body its handler reads itself, taken off the desk.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) peer: Peer,
+    pub(crate) exchange: Exchange,
+    /// Its head alone.
+    pub(crate) head: Unfinished,
+    pub(crate) decoder: Body,
+    /// What has come behind the head.
+    pub(crate) come: Vec<u8>,
+    /// Nothing has, and nothing will until the client is asked for it.
+    pub(crate) awaits_continue: bool,
 }
 
 #[derive(Debug)]
@@ -87,7 +120,18 @@ impl Desk {
 
     /// Puts the connection down again: what it has to keep, if anything.
     pub(crate) fn put_down(&mut self) -> Option<Box<Unfinished>> {
-        let mut bytes = match self.held.take() {
+        let mut bytes = self.take_bytes();
+        if bytes.is_empty() {
+            return None;
+        }
+        let mut incoming = std::mem::replace(&mut self.incoming, Incoming::new());
+        incoming.compact(&mut bytes);
+        Some(Box::new(Unfinished { bytes, incoming }))
+    }
+
+    /// Takes all that is left from the current request on.
+    fn take_bytes(&mut self) -> Vec<u8> {
+        let bytes = match self.held.take() {
             Some(mut bytes) => {
                 bytes.drain(..self.start);
                 bytes
@@ -95,12 +139,29 @@ impl Desk {
             None => self.scratch[self.start..self.filled].to_vec(),
         };
         (self.filled, self.start) = (0, 0);
-        if bytes.is_empty() {
-            return None;
-        }
-        let mut incoming = std::mem::replace(&mut self.incoming, Incoming::new());
-        incoming.compact(&mut bytes);
-        Some(Box::new(Unfinished { bytes, incoming }))
+        bytes
+    }
+
+    /// Takes a request off the desk whose head is complete and whose body is to be streamed.
+    pub(crate) fn take_begun(&mut self, limits: &Limits) -> Begun {
+        let (exchange, awaits_continue) = (self.exchange(), self.awaits_continue());
+        let decoder = self.incoming.stream_body(&limits.body);
+        let mut bytes = self.take_bytes();
+        let incoming = std::mem::replace(&mut self.incoming, Incoming::new());
+        let come = bytes.split_off(incoming.head_len());
+        Begun { peer: self.peer.clone(), exchange, head: Unfinished { bytes, incoming }, decoder, come, awaits_continue }
+    }
+
+    /// Takes the request off the desk that has been answered, with what has come behind it.
+    pub(crate) fn take_answer(&mut self, response: Response) -> Answer {
+        let (token, exchange) = (self.token, self.exchange());
+        self.finish_request();
+        Answer { token, exchange, response, unfinished: self.put_down(), is_gone: false }
+    }
+
+    /// True if the client waits to be asked for the body: none of it has come.
+    pub(crate) fn awaits_continue(&self) -> bool {
+        self.incoming.awaits_continue() && self.rest().len() == self.incoming.head_len()
     }
 
     /// One read. The second value is true if it may have left something, since it filled all the room there was.
@@ -157,11 +218,6 @@ impl Desk {
     /// The handler is about to be called for the request of this connection.
     pub(crate) fn call_for(&mut self, token: Token) {
         self.token = token;
-    }
-
-    /// Whose request the handler was called for.
-    pub(crate) fn called_for(&self) -> Token {
-        self.token
     }
 
     /// The request has been answered: the next one begins behind it.

@@ -90,7 +90,7 @@ fn describe_owed(connection: &Connection, owed: usize) -> Option<String> {
     let peer = connection.peer();
     match (connection.phase(), connection.call()) {
         _ if owed == 0 => None,
-        (_, Some(Call { method: Some(method), path, since: Some(since) })) => {
+        (_, Some(Call { method, path, since, .. })) => {
             let age = since.elapsed().as_secs_f64();
             Some(format!("{method} {path} for {peer}, its handler running for {age:.1} s"))
         }

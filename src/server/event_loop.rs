@@ -95,7 +95,7 @@ impl EventLoop {
             round: VecDeque::new(),
             again: VecDeque::new(),
             parcels: VecDeque::new(),
-            calls: Calls::default(),
+            calls: Calls::new(now),
             is_draining: false,
             cut_off: CutOff::default(),
         };
@@ -203,13 +203,6 @@ impl EventLoop {
                 self.timeouts.start(token.index(), Clock::Write, self.now);
             }
             _ => self.drop_connection(token),
-        }
-    }
-
-    fn take_parcel(&mut self, parcel: Parcel, desk: &mut Desk) {
-        match parcel {
-            Parcel::Arrival(arrival) => self.take_arrival(arrival, desk),
-            Parcel::Answer(answer) => self.take_answer(answer, desk),
         }
     }
 

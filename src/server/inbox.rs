@@ -1,15 +1,19 @@
-//! What others give a loop: connections that another loop has accepted, and answers of displaced handlers.
+//! What others give a loop: connections that another loop has accepted, and what displaced handlers have to say.
 
 use super::desk::{Exchange, Unfinished};
 use super::poller::Waker;
 use super::stream::Stream;
+use super::streaming::{Download, Streamed};
 use super::table::Token;
-use crate::http::{Peer, Response};
-use crate::sync::{Mutex, PoisonError};
+use crate::http::{Peer, Response, WriteBody};
+use crate::sync::{Mutex, PoisonError, SyncSender};
 
 pub(crate) enum Parcel {
     Arrival(Arrival),
     Answer(Answer),
+    /// An answer whose body the sender is going to write, once it gets what it needs for that.
+    Asked(Answer, SyncSender<Download>),
+    Streamed(Streamed),
 }
 
 /// A connection that another loop has accepted.
@@ -27,6 +31,18 @@ pub(crate) struct Answer {
     pub(crate) response: Response,
     /// What had come behind the request.
     pub(crate) unfinished: Option<Box<Unfinished>>,
+    /// The client went away in the middle of its request: nobody waits for this.
+    pub(crate) is_gone: bool,
+}
+
+impl Answer {
+    /// What writes the body, if it is streamed and there is a body to send.
+    pub(crate) fn take_write(&mut self) -> Option<WriteBody> {
+        if self.is_gone || !self.response.needs_writing(self.exchange.is_head) {
+            return None;
+        }
+        self.response.take_write()
+    }
 }
 
 /// What others want to give a loop. Once the loop has left, the inbox is closed and gives everything back.

@@ -9,6 +9,7 @@
 //! | `accept`, `service`, `calls`, `drain` | parts of a turn: connections in, requests, handlers, the way out |
 //! | `table`, `connection`, `desk`, `outgoing` | what a loop works on: its connections, what is read, what is sent |
 //! | `shared`, `inbox` | what loops have in common, and how they reach each other |
+//! | `streaming` | bodies that a handler's thread reads or writes itself |
 //! | `handoff` | which thread turns a loop, and who takes it over while a handler blocks |
 //!
 //! A request comes in by `listener` and `accept`, becomes a `connection` in a loop's `table`, is read on a `desk` in a
@@ -33,6 +34,7 @@ mod poller;
 mod service;
 mod shared;
 mod stream;
+mod streaming;
 mod table;
 mod timeouts;
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::stream::{Moved, Stream};
+use super::desk::Exchange;
 use crate::http::{AfterAnswer, ImfDate, Persistence, Response, encode, imf_date};
 
 /// Answers that go out with one write.
@@ -52,10 +53,15 @@ impl Outgoing {
         self.bytes.len()
     }
 
-    /// Adds an answer. `head_only`: to HEAD.
-    pub(crate) fn push(&mut self, mut response: Response, head_only: bool, persistence: Persistence, now: Instant) {
-        encode(&response, head_only, persistence, self.date.at(now), &mut self.bytes);
+    /// Adds an answer.
+    pub(crate) fn push(&mut self, mut response: Response, to: Exchange, persistence: Persistence, now: Instant) {
+        self.push_head(&response, to, persistence, now);
         self.endings.push_back(Ending { at: self.bytes.len(), _after: response.take_after() });
+    }
+
+    /// Adds the head of an answer whose body somebody else will send.
+    pub(crate) fn push_head(&mut self, response: &Response, to: Exchange, persistence: Persistence, now: Instant) {
+        encode(response, to.version, to.is_head, persistence, self.date.at(now), &mut self.bytes);
     }
 
     /// Adds an interim response, which is no answer.
@@ -98,6 +104,11 @@ impl Unsent {
     /// Writes on. Once nothing is left, `is_done`.
     pub(crate) fn write(&mut self, stream: &Stream) -> Written {
         write(stream, &self.bytes, &mut self.sent, &mut self.endings)
+    }
+
+    /// What the peer has yet to take.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
     }
 
     pub(crate) fn is_done(&self) -> bool {

@@ -30,7 +30,7 @@ const READS_MAX: u32 = 16;
 pub(super) struct Service {
     pub(super) token: Token,
     pub(super) reads: u32,
-    has_answered: bool,
+    pub(super) has_answered: bool,
     /// Its quiet time is over: unless something has come after all, it is closed.
     is_last_look: bool,
     /// It had to wait for its handler to be called, and now may.
@@ -95,8 +95,15 @@ impl EventLoop {
             if self.out.len() >= BATCH_BYTES_MAX && self.flush() != Sent::All {
                 return Step::PutDown(Progress::Nothing);
             }
-            let progress = match desk.progress(&self.shared.limits) {
+            let progress = match self.progress(desk) {
                 Ok(Progress::Whole) => return Step::Call,
+                Ok(Progress::Begun) => {
+                    if desk.awaits_continue() && self.refuse(desk) {
+                        continue;
+                    }
+                    // Its handler gets the socket, so nothing before it must be left to be sent.
+                    return if self.flush() == Sent::All { Step::Call } else { Step::PutDown(Progress::Begun) };
+                }
                 Ok(progress) => progress,
                 Err(reject) => {
                     self.reject(reject, Close::Lingering, desk);
@@ -104,12 +111,26 @@ impl EventLoop {
                 }
             };
             if progress == Progress::Body && desk.incoming().take_awaits_continue() {
-                self.answer_expectation(desk);
+                if !self.refuse(desk) {
+                    self.out.push_interim(CONTINUE);
+                    self.flush();
+                }
                 continue;
             }
             if !self.read(desk) {
                 return Step::PutDown(progress);
             }
+        }
+    }
+
+    /// Understands what is on the desk. `Begun`: a request whose handler reads the body itself.
+    fn progress(&self, desk: &mut Desk) -> Result<Progress, Reject> {
+        loop {
+            let progress = desk.progress(&self.shared.limits)?;
+            if progress != Progress::Begun || self.shared.streams(&desk.request()) {
+                return Ok(progress);
+            }
+            desk.incoming().hold_body(&self.shared.limits)?;
         }
     }
 
@@ -138,18 +159,16 @@ impl EventLoop {
         }
     }
 
-    /// RFC 9110 §10.1.1: the client is asked for the body only if somebody will read it.
-    fn answer_expectation(&mut self, desk: &mut Desk) {
-        match self.shared.refuse(&desk.request()) {
-            None => self.out.push_interim(CONTINUE),
-            Some(response) => {
-                // Whether the body will follow is not known, so that the next request could not be told from it.
-                let exchange = Exchange { keeps_alive: false, ..desk.exchange() };
-                desk.finish_request();
-                self.push_answer(response, exchange, desk);
-            }
-        }
+    /// RFC 9110 §10.1.1: the client is asked for the body only if somebody will read it. True if it was answered
+    /// without.
+    fn refuse(&mut self, desk: &mut Desk) -> bool {
+        let Some(response) = self.shared.refuse(&desk.request()) else { return false };
+        // Whether the body will follow is not known, so that the next request could not be told from it.
+        let exchange = Exchange { keeps_alive: false, ..desk.exchange() };
+        desk.finish_request();
+        self.push_answer(response, exchange, desk);
         self.flush();
+        true
     }
 
     /// Takes the handler's response to the request on the desk.
@@ -166,13 +185,19 @@ impl EventLoop {
             self.begin_drain();
         }
         // While draining, the last answer is the one behind which no further whole request has come.
-        let is_last = !exchange.keeps_alive || response.is_closing() || (self.is_draining && !self.has_successor(desk));
+        let has_no_end = response.is_streamed() && exchange.version == Version::Http10;
+        let is_asked_for = !exchange.keeps_alive || response.is_closing() || has_no_end;
+        let is_last = is_asked_for || (self.is_draining && !self.has_successor(desk));
         let persistence = match (is_last, exchange.version) {
             (true, _) => Persistence::Close,
             (false, Version::Http10) => Persistence::KeepExplicitly,
             (false, Version::Http11) => Persistence::Keep,
         };
-        self.out.push(response, exchange.is_head, persistence, self.now);
+        if response.needs_writing(exchange.is_head) {
+            self.out.push_head(&response, exchange, persistence, self.now);
+        } else {
+            self.out.push(response, exchange, persistence, self.now);
+        }
         let Some(service) = &mut self.service else { return };
         service.has_answered = true;
         if let (true, Some(connection)) = (is_last, self.table.get_mut(service.token)) {
@@ -186,8 +211,8 @@ impl EventLoop {
             connection.look_again();
         }
         loop {
-            match desk.progress(&self.shared.limits) {
-                Ok(Progress::Whole) => return true,
+            match self.progress(desk) {
+                Ok(Progress::Whole | Progress::Begun) => return true,
                 // However many reads it takes: a request is limited, and only what has come already is read.
                 Ok(_) if self.fill(desk) => {}
                 Ok(_) | Err(_) => return false,
@@ -207,7 +232,8 @@ impl EventLoop {
         connection.close_with(close);
         self.shared.tell(&Notice::Rejected { peer: connection.peer(), reject });
         let response = Response::text(reject.reason()).with_status(reject.status());
-        self.out.push(response, desk.incoming().is_head_request(), Persistence::Close, self.now);
+        let exchange = Exchange::last(desk.incoming().is_head_request());
+        self.out.push(response, exchange, Persistence::Close, self.now);
     }
 
     /// Writes the answers that have been gathered.
@@ -290,7 +316,7 @@ impl EventLoop {
     /// Answers a connection that has asked nothing yet, and closes it.
     pub(super) fn turn_away(&mut self, token: Token, response: Response) {
         self.start_service(token, false);
-        self.out.push(response, false, Persistence::Close, self.now);
+        self.out.push(response, Exchange::last(false), Persistence::Close, self.now);
         if let Some(connection) = self.table.get_mut(token) {
             connection.close_with(Close::Lingering);
         }

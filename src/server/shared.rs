@@ -12,7 +12,7 @@ use super::inbox::Inbox;
 use super::listener::Gate;
 use super::notice::Notice;
 use crate::group::panic_text;
-use crate::http::{Handler, Limits, Request, Response, Status};
+use crate::http::{BodyReader, Handler, Limits, Method, Request, Response, Status};
 use crate::stop::{Cause, Stop};
 
 pub(crate) type OnNotice = Box<dyn Fn(&Notice<'_>) + Send + Sync>;
@@ -81,11 +81,28 @@ impl Shared {
             .unwrap_or_else(|payload| Some(self.answer_panic(request, payload)))
     }
 
-    fn answer_panic(&self, request: &Request<'_>, payload: Box<dyn Any + Send>) -> Response {
+    /// Asks the handler whether it reads the body itself.
+    pub(crate) fn streams(&self, request: &Request<'_>) -> bool {
+        // One that panics here does so again when it is called, which is then told.
+        catch_unwind(AssertUnwindSafe(|| self.handler.streams(request))).unwrap_or(false)
+    }
+
+    /// Calls the handler for a request whose body it reads itself.
+    pub(crate) fn call_streaming(&self, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
+        catch_unwind(AssertUnwindSafe(|| self.handler.handle_streaming(request, body)))
+            .unwrap_or_else(|payload| self.answer_panic(request, payload))
+    }
+
+    /// Tells of a handler's panic.
+    pub(crate) fn tell_panic(&self, method: Method, path: &str, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload.as_ref());
         // Not dropped: what somebody has panicked with may panic once more.
         std::mem::forget(payload);
-        self.tell(&Notice::HandlerPanicked { method: request.method(), path: request.raw_path(), text: &text });
+        self.tell(&Notice::HandlerPanicked { method, path, text: &text });
+    }
+
+    fn answer_panic(&self, request: &Request<'_>, payload: Box<dyn Any + Send>) -> Response {
+        self.tell_panic(request.method(), request.raw_path(), payload);
         Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).closing()
     }
 

@@ -1,9 +1,10 @@
-//! A connected socket of either family, non-blocking.
+//! A connected socket of either family: non-blocking, unless a handler's thread has it.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -50,6 +51,32 @@ impl Stream {
         }
     }
 
+    /// From now on, calls wait for the peer for so long before they say `WouldBlock`. Not zero.
+    pub(crate) fn wait_up_to(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))?;
+                stream.set_nonblocking(false)
+            }
+            #[cfg(unix)]
+            Self::Unix(stream) => {
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))?;
+                stream.set_nonblocking(false)
+            }
+        }
+    }
+
+    /// From now on, calls do not wait.
+    pub(crate) fn never_wait(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(true),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.set_nonblocking(true),
+        }
+    }
+
     /// Sends FIN, or ends both directions. A peer that has gone already is no matter.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _ = match self {
@@ -65,6 +92,8 @@ fn sorted(result: io::Result<usize>) -> Option<Moved> {
         Ok(count) => Some(Moved::Bytes(count)),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Moved::WouldBlock),
+        // What Windows says of a wait that was in vain; elsewhere this is a connection that is dead.
+        Err(error) if cfg!(windows) && error.kind() == io::ErrorKind::TimedOut => Some(Moved::WouldBlock),
         Err(_) => Some(Moved::Failed),
     }
 }

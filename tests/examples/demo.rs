@@ -7,6 +7,8 @@
 //! GET  /sleep/{ms}  answers after so many milliseconds
 //! GET  /panic       panics
 //! GET  /bytes/{n}   n bytes
+//! GET  /stream/{n}  n lines, one every 10 ms, each sent as it is made
+//! POST /count       counts the bytes of a body of any length, as they arrive (PUT too)
 //! ```
 
 #[path = "../../src/command.rs"]
@@ -16,9 +18,10 @@ mod log;
 #[path = "../../src/options.rs"]
 mod options;
 
+use std::io::{self, Write};
 use std::time::Duration;
 
-use allout::{Request, Response, Router, Status};
+use allout::{BodyReader, Method, Request, Response, Router, Status};
 
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -42,6 +45,27 @@ fn routes(router: Router) -> Router {
                 None => bad_number(),
             }
         })
+        .get("/stream/{n}", |request: &Request<'_>| match number(request, "n") {
+            Some(n) => Response::stream("text/plain; charset=utf-8", move |out| {
+                for line in 1..=n {
+                    writeln!(out, "{line}")?;
+                    out.flush()?;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Ok(())
+            }),
+            None => bad_number(),
+        })
+        .stream(Method::Post, "/count", count)
+        .stream(Method::Put, "/count", count)
+}
+
+fn count(_: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
+    match io::copy(body, &mut io::sink()) {
+        Ok(bytes) => Response::text(format!("{bytes}\n")),
+        // Not sent: what is wrong with the body is answered, if anybody is left to answer.
+        Err(error) => Response::text(format!("{error}\n")).with_status(Status::BAD_REQUEST),
+    }
 }
 
 fn echo(request: &Request<'_>) -> Response {

@@ -3,11 +3,12 @@
 //! ```text
 //!            announce             lend                claim (the thread that lent it, or a spare: one of them)
 //! HELD(n) ───────────▶ BUSY(n+1) ──────▶ LENT(n+1) ───────────────────────────────────────────────▶ HELD(n+1)
-//!    ▲                    │
-//!    └────── withdraw ────┘
+//!    ▲                    │ ▲                │
+//!    └────── withdraw ────┘ └─ borrow (n+1) ─┘ (the thread that lent it)
 //! ```
 //!
-//! Whoever holds the loop makes the first three moves, and only a holder can; so they need no comparison. The last is
+//! Whoever holds the loop makes the first three moves, and only a holder can; so they need no comparison. The others
+//! are
 //! a compare-and-swap from exactly the lending that the claimant knows. Two can try it, the thread whose handler has
 //! returned and the spare that was sent for the loop, and one succeeds: the loop is never held twice, and never lost.
 //! A spare that comes late finds another number, since each lending has its own.
@@ -66,6 +67,13 @@ impl Word {
         let lending = number << 2 | LENT;
         self.0.store(lending, Ordering::SeqCst);
         Sight(lending)
+    }
+
+    /// Takes the loop of this lending back for a moment, while the same handler goes on: it can then be lent again.
+    /// Returns false if somebody else has it.
+    pub(crate) fn borrow(&self, lending: Sight) -> bool {
+        let busy = ((lending.0 >> 2) + 1) << 2 | BUSY;
+        self.0.compare_exchange(lending.0, busy, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Takes the loop of this lending. Returns false if somebody else has.

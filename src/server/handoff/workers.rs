@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::word::Sight;
+use super::word::{Sight, Word};
 use crate::group::{CutOff, panic_text};
 use crate::server::desk::Desk;
 use crate::server::event_loop::{EventLoop, Turn};
 use crate::server::inbox::{Answer, Parcel};
 use crate::server::shared::Shared;
 use crate::stop::Cause;
-use crate::sync::{Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::sync::{
+    Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, PoisonError, sync_channel,
+};
 
 /// A spare that was not needed for so long ends, unless it is among the last, one a loop.
 const SPARE_TIME: Duration = Duration::from_secs(10);
@@ -162,44 +164,95 @@ impl Crew {
 
     /// Turns a loop until it is over or taken over.
     fn hold<'a>(&'a self, seat: usize, mut event_loop: MutexGuard<'a, EventLoop>, desk: &mut Desk) {
-        let (shared, word) = (&self.shared, &self.shared.permits.words[seat]);
         loop {
             match event_loop.turn(desk) {
                 // For the benchmark alone: what the hand-off costs is the difference.
                 Ok(Turn::Call) if cfg!(allout_no_handoff) => {
-                    let response = shared.call(&desk.request());
-                    word.withdraw();
+                    let response = self.shared.call(&desk.request());
+                    self.word(seat).withdraw();
                     event_loop.answer(response, desk);
                 }
-                Ok(Turn::Call) => {
-                    // Here the loop is let go of,
-                    let lending = word.lend();
-                    drop(event_loop);
-                    self.ring();
-                    let response = shared.call(&desk.request());
-                    if !word.claim(lending) {
-                        return self.give_back(seat, response, desk);
-                    }
-                    // and here it is taken back.
-                    event_loop = self.slot(seat);
-                    shared.wake_next_in_line();
-                    event_loop.answer(response, desk);
-                }
+                Ok(Turn::Call) => match self.serve(seat, event_loop, desk) {
+                    Some(taken_back) => event_loop = taken_back,
+                    None => return,
+                },
                 Ok(Turn::Over) => return self.end_loop(seat, Ok(event_loop.take_cut_off())),
                 Err(error) => return self.end_loop(seat, Err(format!("cannot wait for readiness: {error}"))),
             }
         }
     }
 
-    /// The loop has been taken over: the response goes to its inbox.
-    fn give_back(&self, seat: usize, response: crate::http::Response, desk: &mut Desk) {
-        let (token, exchange) = (desk.called_for(), desk.exchange());
-        desk.finish_request();
-        let answer = Answer { token, exchange, response, unfinished: desk.put_down() };
+    /// Calls the handler for the request on the desk, and lets go of the loop meanwhile. `None`: it was taken over.
+    fn serve<'a>(
+        &'a self,
+        seat: usize,
+        mut event_loop: MutexGuard<'a, EventLoop>,
+        desk: &mut Desk,
+    ) -> Option<MutexGuard<'a, EventLoop>> {
+        let upload = event_loop.take_upload(desk);
+        let lending = self.let_go(seat, event_loop);
+        let answer = match upload {
+            Some(upload) => upload.run(&self.shared),
+            None => {
+                let response = self.shared.call(&desk.request());
+                if !response.is_streamed() && self.word(seat).claim(lending) {
+                    let mut event_loop = self.take_back(seat);
+                    event_loop.answer(response, desk);
+                    return Some(event_loop);
+                }
+                desk.take_answer(response)
+            }
+        };
+        let (lending, parcel) = self.finish(seat, lending, answer, desk);
+        if self.word(seat).claim(lending) {
+            let mut event_loop = self.take_back(seat);
+            event_loop.go_on_without_caller();
+            if let Some(parcel) = parcel {
+                event_loop.take_parcel(parcel, desk);
+            }
+            return Some(event_loop);
+        }
         // Refused if the loop has ended: the connection was cut off at the deadline.
-        let _ = self.shared.seats[seat].inbox.push(Parcel::Answer(answer));
+        let _ = parcel.map(|parcel| self.shared.seats[seat].inbox.push(parcel));
         self.shared.permits.replace();
         self.shared.wake_next_in_line();
+        None
+    }
+
+    /// Writes the body of a streamed answer. Gives what is left to tell the loop, nothing if it has no such connection
+    /// any more; and under which lending.
+    fn finish(&self, seat: usize, lending: Sight, mut answer: Answer, desk: &mut Desk) -> (Sight, Option<Parcel>) {
+        let Some(write) = answer.take_write() else { return (lending, Some(Parcel::Answer(answer))) };
+        let (lending, download) = if self.word(seat).borrow(lending) {
+            let mut event_loop = self.slot(seat);
+            event_loop.go_on_without_caller();
+            let download = event_loop.start_download(answer, desk);
+            (self.let_go(seat, event_loop), download)
+        } else {
+            let (reply, download) = sync_channel(1);
+            let _ = self.shared.seats[seat].inbox.push(Parcel::Asked(answer, reply));
+            (lending, download.recv().ok())
+        };
+        (lending, download.map(|download| Parcel::Streamed(download.run(write, &self.shared))))
+    }
+
+    /// From here on the loop may be taken over.
+    fn let_go(&self, seat: usize, event_loop: MutexGuard<'_, EventLoop>) -> Sight {
+        let lending = self.word(seat).lend();
+        drop(event_loop);
+        self.ring();
+        lending
+    }
+
+    /// The loop has been claimed.
+    fn take_back(&self, seat: usize) -> MutexGuard<'_, EventLoop> {
+        let event_loop = self.slot(seat);
+        self.shared.wake_next_in_line();
+        event_loop
+    }
+
+    fn word(&self, seat: usize) -> &Word {
+        &self.shared.permits.words[seat]
     }
 
     /// Wakes the watcher if it sleeps.

@@ -1,0 +1,93 @@
+//! Bodies that are not held in memory: read as they arrive, written as they are made.
+//!
+//! Only the two ends that a handler sees. What lies behind them, the socket and its clocks, is the server's matter.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+
+/// The body of a request as it arrives, its transfer coding removed. A read waits for bytes; 0 is the body's end.
+///
+/// It may be of any length, but not of any slowness: a client has [`Config::body_timeout`](crate::Config::body_timeout)
+/// for what it sends while somebody waits, and each 4 KiB give it a second more, up to that time.
+///
+/// # Errors
+///
+/// Of a read:
+///
+/// - `UnexpectedEof`: the client has gone, or the deadline of a stop has come.
+/// - `TimedOut`: the client was too slow. It is answered 408.
+/// - `InvalidData`: the chunked coding is broken (RFC 9112 §7.1). It is answered 400.
+///
+/// After one of these the body has no more to give, and what the handler answers is not sent.
+pub struct BodyReader<'a> {
+    source: &'a mut (dyn Read + 'a),
+}
+
+impl<'a> BodyReader<'a> {
+    pub(crate) fn new(source: &'a mut (dyn Read + 'a)) -> Self {
+        Self { source }
+    }
+}
+
+impl Read for BodyReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.source.read(buffer)
+    }
+}
+
+impl fmt::Debug for BodyReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BodyReader")
+    }
+}
+
+/// The body of a response as it is made. What is written is gathered to chunks of 16 KiB; `flush` sends what there is.
+///
+/// A write waits until the client takes it, and fails if the client has gone, or stalls for as long as
+/// [`Config::write_timeout`](crate::Config::write_timeout) says, or if the deadline of a stop has come.
+pub struct BodyWriter<'a> {
+    sink: &'a mut (dyn Write + 'a),
+}
+
+impl<'a> BodyWriter<'a> {
+    pub(crate) fn new(sink: &'a mut (dyn Write + 'a)) -> Self {
+        Self { sink }
+    }
+}
+
+impl Write for BodyWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sink.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+impl fmt::Debug for BodyWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BodyWriter")
+    }
+}
+
+/// What writes the body of a response.
+pub(crate) struct WriteBody(Box<Function>);
+
+type Function = dyn FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send;
+
+impl WriteBody {
+    pub(crate) fn new(write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static) -> Self {
+        Self(Box::new(write))
+    }
+
+    pub(crate) fn call(self, writer: &mut BodyWriter<'_>) -> io::Result<()> {
+        (self.0)(writer)
+    }
+}
+
+impl fmt::Debug for WriteBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WriteBody")
+    }
+}

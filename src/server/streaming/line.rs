@@ -1,0 +1,113 @@
+//! A socket in the hands of a handler's thread: reads and writes wait, as long as the peer's patience lasts.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::server::stream::{Moved, Stream};
+
+/// The least rate of a peer: so many bytes give a second of patience.
+const BYTES_PER_SECOND_MIN: u64 = 4096;
+/// How long one call of the system waits. Patience is counted in these steps.
+const STEP: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    left: Duration,
+    max: Duration,
+}
+
+impl Patience {
+    fn new(max: Duration) -> Self {
+        Self { left: max, max }
+    }
+
+    fn spend(&mut self, waited: Duration) {
+        self.left = self.left.saturating_sub(waited);
+    }
+
+    /// A slow peer earns time, but cannot save it up: a stall ends it all the same.
+    fn earn(&mut self, bytes: usize) {
+        let earned = Duration::from_millis((bytes as u64).saturating_mul(1000) / BYTES_PER_SECOND_MIN);
+        self.left = self.left.saturating_add(earned).min(self.max);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: Arc<Stream>,
+    /// Calls wait. Set by the first that would have to, so that a peer that is fast costs no call more than in a loop.
+    is_waiting: bool,
+    reading: Patience,
+    writing: Patience,
+}
+
+impl Line {
+    pub(super) fn new(stream: Arc<Stream>, read_patience: Duration, write_patience: Duration) -> Self {
+        let (reading, writing) = (Patience::new(read_patience), Patience::new(write_patience));
+        Self { stream, is_waiting: false, reading, writing }
+    }
+
+    /// Reads at least one byte. 0 is the peer's end, or the stop's deadline.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` once the peer's patience is used up, or whatever is wrong with the socket.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let since = Instant::now();
+            let moved = self.stream.read(buffer);
+            self.reading.spend(since.elapsed());
+            match moved {
+                Moved::Bytes(count) => {
+                    self.reading.earn(count);
+                    return Ok(count);
+                }
+                Moved::WouldBlock if self.reading.left.is_zero() => return Err(ErrorKind::TimedOut.into()),
+                Moved::WouldBlock => self.wait_from_now_on()?,
+                Moved::Failed => return Err(ErrorKind::ConnectionReset.into()),
+            }
+        }
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read); `BrokenPipe` if the peer has gone.
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let since = Instant::now();
+            let moved = self.stream.write(bytes);
+            self.writing.spend(since.elapsed());
+            match moved {
+                Moved::Bytes(count) if count > 0 => {
+                    self.writing.earn(count);
+                    bytes = bytes.get(count..).unwrap_or_default();
+                }
+                Moved::WouldBlock if self.writing.left.is_zero() => return Err(ErrorKind::TimedOut.into()),
+                Moved::WouldBlock => self.wait_from_now_on()?,
+                Moved::Bytes(_) | Moved::Failed => return Err(ErrorKind::BrokenPipe.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_from_now_on(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            let step = STEP.min(self.reading.max).min(self.writing.max).max(Duration::from_millis(1));
+            self.stream.wait_up_to(step)?;
+        }
+        Ok(())
+    }
+}
+
+/// The loop must never wait for this socket.
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.is_waiting && self.stream.never_wait().is_err() {
+            // What cannot be had back without waiting is given up.
+            self.stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A request whose body is read by its handler, as it arrives.
+
+use std::io::{self, ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::line::Line;
+use crate::http::{Body, BodyLimits, BodyReader, CONTINUE, Peer, Reject, Response};
+use crate::server::desk::{Begun, Exchange, Unfinished};
+use crate::server::inbox::Answer;
+use crate::server::notice::Notice;
+use crate::server::shared::Shared;
+use crate::server::stream::Stream;
+use crate::server::table::Token;
+
+/// Bytes of one read, at least.
+const BUFFER_BYTES: usize = 32 * 1024;
+
+/// A request and what has come of its body.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    token: Token,
+    exchange: Exchange,
+    peer: Peer,
+    /// The request's head, whole and alone.
+    head: Unfinished,
+    content: Content,
+}
+
+/// What the body's bytes go through on their way to the handler.
+#[derive(Debug)]
+struct Content {
+    line: Line,
+    decoder: Body,
+    limits: BodyLimits,
+    /// Bytes that have come: `..decoder.decoded()` is content, of which `..given` has been taken.
+    bytes: Vec<u8>,
+    filled: usize,
+    given: usize,
+    /// The client waits to be told to send it (RFC 9110 §10.1.1): told by the first read.
+    awaits_continue: bool,
+    fault: Option<Fault>,
+    /// All of it has come: from then on its answer is owed.
+    has_come: Arc<AtomicBool>,
+}
+
+/// Why a body can no longer be read.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Reject(Reject),
+    /// The client has gone, or was cut off.
+    Gone,
+}
+
+impl Content {
+    /// Decodes what is here, and reads on if it is nothing.
+    fn fill(&mut self) -> Result<(), Fault> {
+        loop {
+            let decoded = self.decoder.decoded();
+            let bytes = self.bytes.get_mut(..self.filled).unwrap_or_default();
+            let is_whole = self.decoder.advance(bytes, &self.limits).map_err(Fault::Reject)?;
+            self.has_come.store(is_whole, Ordering::Relaxed);
+            if is_whole || self.decoder.decoded() > decoded {
+                return Ok(());
+            }
+            // All that has come is read and given.
+            self.decoder.taken();
+            (self.given, self.filled) = (0, 0);
+            self.read_on()?;
+        }
+    }
+
+    fn read_on(&mut self) -> Result<(), Fault> {
+        if std::mem::take(&mut self.awaits_continue) {
+            self.line.write(CONTINUE).map_err(|_| Fault::Gone)?;
+        }
+        if self.bytes.len() < BUFFER_BYTES {
+            self.bytes.resize(BUFFER_BYTES, 0);
+        }
+        match self.line.read(&mut self.bytes) {
+            Ok(0) => Err(Fault::Gone),
+            Ok(count) => {
+                self.filled = count;
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::TimedOut => Err(Fault::Reject(Reject::Timeout)),
+            Err(_) => Err(Fault::Gone),
+        }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.given == self.decoder.decoded() && !self.decoder.is_whole() && !out.is_empty() && self.fault.is_none() {
+            self.fault = self.fill().err();
+        }
+        match self.fault {
+            None => {}
+            Some(Fault::Gone) => return Err(ErrorKind::UnexpectedEof.into()),
+            Some(Fault::Reject(Reject::Timeout)) => return Err(ErrorKind::TimedOut.into()),
+            Some(Fault::Reject(reject)) => return Err(io::Error::new(ErrorKind::InvalidData, reject)),
+        }
+        let ready = self.bytes.get(self.given..self.decoder.decoded()).unwrap_or_default();
+        let count = ready.len().min(out.len());
+        for (to, from) in out.iter_mut().zip(ready) {
+            *to = *from;
+        }
+        self.given += count;
+        Ok(count)
+    }
+}
+
+impl Upload {
+    pub(crate) fn new(
+        begun: Begun,
+        token: Token,
+        stream: Arc<Stream>,
+        has_come: Arc<AtomicBool>,
+        shared: &Shared,
+    ) -> Self {
+        let Begun { peer, exchange, head, decoder, come, awaits_continue } = begun;
+        let content = Content {
+            line: Line::new(stream, shared.config.body_timeout, shared.config.write_timeout),
+            decoder,
+            limits: shared.limits.body.of_stream(),
+            filled: come.len(),
+            bytes: come,
+            given: 0,
+            awaits_continue,
+            fault: None,
+            has_come,
+        };
+        Self { token, exchange, peer, head, content }
+    }
+
+    /// Calls the handler, and gives what it has answered and what is left. The response is replaced if the body has
+    /// turned out to be faulty.
+    pub(crate) fn run(self, shared: &Shared) -> Answer {
+        let Self { token, mut exchange, peer, head, mut content } = self;
+        let request = head.request(&peer);
+        let mut response = shared.call_streaming(&request, &mut BodyReader::new(&mut content));
+        match content.fault {
+            Some(Fault::Reject(reject)) => {
+                shared.tell(&Notice::Rejected { peer: &peer, reject });
+                response = Response::text(reject.reason()).with_status(reject.status());
+            }
+            Some(Fault::Gone) | None => {}
+        }
+        // A small rest that has come already is passed over; anything more closes the connection.
+        let is_whole = content.fault.is_none() && content.pass_over();
+        exchange.keeps_alive &= is_whole;
+        let unfinished = is_whole.then(|| Unfinished::behind(content.rest())).flatten();
+        Answer { token, exchange, response, unfinished, is_gone: matches!(content.fault, Some(Fault::Gone)) }
+    }
+}
+
+impl Content {
+    /// Decodes what has come. True if that is all of it.
+    fn pass_over(&mut self) -> bool {
+        let bytes = self.bytes.get_mut(..self.filled).unwrap_or_default();
+        self.decoder.advance(bytes, &self.limits).is_ok_and(|is_whole| is_whole)
+    }
+
+    /// What has come behind the body.
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.decoder.raw()..self.filled).unwrap_or_default()
+    }
+}
