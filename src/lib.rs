@@ -78,7 +78,9 @@ mod stop;
 mod sync;
 
 pub use group::{CutOff, Exit, Group, MemberResult, Outcome, Stopped};
-pub use http::{BodyReader, BodyWriter, FieldError, Handler, Headers, Method, Peer, Reject, Request, Response, Status, Version};
+pub use http::{
+    BodyReader, BodyWriter, FieldError, Handler, Headers, Method, Peer, Reject, Request, Response, Status, Version,
+};
 pub use router::Router;
 pub use server::{Address, AddressError, BindError, Bound, Config, Notice, Readiness, Server, Stats};
 pub use stop::{Cause, GRACE, Stop};

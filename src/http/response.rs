@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io;
 
 use super::grammar::{is_tchar, is_value};
 use super::streamed::{BodyWriter, WriteBody};
@@ -140,7 +139,14 @@ pub struct Response {
 impl Response {
     /// A response without a body.
     pub const fn new(status: Status) -> Self {
-        Self { status, fields: Vec::new(), content_type: None, body: Body::Whole(Cow::Borrowed(&[])), closing: false, after: None }
+        Self {
+            status,
+            fields: Vec::new(),
+            content_type: None,
+            body: Body::Whole(Cow::Borrowed(&[])),
+            closing: false,
+            after: None,
+        }
     }
 
     /// 200 with plain text in UTF-8.
@@ -175,7 +181,7 @@ impl Response {
     /// ```
     pub fn stream(
         content_type: &'static str,
-        write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static,
+        write: impl FnOnce(&mut BodyWriter<'_>) -> std::io::Result<()> + Send + 'static,
     ) -> Self {
         let body = Body::Streamed(Some(WriteBody::new(write)));
         Self { content_type: Some(content_type), body, ..Self::new(Status::OK) }

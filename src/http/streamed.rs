@@ -3,7 +3,7 @@
 //! Only the two ends that a handler sees. What lies behind them, the socket and its clocks, is the server's matter.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{Read, Result, Write};
 
 /// The body of a request as it arrives, its transfer coding removed. A read waits for bytes; 0 is the body's end.
 ///
@@ -30,7 +30,7 @@ impl<'a> BodyReader<'a> {
 }
 
 impl Read for BodyReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         self.source.read(buffer)
     }
 }
@@ -56,11 +56,11 @@ impl<'a> BodyWriter<'a> {
 }
 
 impl Write for BodyWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         self.sink.write(bytes)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> Result<()> {
         self.sink.flush()
     }
 }
@@ -74,14 +74,14 @@ impl fmt::Debug for BodyWriter<'_> {
 /// What writes the body of a response.
 pub(crate) struct WriteBody(Box<Function>);
 
-type Function = dyn FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send;
+type Function = dyn FnOnce(&mut BodyWriter<'_>) -> Result<()> + Send;
 
 impl WriteBody {
-    pub(crate) fn new(write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static) -> Self {
+    pub(crate) fn new(write: impl FnOnce(&mut BodyWriter<'_>) -> Result<()> + Send + 'static) -> Self {
         Self(Box::new(write))
     }
 
-    pub(crate) fn call(self, writer: &mut BodyWriter<'_>) -> io::Result<()> {
+    pub(crate) fn call(self, writer: &mut BodyWriter<'_>) -> Result<()> {
         (self.0)(writer)
     }
 }

@@ -204,6 +204,7 @@ impl EventLoop {
     /// A handler has written the body of its answer.
     fn take_streamed(&mut self, streamed: Streamed, desk: &mut Desk) {
         let Streamed { token, answers, is_whole } = streamed;
+        self.follow_stop();
         self.count_answers(answers);
         if !is_whole {
             return self.drop_away(token);
@@ -222,7 +223,7 @@ impl EventLoop {
             Parcel::Streamed(streamed) => self.take_streamed(streamed, desk),
             // Whoever has asked has an end of the channel, unless it died.
             Parcel::Asked(answer, reply) => {
-                if let Some(download) = self.start_download(answer, desk) {
+                if let Some(download) = self.start_download(*answer, desk) {
                     let _ = reply.send(download);
                 }
             }

@@ -4,9 +4,9 @@
 //! moved to a buffer of the connection's own ([`Unfinished`]), which the desk takes up again when more has come. So an
 //! idle connection has no buffer at all, and a request that comes whole is never copied.
 
+use super::inbox::Answer;
 use super::stream::{Moved, Stream};
 use super::table::Token;
-use super::inbox::Answer;
 use crate::http::{Body, Incoming, Limits, Method, Peer, Progress, Reject, Request, Response, Version};
 
 /// Bytes of one read. A socket's receive buffer holds more, but a larger read only pushes out the caches.
@@ -149,7 +149,14 @@ impl Desk {
         let mut bytes = self.take_bytes();
         let incoming = std::mem::replace(&mut self.incoming, Incoming::new());
         let come = bytes.split_off(incoming.head_len());
-        Begun { peer: self.peer.clone(), exchange, head: Unfinished { bytes, incoming }, decoder, come, awaits_continue }
+        Begun {
+            peer: self.peer.clone(),
+            exchange,
+            head: Unfinished { bytes, incoming },
+            decoder,
+            come,
+            awaits_continue,
+        }
     }
 
     /// Takes the request off the desk that has been answered, with what has come behind it.

@@ -25,11 +25,16 @@ use super::event_loop::EventLoop;
 use super::timeouts::Clock;
 
 impl EventLoop {
-    /// Looks at the flag, and at the deadline once it is set.
-    pub(super) fn watch_stop(&mut self) {
+    /// Looks at the flag.
+    pub(super) fn follow_stop(&mut self) {
         if !self.is_draining && self.shared.stop.is_set() {
             self.begin_drain();
         }
+    }
+
+    /// Looks at the flag, and at the deadline once it is set.
+    pub(super) fn watch_stop(&mut self) {
+        self.follow_stop();
         if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
             self.cut_off();
         }
@@ -45,7 +50,7 @@ impl EventLoop {
         self.is_draining && is_empty && self.shared.seats[self.seat].inbox.close_if_empty()
     }
 
-    pub(super) fn begin_drain(&mut self) {
+    fn begin_drain(&mut self) {
         self.is_draining = true;
         self.now = Instant::now();
         // Whatever was received is answered, or cut off at the deadline.

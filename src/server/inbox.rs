@@ -12,7 +12,7 @@ pub(crate) enum Parcel {
     Arrival(Arrival),
     Answer(Answer),
     /// An answer whose body the sender is going to write, once it gets what it needs for that.
-    Asked(Answer, SyncSender<Download>),
+    Asked(Box<Answer>, SyncSender<Download>),
     Streamed(Streamed),
 }
 

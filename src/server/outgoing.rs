@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::stream::{Moved, Stream};
 use super::desk::Exchange;
+use super::stream::{Moved, Stream};
 use crate::http::{AfterAnswer, ImfDate, Persistence, Response, encode, imf_date};
 
 /// Answers that go out with one write.

@@ -181,9 +181,7 @@ impl EventLoop {
     /// Adds a response to the batch. What it answers has left the desk.
     pub(super) fn push_answer(&mut self, response: Response, exchange: Exchange, desk: &mut Desk) {
         // The listeners first: a client that is told to go comes again at once, and must find them closed, not closing.
-        if !self.is_draining && self.shared.stop.is_set() {
-            self.begin_drain();
-        }
+        self.follow_stop();
         // While draining, the last answer is the one behind which no further whole request has come.
         let has_no_end = response.is_streamed() && exchange.version == Version::Http10;
         let is_asked_for = !exchange.keeps_alive || response.is_closing() || has_no_end;

@@ -18,6 +18,7 @@ mod limits;
 mod pipelined;
 mod router;
 mod signals;
+mod streaming;
 mod tidy;
 mod under_load;
 mod wire;

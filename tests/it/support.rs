@@ -219,6 +219,50 @@ impl Client {
 
     /// The next response; `None` if the connection ends instead.
     pub fn next_reply(&mut self, to_head: bool) -> Option<Reply> {
+        let mut reply = self.next_head()?;
+        if to_head || reply.status < 200 || reply.status == 204 || reply.status == 304 {
+            return Some(reply);
+        }
+        if reply.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.chunk() {
+                reply.body.extend(chunk);
+            }
+        } else {
+            let length: usize = reply.header("content-length").expect("a length").parse().unwrap();
+            reply.body = self.take(length);
+        }
+        Some(reply)
+    }
+
+    /// The next chunk of a chunked body; `None` at the body's end.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let end = loop {
+            match self.received.windows(2).position(|window| window == b"\r\n") {
+                Some(at) => break at + 2,
+                None => assert!(self.receive(), "the body was cut short"),
+            }
+        };
+        let line = String::from_utf8(self.take(end)).unwrap();
+        let mut chunk = self.take(usize::from_str_radix(line.trim_end(), 16).expect(&line) + 2);
+        assert_eq!(chunk.split_off(chunk.len() - 2), b"\r\n");
+        (!chunk.is_empty()).then_some(chunk)
+    }
+
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        while self.received.len() < length {
+            assert!(self.receive(), "the body was cut short");
+        }
+        self.received.drain(..length).collect()
+    }
+
+    /// All that comes until the end of the connection.
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.receive() {}
+        std::mem::take(&mut self.received)
+    }
+
+    /// The head of the next response; `None` if the connection ends instead.
+    pub fn next_head(&mut self) -> Option<Reply> {
         let end = loop {
             match self.received.windows(4).position(|window| window == b"\r\n\r\n") {
                 Some(at) => break at + 4,
@@ -231,15 +275,7 @@ impl Client {
         };
         let head = String::from_utf8(self.received.drain(..end).collect()).unwrap();
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).expect(&head).parse().unwrap();
-        let mut reply = Reply { status, head, body: Vec::new() };
-        if !to_head && status >= 200 && status != 204 && status != 304 {
-            let length: usize = reply.header("content-length").expect("a length").parse().unwrap();
-            while self.received.len() < length {
-                assert!(self.receive(), "the body was cut short");
-            }
-            reply.body = self.received.drain(..length).collect();
-        }
-        Some(reply)
+        Some(Reply { status, head, body: Vec::new() })
     }
 
     /// Waits for the end of the connection, and finds nothing more before it. A reset is an end too.

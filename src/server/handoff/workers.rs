@@ -230,7 +230,7 @@ impl Crew {
             (self.let_go(seat, event_loop), download)
         } else {
             let (reply, download) = sync_channel(1);
-            let _ = self.shared.seats[seat].inbox.push(Parcel::Asked(answer, reply));
+            let _ = self.shared.seats[seat].inbox.push(Parcel::Asked(Box::new(answer), reply));
             (lending, download.recv().ok())
         };
         (lending, download.map(|download| Parcel::Streamed(download.run(write, &self.shared))))

@@ -31,7 +31,7 @@ pub(crate) struct Download {
 }
 
 /// The body has been written, or cannot be.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Streamed {
     pub(crate) token: Token,
     /// Answers that have left whole.

@@ -7,6 +7,7 @@ use super::desk::Desk;
 use super::inbox::{Answer, Parcel};
 use super::poller::Waker;
 use super::shared::Shared;
+use super::streaming::{Download, Upload, is_upload};
 use crate::group::CutOff;
 use crate::http::Response;
 use crate::sync::Arc;
@@ -49,10 +50,7 @@ impl EventLoop {
                 self.service = None;
                 self.waiting.push_back((id, Instant::now()));
             } else if let Some(parcel) = self.parcels.pop_front() {
-                match parcel {
-                    Parcel::Arrival(arrival) => self.service = Some((arrival.stream.0, false)),
-                    Parcel::Answer(answer) => self.take_answer(&answer),
-                }
+                self.take_parcel(parcel, desk);
             } else if !self.begin_waiting() {
                 self.parcels.extend(self.shared.seats[self.seat].inbox.take());
                 let is_empty = self.parcels.is_empty() && self.waiting.is_empty() && self.away.is_empty();
@@ -91,12 +89,39 @@ impl EventLoop {
         }
     }
 
-    fn take_answer(&mut self, answer: &Answer) {
-        let Some(at) = self.away.iter().position(|id| *id == answer.token.0) else {
-            return self.shared.break_rule(format!("an answer for {:?}, which is not away", answer.token));
+    pub(crate) fn take_parcel(&mut self, parcel: Parcel, desk: &mut Desk) {
+        match parcel {
+            Parcel::Arrival(arrival) => self.service = Some((arrival.stream.0, false)),
+            Parcel::Answer(answer) => self.finish(answer.token.0),
+            Parcel::Streamed(streamed) => self.finish(streamed.0),
+            Parcel::Asked(answer, reply) => {
+                let download = self.start_download(*answer, desk).expect("nobody goes away here");
+                reply.send(download).expect("whoever asks waits");
+            }
+        }
+    }
+
+    pub(crate) fn take_upload(&mut self, desk: &mut Desk) -> Option<Upload> {
+        if !is_upload(desk) {
+            return None;
+        }
+        self.go_on_without_caller();
+        Some(Upload(desk.request))
+    }
+
+    pub(crate) fn start_download(&mut self, answer: Answer, _: &mut Desk) -> Option<Download> {
+        if !self.away.contains(&answer.token.0) {
+            self.shared.break_rule(format!("{:?} streams, and is not away", answer.token));
+        }
+        Some(Download(answer.token.0))
+    }
+
+    fn finish(&mut self, id: usize) {
+        let Some(at) = self.away.iter().position(|away| *away == id) else {
+            return self.shared.break_rule(format!("an answer for {id}, which is not away"));
         };
         self.away.swap_remove(at);
-        self.shared.answer(answer.response.0);
+        self.shared.answer(id);
     }
 
     pub(crate) fn answer(&mut self, response: Response, desk: &mut Desk) {
@@ -107,10 +132,8 @@ impl EventLoop {
     }
 
     pub(crate) fn go_on_without_caller(&mut self) {
-        match self.service.take() {
-            Some((id, _)) => self.away.push(id),
-            None => self.shared.break_rule("taken over without a call".to_owned()),
-        }
+        // Nothing if its caller has the socket: then it is away already.
+        self.away.extend(self.service.take().map(|(id, _)| id));
     }
 
     pub(crate) fn take_cut_off(&mut self) -> CutOff {

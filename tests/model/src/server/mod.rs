@@ -26,11 +26,14 @@ pub(crate) mod notice {
 
 /// What a thread has read: here, whose request it is.
 pub(crate) mod desk {
+    use super::inbox::Answer;
     use super::table::Token;
-    use crate::http::Request;
+    use crate::http::{Request, Response};
 
     #[derive(Clone, Copy, Debug)]
-    pub(crate) struct Exchange;
+    pub(crate) struct Exchange {
+        pub(crate) is_head: bool,
+    }
 
     #[derive(Debug)]
     pub(crate) struct Unfinished;
@@ -48,21 +51,47 @@ pub(crate) mod desk {
             Request(self.request)
         }
 
-        pub(crate) fn called_for(&self) -> Token {
-            Token(self.request)
+        pub(crate) fn take_answer(&mut self, response: Response) -> Answer {
+            let token = Token(std::mem::replace(&mut self.request, usize::MAX));
+            Answer { token, exchange: Exchange { is_head: false }, response, unfinished: None, is_gone: false }
         }
+    }
+}
 
-        pub(crate) fn exchange(&self) -> Exchange {
-            Exchange
-        }
+/// A body takes its steps, as a handler does.
+pub(crate) mod streaming {
+    use super::desk::{Desk, Exchange};
+    use super::inbox::Answer;
+    use super::shared::Shared;
+    use super::table::Token;
+    use crate::http::{Request, WriteBody};
 
-        pub(crate) fn finish_request(&mut self) {
-            self.request = usize::MAX;
-        }
+    pub(crate) struct Upload(pub(crate) usize);
 
-        pub(crate) fn put_down(&mut self) -> Option<Box<Unfinished>> {
-            None
+    impl Upload {
+        pub(crate) fn run(self, shared: &Shared) -> Answer {
+            let response = shared.call(&Request(self.0));
+            let exchange = Exchange { is_head: false };
+            Answer { token: Token(self.0), exchange, response, unfinished: None, is_gone: false }
         }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Download(pub(crate) usize);
+
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Streamed(pub(crate) usize);
+
+    impl Download {
+        pub(crate) fn run(self, _: WriteBody, shared: &Shared) -> Streamed {
+            shared.call(&Request(self.0));
+            Streamed(self.0)
+        }
+    }
+
+    /// Half of the requests are those whose body their handler reads.
+    pub(crate) fn is_upload(desk: &Desk) -> bool {
+        desk.request % 4 >= 2
     }
 }
 

@@ -1,0 +1,619 @@
+//! Streaming: bodies that handlers read as they arrive, and write as they are made.
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use allout::{BodyReader, BodyWriter, Config, Exit, Method, Notice, Request, Response, Router, Server, Status};
+
+use crate::drain::{cut_off, expect_answer, expect_clean, get, start};
+use crate::support::{Client, Gate, HANG, PING, Site};
+
+type Bytes = Vec<u8>;
+
+/// What a handler's read of the body came to.
+type Reads = mpsc::Receiver<Result<Bytes, ErrorKind>>;
+
+fn one_loop() -> Config {
+    Config { loops: 1, ..Config::default() }
+}
+
+fn ping() -> Router {
+    Router::new().get("/ping", |_: &Request<'_>| Response::text("pong"))
+}
+
+/// `/ping`, `/hold` at the gate, and `/upload`, which answers with the length of what it has read.
+fn uploads(gate: &Gate) -> (Router, Reads) {
+    let (sender, reads) = mpsc::channel();
+    let at = gate.clone();
+    let upload = move |_: &Request<'_>, body: &mut BodyReader<'_>| {
+        let mut bytes = Vec::new();
+        let read = body.read_to_end(&mut bytes).map(|_| bytes).map_err(|error| error.kind());
+        let length = read.as_ref().map_or(0, Vec::len);
+        let _ = sender.send(read);
+        Response::text(format!("{length} bytes"))
+    };
+    let router = ping()
+        .get("/hold", move |_: &Request<'_>| {
+            at.pass();
+            Response::text("held")
+        })
+        .stream(Method::Post, "/upload", upload)
+        .stream(Method::Post, "/unread", |_: &Request<'_>, _: &mut BodyReader<'_>| Response::text("unread"));
+    (router, reads)
+}
+
+fn download(write: impl Fn(&mut BodyWriter<'_>) -> std::io::Result<()> + Clone + Send + Sync + 'static) -> Router {
+    ping().get("/stream", move |_: &Request<'_>| {
+        let write = write.clone();
+        Response::stream("text/plain", move |out| write(out))
+    })
+}
+
+fn upload_head(framing: &str) -> String {
+    format!("POST /upload HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n")
+}
+
+const STREAM: &str = "GET /stream HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// More than a body held in memory may have, and than all buffers of a connection hold.
+fn large() -> Bytes {
+    (0..9_000_000_u32).map(|n| (n % 251) as u8).collect()
+}
+
+fn chunked(bytes: &[u8], size: usize) -> Bytes {
+    let mut wire = Vec::new();
+    for chunk in bytes.chunks(size) {
+        write!(wire, "{:x};note=\"of no matter\"\r\n", chunk.len()).unwrap();
+        wire.extend_from_slice(chunk);
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(b"0\r\nTrailer-Field: dropped\r\n\r\n");
+    wire
+}
+
+// ---- Request bodies ------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_body_of_any_length_is_read_as_it_arrives_and_the_next_request_behind_it() {
+    let (router, reads) = uploads(&Gate::new());
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    let large = large();
+    for (framing, wire) in [
+        (format!("Content-Length: {}", large.len()), large.clone()),
+        ("Transfer-Encoding: chunked".to_owned(), chunked(&large, 70_000)),
+    ] {
+        client.send(upload_head(&framing));
+        client.send(&wire);
+        client.send(PING);
+        assert_eq!(client.reply().text(), format!("{} bytes", large.len()));
+        assert!(reads.recv_timeout(HANG).unwrap().unwrap() == large, "the body is another one");
+        assert_eq!(client.reply().text(), "pong");
+    }
+}
+
+#[test]
+fn it_does_not_matter_how_a_streamed_body_is_cut() {
+    let (router, reads) = uploads(&Gate::new());
+    let site = start(one_loop(), router);
+    let wire =
+        [upload_head("Transfer-Encoding: chunked").into_bytes(), chunked(b"hello, world", 5), PING.into()].concat();
+    let mut byte_by_byte = site.connect();
+    for byte in &wire {
+        byte_by_byte.send([*byte]);
+    }
+    let mut clients = vec![byte_by_byte];
+    for at in 0..wire.len() {
+        let mut client = site.connect();
+        client.send(&wire[..at]);
+        client.send(&wire[at..]);
+        clients.push(client);
+    }
+    for mut client in clients {
+        assert_eq!(client.reply().text(), "12 bytes");
+        assert_eq!(client.reply().text(), "pong");
+        assert_eq!(reads.recv_timeout(HANG).unwrap(), Ok(b"hello, world".to_vec()));
+    }
+}
+
+#[test]
+fn a_request_without_a_body_reaches_a_handler_that_would_read_one() {
+    let (router, reads) = uploads(&Gate::new());
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    for framing in ["X-None: 1", "Content-Length: 0"] {
+        assert_eq!(client.ask(upload_head(framing)).text(), "0 bytes");
+        assert_eq!(reads.recv_timeout(HANG).unwrap(), Ok(Vec::new()));
+    }
+    client.send(upload_head("Transfer-Encoding: chunked"));
+    client.send("0\r\n\r\n");
+    assert_eq!(client.reply().text(), "0 bytes");
+}
+
+#[test]
+fn a_client_that_sends_slowly_stalls_nobody() {
+    let (router, _reads) = uploads(&Gate::new());
+    let site = start(one_loop(), router);
+    let mut slow = site.connect();
+    slow.send(upload_head("Content-Length: 10"));
+    slow.send("half,");
+    for _ in 0..3 {
+        assert_eq!(site.connect().ask(PING).text(), "pong");
+    }
+    slow.send("half.");
+    assert_eq!(slow.reply().text(), "10 bytes");
+}
+
+#[test]
+fn a_broken_chunked_body_is_answered_400_whatever_the_handler_says() {
+    let (router, reads) = uploads(&Gate::new());
+    let rejects = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&rejects);
+    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap().on_notice(move |notice| {
+        if matches!(notice, Notice::Rejected { .. }) {
+            told.lock().unwrap().push(notice.to_string());
+        }
+    });
+    let site = Site::run(server, router, HANG);
+    let mut client = site.connect();
+    client.send(upload_head("Transfer-Encoding: chunked"));
+    client.send("3\r\nabcX\r\n0\r\n\r\n");
+    client.send(PING);
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.is_last()), (400, true));
+    client.expect_end();
+    assert_eq!(reads.recv_timeout(HANG).unwrap(), Err(ErrorKind::InvalidData));
+    assert_eq!(rejects.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_body_that_stalls_is_answered_408() {
+    let (router, reads) = uploads(&Gate::new());
+    let site = start(Config { body_timeout: Duration::from_millis(200), ..one_loop() }, router);
+    let mut client = site.connect();
+    client.send(upload_head("Content-Length: 10"));
+    client.send("half,");
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.is_last()), (408, true));
+    client.expect_end();
+    assert_eq!(reads.recv_timeout(HANG).unwrap(), Err(ErrorKind::TimedOut));
+}
+
+#[test]
+fn the_time_that_the_handler_takes_is_not_the_clients() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let router = ping().stream(Method::Post, "/upload", move |_: &Request<'_>, body: &mut BodyReader<'_>| {
+        at.pass();
+        let mut text = String::new();
+        let read = body.read_to_string(&mut text);
+        Response::text(format!("{read:?} {text}"))
+    });
+    let site = start(Config { body_timeout: Duration::from_millis(200), ..one_loop() }, router);
+    let mut client = site.connect();
+    client.send(upload_head("Content-Length: 4"));
+    gate.wait_for(1);
+    // Longer than the client would have had.
+    thread::sleep(Duration::from_millis(400));
+    client.send("body");
+    gate.open();
+    assert_eq!(client.reply().text(), "Ok(4) body");
+}
+
+#[test]
+fn a_client_that_goes_away_in_the_middle_of_its_body_gets_no_answer() {
+    let (router, reads) = uploads(&Gate::new());
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    client.send(upload_head("Content-Length: 10"));
+    client.send("half,");
+    client.finish();
+    client.expect_end();
+    assert_eq!(reads.recv_timeout(HANG).unwrap(), Err(ErrorKind::UnexpectedEof));
+    site.stop();
+    expect_clean(site);
+}
+
+#[test]
+fn a_client_that_waits_to_be_asked_for_its_body_is_asked_when_it_is_read() {
+    let (router, _reads) = uploads(&Gate::new());
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    client.send(upload_head("Content-Length: 4\r\nExpect: 100-continue"));
+    assert_eq!(client.next_head().unwrap().status, 100);
+    client.send("body");
+    assert_eq!(client.reply().text(), "4 bytes");
+    // It has been sent unasked: then nobody asks.
+    client.send(upload_head("Content-Length: 4\r\nExpect: 100-continue") + "body");
+    assert_eq!(client.reply().text(), "4 bytes");
+    // Nobody reads it: whether it will follow is not known, so the connection ends.
+    client.send("POST /unread HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    let reply = client.reply();
+    assert_eq!((reply.text().as_str(), reply.is_last()), ("unread", true));
+    client.expect_end();
+}
+
+#[test]
+fn what_is_left_unread_of_a_body_is_never_taken_for_a_request() {
+    let (router, _reads) = uploads(&Gate::new());
+    let site = start(one_loop(), router);
+    // All of it has come: it is passed over.
+    let mut client = site.connect();
+    let request = |length: usize| format!("POST /unread HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+    client.send(request(PING.len()) + PING + PING);
+    assert_eq!(client.reply().text(), "unread");
+    assert_eq!(client.reply().text(), "pong");
+    // Part of it is on its way: the connection ends.
+    client.send(request(PING.len() * 2) + PING);
+    let reply = client.reply();
+    assert_eq!((reply.text().as_str(), reply.is_last()), ("unread", true));
+    client.send(PING);
+    client.expect_end();
+}
+
+#[test]
+fn uploads_wait_their_turn_and_503_ends_their_connection() {
+    let gate = Gate::new();
+    let (router, _reads) = uploads(&gate);
+    let config = Config { threads: 1, turn_timeout: Duration::from_millis(200), ..one_loop() };
+    let site = start(config, router);
+    let mut held = site.connect();
+    held.send(get("/hold"));
+    gate.wait_for(1);
+    let mut refused = site.connect();
+    refused.send(upload_head("Content-Length: 40") + PING);
+    let reply = refused.reply();
+    assert_eq!((reply.status, reply.is_last()), (503, true));
+    refused.expect_end();
+    // One that still waits when the stop comes is answered.
+    let mut waiting = site.connect();
+    waiting.send(upload_head("Content-Length: 4") + "bo");
+    assert_eq!(site.connect().ask("BAD\r\n\r\n").status, 400);
+    assert_eq!(site.connect().ask("BAD\r\n\r\n").status, 400);
+    site.stop();
+    gate.open();
+    expect_answer(&mut held, "held", true);
+    waiting.send("dy");
+    expect_answer(&mut waiting, "4 bytes", true);
+    expect_clean(site);
+}
+
+#[test]
+fn a_handler_that_panics_while_it_reads_is_answered_500() {
+    let router = ping().stream(Method::Post, "/upload", |_: &Request<'_>, body: &mut BodyReader<'_>| {
+        let mut byte = [0];
+        let _ = body.read(&mut byte);
+        panic!("at {byte:?}");
+    });
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    client.send(upload_head("Content-Length: 10") + "half,");
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.is_last()), (500, true));
+    client.expect_end();
+    assert_eq!(site.connect().ask(PING).text(), "pong");
+}
+
+// ---- Response bodies -----------------------------------------------------------------------------------------------
+
+#[test]
+fn a_body_is_sent_as_it_is_made_and_its_neighbours_are_served_meanwhile() {
+    let (made, to_make) = mpsc::channel::<&str>();
+    let to_make = Arc::new(Mutex::new(to_make));
+    let site = start(
+        one_loop(),
+        download(move |out| {
+            for text in to_make.lock().unwrap().iter() {
+                out.write_all(text.as_bytes())?;
+                out.flush()?;
+            }
+            Ok(())
+        }),
+    );
+    let mut client = site.connect();
+    // What was asked before and behind it is answered in order.
+    client.send([PING, STREAM, PING].concat());
+    assert_eq!(client.reply().text(), "pong");
+    let head = client.next_head().unwrap();
+    assert_eq!((head.status, head.header("content-length"), head.is_last()), (200, None, false));
+    for text in ["one", "two", "three"] {
+        made.send(text).unwrap();
+        assert_eq!(client.chunk().unwrap(), text.as_bytes());
+        assert_eq!(site.connect().ask(PING).text(), "pong");
+    }
+    drop(made);
+    assert_eq!(client.chunk(), None);
+    assert_eq!(client.reply().text(), "pong");
+}
+
+#[test]
+fn many_streams_at_once_and_one_after_another() {
+    let site = start(
+        Config { loops: 2, ..Config::default() },
+        download(|out| {
+            for n in 0..20_000 {
+                writeln!(out, "{n}")?;
+            }
+            Ok(())
+        }),
+    );
+    let expected: String = (0..20_000).map(|n| format!("{n}\n")).collect();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = site.connect();
+                for _ in 0..5 {
+                    assert!(client.ask(STREAM).text() == expected, "another body");
+                    assert_eq!(client.ask(PING).text(), "pong");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn on_http_1_0_a_streamed_body_ends_with_the_connection() {
+    let site = start(one_loop(), download(|out| out.write_all(b"all of it")));
+    let mut client = site.connect();
+    client.send("GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let head = client.next_head().unwrap();
+    assert_eq!((head.header("transfer-encoding"), head.is_last()), (None, true));
+    assert_eq!(client.rest(), b"all of it");
+}
+
+#[test]
+fn a_response_that_has_no_body_is_not_written() {
+    let router = download(|_| panic!("never called")).route(Method::Delete, "/stream", |_: &Request<'_>| {
+        Response::stream("text/plain", |_| panic!("never called")).with_status(Status::NO_CONTENT)
+    });
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    client.send("HEAD /stream HTTP/1.1\r\nHost: test\r\n\r\n");
+    let reply = client.reply_to_head();
+    assert_eq!((reply.status, reply.header("transfer-encoding")), (200, Some("chunked")));
+    let reply = client.ask("DELETE /stream HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!((reply.status, reply.header("transfer-encoding")), (204, None));
+    assert_eq!(client.ask(PING).text(), "pong");
+}
+
+#[track_caller]
+fn check_cut_short(write: impl Fn(&mut BodyWriter<'_>) -> std::io::Result<()> + Clone + Send + Sync + 'static) {
+    let site = start(one_loop(), download(write));
+    let mut client = site.connect();
+    client.send(STREAM);
+    assert_eq!(client.next_head().unwrap().status, 200);
+    assert_eq!(client.rest(), b"4\r\npart\r\n");
+    assert_eq!(site.connect().ask(PING).text(), "pong");
+    site.stop();
+    expect_clean(site);
+}
+
+#[test]
+fn a_body_that_fails_half_way_is_cut_short_for_the_client_to_see() {
+    check_cut_short(|out| {
+        out.write_all(b"part")?;
+        out.flush()?;
+        Err(ErrorKind::Other.into())
+    });
+}
+
+#[test]
+fn a_body_whose_writer_panics_is_cut_short_too() {
+    check_cut_short(|out| {
+        out.write_all(b"part")?;
+        out.flush()?;
+        panic!("half way")
+    });
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_all_of_a_large_body() {
+    let large = Arc::new(large());
+    let body = Arc::clone(&large);
+    let site = start(one_loop(), download(move |out| out.write_all(&body)));
+    let mut client = site.connect();
+    client.send(STREAM);
+    // Until the writer has to wait, others are served; and then too.
+    assert_eq!(site.connect().ask(PING).text(), "pong");
+    assert!(client.reply().body == *large, "the body is another one");
+    assert_eq!(client.ask(PING).text(), "pong");
+}
+
+#[test]
+fn a_client_that_stalls_ends_the_writing() {
+    let (sender, ends) = mpsc::channel();
+    let config = Config { write_timeout: Duration::from_millis(200), ..one_loop() };
+    let site = start(
+        config,
+        download(move |out| {
+            let end = loop {
+                if let Err(error) = out.write_all(&[b'x'; 60_000]) {
+                    break error;
+                }
+            };
+            let _ = sender.send(end.kind());
+            Err(end)
+        }),
+    );
+    let mut client = site.connect();
+    client.send(STREAM);
+    assert_eq!(ends.recv_timeout(HANG).unwrap(), ErrorKind::TimedOut);
+    assert_eq!(site.connect().ask(PING).text(), "pong");
+}
+
+#[test]
+fn a_client_that_goes_away_ends_the_writing() {
+    let (sender, ends) = mpsc::channel();
+    let site = start(
+        one_loop(),
+        download(move |out| {
+            let end = loop {
+                if let Err(error) = out.write_all(b"more").and_then(|()| out.flush()) {
+                    break error;
+                }
+            };
+            let _ = sender.send(end.kind());
+            Ok(())
+        }),
+    );
+    let mut client = site.connect();
+    client.send(STREAM);
+    client.chunk_after_head();
+    drop(client);
+    assert_eq!(ends.recv_timeout(HANG).unwrap(), ErrorKind::BrokenPipe);
+    site.stop();
+    expect_clean(site);
+}
+
+#[test]
+fn what_follows_an_answer_is_called_when_its_streamed_body_has_left() {
+    let gate = Gate::new();
+    let (sender, left) = mpsc::channel();
+    let at = gate.clone();
+    let router = ping().get("/stream", move |_: &Request<'_>| {
+        let (at, sender) = (at.clone(), sender.clone());
+        let response = Response::stream("text/plain", move |out| {
+            at.pass();
+            out.write_all(b"body")
+        });
+        response.and_then(move || _ = sender.send(()))
+    });
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    client.send(STREAM);
+    gate.wait_for(1);
+    assert_eq!(left.try_recv(), Err(mpsc::TryRecvError::Empty));
+    gate.open();
+    left.recv_timeout(HANG).unwrap();
+    assert_eq!(client.reply().text(), "body");
+}
+
+// ---- The stop ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_stream_that_has_begun_is_finished_when_the_stop_comes() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let site = start(
+        one_loop(),
+        download(move |out| {
+            out.write_all(b"before, ")?;
+            out.flush()?;
+            at.pass();
+            out.write_all(b"after")
+        }),
+    );
+    let mut client = site.connect();
+    client.send([STREAM, PING].concat());
+    gate.wait_for(1);
+    site.stop();
+    gate.open();
+    assert_eq!(client.reply().text(), "before, after");
+    expect_answer(&mut client, "pong", true);
+    let stats = Arc::clone(&site.stats);
+    expect_clean(site);
+    assert_eq!(stats.finished_while_draining(), 2);
+}
+
+#[test]
+fn a_stream_that_begins_while_draining_says_that_it_is_the_last_answer() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let router = download(|out| out.write_all(b"body")).get("/hold", move |_: &Request<'_>| {
+        at.pass();
+        Response::stream("text/plain", |out| out.write_all(b"held"))
+    });
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    client.send(get("/hold"));
+    gate.wait_for(1);
+    site.stop();
+    gate.open();
+    expect_answer(&mut client, "held", true);
+    expect_clean(site);
+}
+
+#[test]
+fn an_upload_that_is_arriving_at_the_stop_may_arrive() {
+    let (router, _reads) = uploads(&Gate::new());
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    client.send(upload_head("Content-Length: 8\r\nExpect: 100-continue"));
+    assert_eq!(client.next_head().unwrap().status, 100);
+    client.send("half");
+    site.stop();
+    client.send("half");
+    expect_answer(&mut client, "8 bytes", true);
+    expect_clean(site);
+}
+
+#[test]
+fn at_the_deadline_a_stream_is_cut_off_and_owed() {
+    let (sender, ends) = mpsc::channel();
+    let router = download(move |out| {
+        let end = loop {
+            if let Err(error) = out.write_all(b"more").and_then(|()| out.flush()) {
+                break error;
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        let _ = sender.send(end.kind());
+        Ok(())
+    });
+    let site = Site::start_with_grace(one_loop(), router, Duration::from_millis(300));
+    let mut client = site.connect();
+    client.send(STREAM);
+    client.chunk_after_head();
+    site.stop();
+    let outcome = site.outcome();
+    assert_eq!(outcome.exit_code(), 124);
+    let cut_off = cut_off(&outcome);
+    assert_eq!(cut_off.owed, 1);
+    assert!(cut_off.details[0].starts_with("GET /stream for 127.0.0.1:"), "{cut_off:?}");
+    assert_eq!(ends.recv_timeout(HANG).unwrap(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn at_the_deadline_an_upload_that_has_not_come_is_ended_but_not_owed() {
+    let (router, reads) = uploads(&Gate::new());
+    let site = Site::start_with_grace(one_loop(), router, Duration::from_millis(300));
+    let mut client = site.connect();
+    client.send(upload_head("Content-Length: 8\r\nExpect: 100-continue"));
+    assert_eq!(client.next_head().unwrap().status, 100);
+    client.send("half");
+    site.stop();
+    let outcome = site.outcome();
+    assert_eq!(reads.recv_timeout(HANG).unwrap(), Err(ErrorKind::UnexpectedEof));
+    assert_eq!(outcome.exit_code(), 0);
+    assert!(outcome.exits().all(|(_, exit, _)| !matches!(exit, Exit::CutOff(_))));
+    client.expect_end();
+}
+
+#[cfg(unix)]
+#[test]
+fn streams_go_over_unix_sockets_too() {
+    let path = crate::support::socket_path();
+    let (router, _reads) = uploads(&Gate::new());
+    let router = router.get("/stream", |_: &Request<'_>| Response::stream("text/plain", |out| out.write_all(b"body")));
+    let address = format!("unix:{}", path.display()).parse().unwrap();
+    let server = Server::bind(&["127.0.0.1:0".parse().unwrap(), address], one_loop()).unwrap();
+    let site = Site::run(server, router, HANG);
+    let mut client = Client::connect_unix(&path);
+    let large = large();
+    client.send(upload_head(&format!("Content-Length: {}", large.len())));
+    client.send(&large);
+    assert_eq!(client.reply().text(), format!("{} bytes", large.len()));
+    assert_eq!(client.ask(STREAM).text(), "body");
+    site.stop();
+    expect_clean(site);
+}
+
+impl Client {
+    /// The first chunk of the next response.
+    fn chunk_after_head(&mut self) -> Option<Bytes> {
+        assert_eq!(self.next_head().unwrap().status, 200);
+        self.chunk()
+    }
+}
