@@ -132,13 +132,22 @@ pub struct Response {
     content_type: Option<&'static str>,
     body: Cow<'static, [u8]>,
     closing: bool,
+    last: bool,
     after: Option<AfterAnswer>,
 }
 
 impl Response {
     /// A response without a body.
     pub const fn new(status: Status) -> Self {
-        Self { status, fields: Vec::new(), content_type: None, body: Cow::Borrowed(&[]), closing: false, after: None }
+        Self {
+            status,
+            fields: Vec::new(),
+            content_type: None,
+            body: Cow::Borrowed(&[]),
+            closing: false,
+            last: false,
+            after: None,
+        }
     }
 
     /// 200 with plain text in UTF-8.
@@ -204,7 +213,8 @@ impl Response {
         Ok(self)
     }
 
-    /// Closes the connection after this response.
+    /// Closes the connection after this response, and after those to requests that the client has sent behind it
+    /// already: the last of them says `Connection: close`.
     pub fn closing(self) -> Self {
         Self { closing: true, ..self }
     }
@@ -230,6 +240,15 @@ impl Response {
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let content_type = self.content_type.map(|value| ("Content-Type", value));
         content_type.into_iter().chain(self.fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())))
+    }
+
+    /// Closes the connection after this response, whatever has been sent behind its request.
+    pub(crate) fn last(self) -> Self {
+        Self { last: true, ..self }
+    }
+
+    pub(crate) fn is_last(&self) -> bool {
+        self.last
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -106,7 +106,24 @@ impl EventLoop {
         match sent {
             Sent::All => self.timeouts.stop(token.index()),
             Sent::Blocked => self.timeouts.start(token.index(), Clock::Write, self.now),
-            Sent::Failed => self.drop_connection(token),
+            Sent::Failed => self.desert(token),
+        }
+        self.look_for_reset(token);
+    }
+
+    /// A handler works for a client that may have gone meanwhile.
+    fn look_for_reset(&mut self, token: Token) {
+        if self.table.get_mut(token).is_some_and(|connection| connection.has_reset()) {
+            self.desert(token);
+        }
+    }
+
+    /// Nobody waits for the answer of a handler that runs. Its connection stays until it returns, so that the stop
+    /// waits for it, and can name it.
+    fn desert(&mut self, token: Token) {
+        self.timeouts.stop(token.index());
+        if let Some(connection) = self.table.get_mut(token) {
+            connection.desert();
         }
     }
 
@@ -119,17 +136,21 @@ impl EventLoop {
         match sent {
             Sent::All => self.timeouts.stop(token.index()),
             Sent::Blocked => {}
-            Sent::Failed => self.drop_connection(token),
+            Sent::Failed => self.desert(token),
         }
+        self.look_for_reset(token);
     }
 
     /// A displaced handler has returned.
     pub(super) fn take_answer(&mut self, answer: Answer, desk: &mut Desk) {
         let Answer { token, exchange, response, unfinished } = answer;
-        // Its connection may have broken or been cut off meanwhile.
+        // Its connection may have been cut off meanwhile.
         let Some(connection) = self.table.get_mut(token).filter(|connection| connection.phase() == Phase::Away) else {
             return;
         };
+        if connection.is_deserted() {
+            return self.drop_connection(token);
+        }
         connection.come_back(unfinished);
         connection.lay_on(desk);
         self.start_service(token, false);

@@ -68,8 +68,13 @@ impl EventLoop {
                     Sent::All => self.poller.progressed(),
                 }
             }
-            // It has been noted that there is something to read.
-            Phase::Waiting => return,
+            // It has been noted that there is something to read. Nobody is called for a client that has gone.
+            Phase::Waiting => {
+                if connection.has_reset() {
+                    self.drop_connection(token);
+                }
+                return;
+            }
             Phase::Away => return self.write_while_away(token),
             Phase::Idle | Phase::Head | Phase::Body => {}
         }
@@ -165,8 +170,18 @@ impl EventLoop {
         if !self.is_draining && self.shared.stop.is_set() {
             self.begin_drain();
         }
-        // While draining, the last answer is the one behind which no further whole request has come.
-        let is_last = !exchange.keeps_alive || response.is_closing() || (self.is_draining && !self.has_successor(desk));
+        let connection = self.service.and_then(|service| self.table.get_mut(service.token));
+        let is_leaving = connection.is_some_and(|connection| {
+            if response.is_closing() {
+                connection.leave();
+            }
+            connection.is_leaving()
+        });
+        // The last answer is the one behind which no further whole request has come, unless the client has said that
+        // it sends none, or its handler has panicked.
+        let is_last = !exchange.keeps_alive
+            || response.is_last()
+            || ((self.is_draining || is_leaving) && !self.has_successor(desk));
         let persistence = match (is_last, exchange.version) {
             (true, _) => Persistence::Close,
             (false, Version::Http10) => Persistence::KeepExplicitly,
@@ -188,8 +203,10 @@ impl EventLoop {
         loop {
             match desk.progress(&self.shared.limits) {
                 Ok(Progress::Whole) => return true,
-                // However many reads it takes: a request is limited, and only what has come already is read.
-                Ok(_) if self.fill(desk) => {}
+                // While draining, however many reads it takes: a request is limited, and only what has come already is
+                // read. Otherwise a client that goes on asking could keep the loop.
+                Ok(_) if self.is_draining && self.fill(desk) => {}
+                Ok(_) if !self.is_draining && self.read(desk) => {}
                 Ok(_) | Err(_) => return false,
             }
         }
@@ -207,7 +224,7 @@ impl EventLoop {
         connection.close_with(close);
         self.shared.tell(&Notice::Rejected { peer: connection.peer(), reject });
         let response = Response::text(reject.reason()).with_status(reject.status());
-        self.out.push(response, desk.incoming().is_head_request(), Persistence::Close, self.now);
+        self.out.push_refusal(response, desk.incoming().is_head_request(), self.now);
     }
 
     /// Writes the answers that have been gathered.
@@ -290,7 +307,7 @@ impl EventLoop {
     /// Answers a connection that has asked nothing yet, and closes it.
     pub(super) fn turn_away(&mut self, token: Token, response: Response) {
         self.start_service(token, false);
-        self.out.push(response, false, Persistence::Close, self.now);
+        self.out.push_refusal(response, false, self.now);
         if let Some(connection) = self.table.get_mut(token) {
             connection.close_with(Close::Lingering);
         }

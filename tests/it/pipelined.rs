@@ -209,6 +209,49 @@ fn answers_that_leave_after_the_stop_are_counted() {
     assert_eq!(stats.finished_while_draining(), 3, "two behind the gate and one within the grace");
 }
 
+// ---- Behind an answer that closes -----------------------------------------------------------------------------------
+
+#[test]
+fn requests_that_came_with_one_whose_answer_closes_are_answered_first() {
+    for n in 1..4 {
+        let site = start(
+            Config::default(),
+            routes(&Gate::new()).get("/bye", |_: &Request<'_>| Response::text("bye").closing()),
+        );
+        let mut client = site.connect();
+        client.send(get("/bye") + &get("/n/1").repeat(n));
+        expect_answer(&mut client, "bye", false);
+        for left in (0..n).rev() {
+            expect_answer(&mut client, "1", left == 0);
+        }
+        client.expect_fin();
+        // With nothing behind it, it is the last itself.
+        expect_answer(
+            &mut {
+                let mut client = site.connect();
+                client.send(get("/bye"));
+                client
+            },
+            "bye",
+            true,
+        );
+    }
+}
+
+#[test]
+fn a_slow_request_behind_one_whose_answer_closes_is_answered() {
+    let gate = Gate::new();
+    let site = start(Config::default(), routes(&gate).get("/bye", |_: &Request<'_>| Response::text("bye").closing()));
+    let mut client = site.connect();
+    client.send(get("/bye") + &get("/hold/1") + &get("/n/2"));
+    expect_answer(&mut client, "bye", false);
+    gate.wait_for(1);
+    gate.open();
+    expect_answer(&mut client, "1", false);
+    expect_answer(&mut client, "2", true);
+    client.expect_fin();
+}
+
 // ---- Behind an answer to a slow reader -------------------------------------------------------------------------------
 
 #[test]

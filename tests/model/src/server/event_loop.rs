@@ -113,6 +113,10 @@ impl EventLoop {
         }
     }
 
+    pub(crate) fn cut_off(&mut self, _: &mut Desk) {
+        self.shared.break_rule("cut off before the deadline".to_owned());
+    }
+
     pub(crate) fn take_cut_off(&mut self) -> CutOff {
         CutOff::default()
     }
