@@ -140,8 +140,10 @@ impl Server {
     pub fn run(self, handler: impl Handler, stop: &Stop) -> MemberResult {
         let Self { listeners, config, stats, on_notice, on_listening } = self;
         let config = config.sane();
-        let pollers: Vec<Poller> =
-            (0..config.loops).map(|_| Poller::new(config.readiness)).collect::<Result<_, _>>().map_err(no_poller)?;
+        let pollers: Vec<Poller> = (0..config.loops)
+            .map(|_| Poller::new(config.readiness))
+            .collect::<Result<_, _>>()
+            .map_err(|error: std::io::Error| format!("cannot create a poller: {error}"))?;
         let seat = |poller: &Poller| Seat {
             inbox: Inbox::new(poller.waker()),
             connections: AtomicUsize::new(0),
@@ -170,10 +172,6 @@ impl Server {
         }
         handoff::supervise(event_loops, &shared)
     }
-}
-
-fn no_poller(error: std::io::Error) -> String {
-    format!("cannot create a poller: {error}")
 }
 
 impl std::fmt::Debug for Server {

@@ -195,18 +195,20 @@ impl EventLoop {
         }
     }
 
-    /// True if a whole request waits behind the one that is being answered, here or still in the socket.
+    /// True if a whole request waits behind the one that is being answered, here or still in the socket; or if one may,
+    /// and it is time for others.
     fn has_successor(&mut self, desk: &mut Desk) -> bool {
         if let Some(connection) = self.service.and_then(|service| self.table.get_mut(service.token)) {
             connection.look_again();
         }
+        // However many reads the next one takes: a request is limited, and only what has come already is read. But a
+        // client that goes on asking must not keep the loop, from its deadline least of all. It is looked at again.
+        let had_its_turn = self.service.is_some_and(|service| service.reads >= READS_MAX);
         loop {
             match desk.progress(&self.shared.limits) {
                 Ok(Progress::Whole) => return true,
-                // While draining, however many reads it takes: a request is limited, and only what has come already is
-                // read. Otherwise a client that goes on asking could keep the loop.
-                Ok(_) if self.is_draining && self.fill(desk) => {}
-                Ok(_) if !self.is_draining && self.read(desk) => {}
+                Ok(_) if had_its_turn => return true,
+                Ok(_) if self.fill(desk) => {}
                 Ok(_) | Err(_) => return false,
             }
         }
