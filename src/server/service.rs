@@ -24,17 +24,26 @@ use crate::http::{CONTINUE, Persistence, Progress, Reject, Response, Version};
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Reads in one service, before others get their turn.
 const READS_MAX: u32 = 16;
+/// Answers in one service, before others get their turn: those to what has been read are still given.
+const ANSWERS_MAX: u32 = 1024;
 
 /// A connection being served.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Service {
     pub(super) token: Token,
     pub(super) reads: u32,
-    has_answered: bool,
+    answers: u32,
     /// Its quiet time is over: unless something has come after all, it is closed.
     is_last_look: bool,
     /// It had to wait for its handler to be called, and now may.
     pub(super) has_permit: bool,
+}
+
+impl Service {
+    /// Others wait: nothing more is to be read.
+    fn has_had_its_turn(&self) -> bool {
+        self.reads >= READS_MAX || self.answers >= ANSWERS_MAX
+    }
 }
 
 /// What a step of a service came to.
@@ -85,7 +94,7 @@ impl EventLoop {
     }
 
     pub(super) fn start_service(&mut self, token: Token, is_last_look: bool) {
-        self.service = Some(Service { token, reads: 0, has_answered: false, is_last_look, has_permit: false });
+        self.service = Some(Service { token, reads: 0, answers: 0, is_last_look, has_permit: false });
     }
 
     /// Reads and parses until a request is whole or there is nothing more to do.
@@ -121,7 +130,7 @@ impl EventLoop {
     /// Reads once, unless it is time for others. Returns false if nothing came.
     fn read(&mut self, desk: &mut Desk) -> bool {
         match &mut self.service {
-            Some(service) if service.reads < READS_MAX => self.fill(desk),
+            Some(service) if !service.has_had_its_turn() => self.fill(desk),
             _ => false,
         }
     }
@@ -189,7 +198,7 @@ impl EventLoop {
         };
         self.out.push(response, exchange.is_head, persistence, self.now);
         let Some(service) = &mut self.service else { return };
-        service.has_answered = true;
+        service.answers = service.answers.saturating_add(1);
         if let (true, Some(connection)) = (is_last, self.table.get_mut(service.token)) {
             connection.close_with(Close::Lingering);
         }
@@ -203,7 +212,7 @@ impl EventLoop {
         }
         // However many reads the next one takes: a request is limited, and only what has come already is read. But a
         // client that goes on asking must not keep the loop, from its deadline least of all. It is looked at again.
-        let had_its_turn = self.service.is_some_and(|service| service.reads >= READS_MAX);
+        let had_its_turn = self.service.is_some_and(|service| service.has_had_its_turn());
         loop {
             match desk.progress(&self.shared.limits) {
                 Ok(Progress::Whole) => return true,
@@ -219,7 +228,7 @@ impl EventLoop {
         let Some(service) = &mut self.service else {
             return;
         };
-        service.has_answered = true;
+        service.answers = service.answers.saturating_add(1);
         let Some(connection) = self.table.get_mut(service.token) else {
             return;
         };
@@ -246,7 +255,7 @@ impl EventLoop {
 
     /// Ends a service: writes, and lets the connection rest in whatever it is in the middle of, or go.
     pub(super) fn put_down(&mut self, progress: Progress, desk: &mut Desk) {
-        if self.service.is_some_and(|service| service.has_answered) {
+        if self.service.is_some_and(|service| service.answers > 0) {
             // Handlers take their time, and the next clock must not begin before they did.
             self.now = Instant::now();
         }
@@ -254,7 +263,7 @@ impl EventLoop {
         let Some(service) = self.service.take() else {
             return;
         };
-        let Service { token, reads, has_answered, is_last_look, has_permit } = service;
+        let Service { token, reads, answers, is_last_look, has_permit } = service;
         if has_permit {
             // The request that it was for could not be read after all.
             self.give_permit_back();
@@ -270,7 +279,7 @@ impl EventLoop {
         let Some(connection) = self.table.get_mut(token) else {
             return;
         };
-        let is_new = connection.rest(progress, has_answered, now);
+        let is_new = connection.rest(progress, answers > 0, now);
         if connection.is_readable() {
             self.again.push_back(token);
         }
