@@ -98,24 +98,17 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
     let stats = server.stats();
     let router = extend(routes(&stop, options.shutdown_token));
     // Refused only if the stop has been triggered meanwhile, before anybody was told where it listens.
-    let _ = group.add("http", move |stop| {
-        // Only now: whoever reads it and connects is answered, even if the stop comes before the first `accept`.
-        if volume >= Volume::Normal {
-            announce(&server);
-        }
-        server.run(router, stop)
-    });
+    let server = if volume >= Volume::Normal { server.on_listening(announce) } else { server };
+    let _ = group.add("http", move |stop| server.run(router, stop));
     #[cfg(feature = "signals")]
     let _ = group.add("signals", move |stop| signals.run(stop));
     finish(volume, &stats, &group.run(options.grace))
 }
 
-fn announce(server: &Server) {
-    for place in server.addresses() {
-        match place {
-            Bound::Tcp(address) => say(format_args!("listening on http://{address}")),
-            place => say(format_args!("listening on {place}")),
-        }
+fn announce(place: &Bound) {
+    match place {
+        Bound::Tcp(address) => say(format_args!("listening on http://{address}")),
+        place => say(format_args!("listening on {place}")),
     }
 }
 
@@ -129,7 +122,7 @@ fn bind(options: &Options, stop: &Stop) -> Option<BindResult> {
         let _ = bound.send(Some(Server::bind(&listen, config).map_err(Into::into)));
     });
     if let Err(error) = thread {
-        return Some(Err(error.into()));
+        return Some(Err(format!("cannot start a thread to bind on: {error}").into()));
     }
     stop.on_cause(move |_| {
         let _ = sender.send(None);

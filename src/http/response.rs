@@ -133,6 +133,7 @@ pub struct Response {
     content_type: Option<&'static str>,
     body: Body,
     closing: bool,
+    last: bool,
     after: Option<AfterAnswer>,
 }
 
@@ -145,6 +146,7 @@ impl Response {
             content_type: None,
             body: Body::Whole(Cow::Borrowed(&[])),
             closing: false,
+            last: false,
             after: None,
         }
     }
@@ -240,7 +242,8 @@ impl Response {
         Ok(self)
     }
 
-    /// Closes the connection after this response.
+    /// Closes the connection after this response, and after those to requests that the client has sent behind it
+    /// already: the last of them says `Connection: close`.
     pub fn closing(self) -> Self {
         Self { closing: true, ..self }
     }
@@ -269,6 +272,15 @@ impl Response {
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let content_type = self.content_type.map(|value| ("Content-Type", value));
         content_type.into_iter().chain(self.fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())))
+    }
+
+    /// Closes the connection after this response, whatever has been sent behind its request.
+    pub(crate) fn last(self) -> Self {
+        Self { last: true, ..self }
+    }
+
+    pub(crate) fn is_last(&self) -> bool {
+        self.last
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -45,11 +45,19 @@ impl Intake {
     pub(super) fn resumes_at(&self) -> Option<Instant> {
         self.pauses.iter().filter_map(|pause| pause.resumes_at).min()
     }
+
+    /// Has this listener looked at again then, or not any more.
+    pub(super) fn pause_until(&mut self, number: usize, resumes_at: Option<Instant>) {
+        self.pauses[number].resumes_at = resumes_at;
+    }
 }
 
 impl EventLoop {
-    pub(super) fn open_gates(&mut self) -> std::io::Result<()> {
-        (0..self.shared.gates.len()).try_for_each(|number| self.watch_gate(number))
+    pub(super) fn open_gates(&mut self) -> Result<(), String> {
+        (0..self.shared.gates.len()).try_for_each(|number| {
+            let watched = self.watch_gate(number);
+            watched.map_err(|error| format!("cannot watch listener `{}`: {error}", self.shared.gates[number].place()))
+        })
     }
 
     fn watch_gate(&mut self, number: usize) -> std::io::Result<()> {
@@ -63,15 +71,22 @@ impl EventLoop {
         let Ok(number) = usize::try_from(token & !GATE_BIT) else {
             return;
         };
+        if self.is_draining {
+            // Reported before; it is tried again as `close_gate` has it.
+            return;
+        }
         for count in 0..ACCEPTS_MAX {
             let Some(accepted) = self.shared.gates.get(number).and_then(Gate::accept) else {
                 return;
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    self.intake.pauses[number].length = ACCEPT_PAUSE_MIN;
                     self.poller.progressed();
-                    self.seat_arrival(Arrival { stream, peer, refusals: 0 }, desk);
+                    self.seat_arrival(Arrival { stream, peer, gate: number, is_sent: false, refusals: 0 }, desk);
+                    if self.intake.pauses[number].resumes_at.is_some() {
+                        return;
+                    }
+                    self.intake.pauses[number].length = ACCEPT_PAUSE_MIN;
                 }
                 Err(AcceptError::WouldBlock) => return,
                 Err(AcceptError::Transient) => {}
@@ -100,7 +115,8 @@ impl EventLoop {
         pause.length = (pause.length * 2).min(ACCEPT_PAUSE_MAX);
     }
 
-    fn ignore_gate(&mut self, number: usize) {
+    /// Has the poller report this listener no more.
+    pub(super) fn ignore_gate(&mut self, number: usize) {
         let poller = &mut self.poller;
         self.shared.gates[number].with(|listener| poller.remove_listener(listener, gate_token(number)));
     }
@@ -110,7 +126,9 @@ impl EventLoop {
         for number in 0..self.intake.pauses.len() {
             if self.intake.pauses[number].resumes_at.is_some_and(|at| at <= self.now) {
                 self.intake.pauses[number].resumes_at = None;
-                if self.watch_gate(number).is_err() {
+                if self.is_draining {
+                    self.close_gate(number);
+                } else if self.watch_gate(number).is_err() {
                     self.pause_gate(number);
                 }
             }
@@ -149,8 +167,13 @@ impl EventLoop {
     fn settle(&mut self, mut arrival: Arrival, desk: &mut Desk) {
         let has_room =
             |this: &Self| this.shared.connections.load(Ordering::Relaxed) < this.shared.config.connections_max;
-        if has_room(self) || self.make_room(Duration::ZERO, desk) {
-            self.take_in(arrival.stream, arrival.peer);
+        if has_room(self) {
+            self.take_in(arrival.stream, arrival.peer, arrival.gate);
+        } else if let Some(seat) = self.seat_idle_longer().filter(|_| !arrival.is_sent) {
+            arrival.is_sent = true;
+            self.pass_on(arrival, seat, desk);
+        } else if self.make_room(Duration::ZERO, desk) {
+            self.take_in(arrival.stream, arrival.peer, arrival.gate);
         } else if arrival.refusals + 1 < self.shared.seats.len() {
             arrival.refusals += 1;
             let next = (self.seat + 1) % self.shared.seats.len();
@@ -184,9 +207,25 @@ impl EventLoop {
         false
     }
 
-    /// The same in haste, when no desk is at hand.
-    pub(super) fn make_room_blindly(&mut self) -> bool {
-        self.longest_idle().map(|token| self.drop_connection(token)).is_some()
+    /// The loop with a connection that has been idle for longer than all of this one's, as of that loop's last wait.
+    fn seat_idle_longer(&self) -> Option<usize> {
+        let own_us = self.idle_since_us();
+        let seats = self.shared.seats.iter().map(|seat| seat.idle_since_us.load(Ordering::Relaxed)).enumerate();
+        let others = seats.filter(|(seat, _)| *seat != self.seat);
+        others.min_by_key(|(_, since_us)| *since_us).filter(|(_, since_us)| *since_us < own_us).map(|(seat, _)| seat)
+    }
+
+    /// Tells the other loops since when the longest idle connection of this one is.
+    pub(super) fn publish_idle(&self) {
+        self.shared.seats[self.seat].idle_since_us.store(self.idle_since_us(), Ordering::Relaxed);
+    }
+
+    /// In microseconds since the server's start; the greatest number if none is idle.
+    fn idle_since_us(&self) -> u64 {
+        self.timeouts.longest_since(Clock::Idle).map_or(u64::MAX, |since| {
+            let since_start = since.saturating_duration_since(self.shared.started);
+            u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX)
+        })
     }
 
     fn longest_idle(&self) -> Option<Token> {
@@ -202,19 +241,22 @@ impl EventLoop {
         let response = Response::text("too many connections\n")
             .with_status(Status::SERVICE_UNAVAILABLE)
             .with_field("Retry-After", "1");
-        if let Some(token) = self.take_in(arrival.stream, arrival.peer) {
+        if let Some(token) = self.take_in(arrival.stream, arrival.peer, arrival.gate) {
             self.turn_away(token, response);
         }
     }
 
-    /// Enters a connection. `None`: the system has no memory left to watch it, and it is closed.
-    pub(super) fn take_in(&mut self, stream: Stream, peer: Peer) -> Option<Token> {
+    /// Enters a connection. `None`: the system has nothing left to watch it with. It is closed, and as with a failed
+    /// accept that is told, and the listener paused: the next ones had better wait than be closed too.
+    pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, gate: usize) -> Option<Token> {
         let token = self.table.insert(Connection::new(stream, peer, self.now));
         self.shared.seats[self.seat].connections.fetch_add(1, Ordering::Relaxed);
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         let connection = self.table.get_mut(token)?;
-        if self.poller.add(connection.stream(), token.raw()).is_err() {
+        if let Err(error) = self.poller.add(connection.stream(), token.raw()) {
             self.drop_connection(token);
+            self.shared.tell_accept_failed(&self.shared.gates[gate], &error, self.now);
+            self.pause_gate(gate);
             return None;
         }
         let clock = connection.clock(self.is_draining);
@@ -223,6 +265,6 @@ impl EventLoop {
     }
 }
 
-pub(super) fn gate_token(number: usize) -> u64 {
+fn gate_token(number: usize) -> u64 {
     GATE_BIT | number as u64
 }

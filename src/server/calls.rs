@@ -104,7 +104,7 @@ impl EventLoop {
             .with_field("Retry-After", "1");
         if desk.incoming().is_begun() {
             // Its body is still on the way, and is not the next request.
-            response = response.closing();
+            response = response.last();
         }
         self.answer(response, desk);
     }
@@ -122,7 +122,24 @@ impl EventLoop {
         match sent {
             Sent::All => self.timeouts.stop(token.index()),
             Sent::Blocked => self.timeouts.start(token.index(), Clock::Write, self.now),
-            Sent::Failed => self.drop_connection(token),
+            Sent::Failed => self.desert(token),
+        }
+        self.look_for_reset(token);
+    }
+
+    /// A handler works for a client that may have gone meanwhile.
+    fn look_for_reset(&mut self, token: Token) {
+        if self.table.get_mut(token).is_some_and(|connection| connection.has_reset()) {
+            self.desert(token);
+        }
+    }
+
+    /// Nobody waits for the answer of a handler that runs. Its connection stays until it returns, so that the stop
+    /// waits for it, and can name it.
+    fn desert(&mut self, token: Token) {
+        self.timeouts.stop(token.index());
+        if let Some(connection) = self.table.get_mut(token) {
+            connection.desert();
         }
     }
 
@@ -135,8 +152,9 @@ impl EventLoop {
         match sent {
             Sent::All => self.timeouts.stop(token.index()),
             Sent::Blocked => {}
-            Sent::Failed => self.drop_connection(token),
+            Sent::Failed => self.desert(token),
         }
+        self.look_for_reset(token);
     }
 
     /// A handler has returned that had been displaced, or had the socket.
@@ -150,9 +168,13 @@ impl EventLoop {
         }
     }
 
-    /// Serves a connection again that was away. `None`: it has broken or was cut off meanwhile.
+    /// Serves a connection again that was away. `None`: it was cut off meanwhile, or its client has gone.
     fn take_back(&mut self, token: Token, unfinished: Option<Box<Unfinished>>, desk: &mut Desk) -> Option<Call> {
         let connection = self.table.get_mut(token).filter(|connection| connection.phase() == Phase::Away)?;
+        if connection.is_deserted() {
+            self.drop_connection(token);
+            return None;
+        }
         let call = connection.come_back(unfinished);
         connection.lay_on(desk);
         self.start_service(token, false);
@@ -211,7 +233,7 @@ impl EventLoop {
         }
         self.take_back(token, None, desk);
         if let Some(service) = &mut self.service {
-            service.has_answered = true;
+            service.answers = service.answers.saturating_add(1);
         }
     }
 

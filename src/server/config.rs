@@ -41,8 +41,10 @@ pub struct Config {
     pub head_timeout: Duration,
     /// From the end of the head to the end of the body; absolute. Default: 30 s. Crossed: 408.
     pub body_timeout: Duration,
-    /// How long a connection may be quiet between requests, and before the first. Default: 60 s, below the 75 s after
-    /// which nginx gives a client connection up. Crossed: closed.
+    /// How long a connection may be quiet between requests, and before the first. Default: 75 s. Not 60 s, which is
+    /// for how long nginx keeps an idle connection to its upstream: with the same time on both sides it may send a
+    /// request on a connection that we have just closed. Whoever sends the requests must be the first to give up.
+    /// Crossed: closed.
     pub idle_timeout: Duration,
     /// How long a peer may keep an answer waiting. Each 4 KiB that it takes give it a second more, but never more than
     /// this time from now: a slow reader is served, one that stalls is not. Default: 30 s. Crossed: closed.
@@ -74,7 +76,7 @@ impl Default for Config {
             body_bytes_max: 1024 * 1024,
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
             turn_timeout: Duration::from_secs(5),
             idle_grace: Duration::from_millis(250),

@@ -109,6 +109,10 @@ pub(crate) struct Connection {
     /// The peer's end of stream has been read.
     has_ended: bool,
     close: Option<Close>,
+    /// A handler has asked for the connection to be closed after its response, and others follow that one.
+    is_leaving: bool,
+    /// In Away: the peer has reset, and nobody waits for the answer. The connection stays until its handler returns.
+    is_deserted: bool,
     /// In Away: what for.
     call: Option<Box<Call>>,
     /// In Head and Body, when they began; in Writing, when the peer's patience with us must end.
@@ -138,6 +142,8 @@ impl Connection {
             is_hung_up: false,
             has_ended: false,
             close: None,
+            is_leaving: false,
+            is_deserted: false,
             call: None,
             mark: now,
         }
@@ -173,6 +179,19 @@ impl Connection {
         self.unsent.is_some()
     }
 
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.is_deserted
+    }
+
+    /// True if the peer has reset. While its request waits nothing may be read, so it is the system that is asked.
+    pub(crate) fn has_reset(&self) -> bool {
+        self.is_hung_up && self.stream.has_failed()
+    }
+
     /// True if a read may bring something.
     pub(crate) fn is_readable(&self) -> bool {
         self.is_readable
@@ -184,7 +203,7 @@ impl Connection {
         let count = || self.unfinished.as_ref().map_or(0, |unfinished| unfinished.count_whole(limits));
         unsent
             + match self.phase {
-                Phase::Away => usize::from(self.call().is_some_and(Call::is_owed)),
+                Phase::Away if !self.is_deserted => usize::from(self.call().is_some_and(Call::is_owed)),
                 Phase::Waiting => count(),
                 Phase::Writing if self.close.is_none() => count(),
                 _ => 0,
@@ -243,6 +262,18 @@ impl Connection {
         if self.close != Some(Close::AtOnce) {
             self.close = Some(close);
         }
+    }
+
+    /// The connection is to close, but not before the requests behind this one have been answered.
+    pub(crate) fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
+    /// In Away: nobody waits for the answer any more, nor for those before it.
+    pub(crate) fn desert(&mut self) {
+        self.is_deserted = true;
+        self.unsent = None;
+        self.close_with(Close::AtOnce);
     }
 
     /// Its handler is slow: the loop goes on without it.

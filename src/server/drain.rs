@@ -2,9 +2,9 @@
 //!
 //! | connection at the stop | what happens |
 //! |---|---|
-//! | in the accept queue | accepted; the listener is closed in the same breath ([`Gate::close`]) |
+//! | in the accept queue | accepted; the listener is closed in the same breath ([`Gate::close`]), or tried again |
 //! | a handler runs, or an answer is being written | finished; the answer says `Connection: close` |
-//! | a body is arriving | it may, until its own timeout or the deadline |
+//! | a body is arriving | it may, until its own timeout or the deadline, and then 408 |
 //! | idle, or part of a head has come | closed once it has been quiet for the idle grace, 408 first for a part |
 //! | requests wait behind the running one | answered in order; the last answer says `Connection: close` |
 //!
@@ -14,15 +14,40 @@
 //! the socket, before `Connection: close` is said. What remains is the time between a last look and the FIN that
 //! follows it, a microsecond or two, in which every server that ever closes a connection can be surprised.
 //!
+//! # When no descriptor is left
+//!
+//! ```text
+//!            ┌── no descriptor: 5 ms ──┐
+//!            ▼                         │
+//! stop ──▶ close the gates ────────────┤
+//!                                      ├── the queue is empty ──▶ closed ──▶ nothing left: over
+//!                                      └── the deadline ──▶ abandoned; who waited with a request was owed an answer
+//! ```
+//!
+//! Connections in the accept queue are then not reset: the gate stays open, and the loop neither ends nor forgets the
+//! deadline. Otherwise the listeners are closed before any answer says `Connection: close`, so that a client that is
+//! told to go and comes again at once is refused and not reset. Here that order cannot hold, since only connections
+//! that close bring descriptors back. Answers say `close` all the same, and quiet connections go after the idle grace,
+//! so that descriptors come free as fast as handlers and clients allow. A client that comes again meanwhile gets into
+//! the queue, and is in it when it is emptied: nothing is lost, there only is more to do. It ends, since each that was
+//! accepted closes, and since clients that fill the queue for ever meet the deadline, and are counted there.
+//! Nobody is turned out to make room: an idle client is promised the idle grace too, and who waits has until the
+//! deadline.
+//!
 //! [`Gate::close`]: super::listener::Gate::close
 
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::accept::gate_token;
-use super::connection::{Call, Connection, Phase};
+use super::connection::{Call, Close, Connection, Phase};
+use super::desk::Desk;
 use super::event_loop::EventLoop;
+use super::listener::Gate;
+use super::shared::ACCEPT_PAUSE_MIN;
+use super::table::Token;
 use super::timeouts::Clock;
+use crate::http::{Progress, Reject};
 
 impl EventLoop {
     /// Looks at the flag.
@@ -33,21 +58,27 @@ impl EventLoop {
     }
 
     /// Looks at the flag, and at the deadline once it is set.
-    pub(super) fn watch_stop(&mut self) {
+    pub(super) fn watch_stop(&mut self, desk: &mut Desk) {
         self.follow_stop();
         if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
-            self.cut_off();
+            self.cut_off(desk);
         }
     }
 
+    /// By when there must be nothing left of what is there now.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.is_draining && self.table.len() > 0 { self.shared.stop.deadline() } else { None }
+        let is_needed = self.is_draining && (self.table.len() > 0 || self.has_open_gate());
+        if is_needed { self.shared.stop.deadline() } else { None }
     }
 
     /// True once nothing is left, and nobody can bring anything any more.
     pub(super) fn is_over(&self) -> bool {
         let is_empty = self.table.len() == 0 && self.parcels.is_empty();
-        self.is_draining && is_empty && self.shared.seats[self.seat].inbox.close_if_empty()
+        self.is_draining && is_empty && !self.has_open_gate() && self.shared.seats[self.seat].inbox.close_if_empty()
+    }
+
+    fn has_open_gate(&self) -> bool {
+        self.shared.gates.iter().any(Gate::is_open)
     }
 
     fn begin_drain(&mut self) {
@@ -55,19 +86,12 @@ impl EventLoop {
         self.now = Instant::now();
         // Whatever was received is answered, or cut off at the deadline.
         self.timeouts.suspend(Clock::Turn);
-        // Whoever is being served is not idle: it must not make room for others.
+        // Whoever is being served is not quiet.
         if let Some(service) = self.service {
             self.timeouts.stop(service.token.index());
         }
-        let shared = std::sync::Arc::clone(&self.shared);
-        for (number, gate) in shared.gates.iter().enumerate() {
-            // The first loop to come here closes it for all.
-            let accepted = gate.close(|| self.make_room_blindly());
-            self.poller.retired(gate_token(number));
-            // They stay here: another loop may have left already.
-            for (stream, peer) in accepted {
-                self.take_in(stream, peer);
-            }
+        for number in 0..self.shared.gates.len() {
+            self.close_gate(number);
         }
         for token in self.table.tokens() {
             if matches!(self.timeouts.running(token.index()), Some(Clock::Idle | Clock::Head)) {
@@ -76,9 +100,26 @@ impl EventLoop {
         }
     }
 
+    /// Lets in whoever has come, and nobody any more; the first loop that can does it for all.
+    pub(super) fn close_gate(&mut self, number: usize) {
+        self.ignore_gate(number);
+        let mut accepted = Vec::new();
+        let closed = self.shared.gates[number].close(&mut accepted);
+        // They stay here: another loop may have left already.
+        for (stream, peer) in accepted {
+            self.take_in(stream, peer, number);
+        }
+        let again_at = self.now + ACCEPT_PAUSE_MIN;
+        self.intake.pause_until(number, closed.is_err().then_some(again_at));
+        if let Err(error) = closed {
+            self.shared.tell_accept_failed(&self.shared.gates[number], &error, self.now);
+        }
+    }
+
     /// The deadline has come: every socket is shut down, and what was owed is counted.
-    fn cut_off(&mut self) {
+    pub(crate) fn cut_off(&mut self, desk: &mut Desk) {
         for token in self.table.tokens() {
+            self.end_unfinished(token, desk);
             if let Some(connection) = self.table.get_mut(token) {
                 let owed = connection.owed(&self.shared.limits);
                 self.cut_off.details.extend(describe_owed(connection, owed));
@@ -87,13 +128,47 @@ impl EventLoop {
             }
             self.drop_connection(token);
         }
+        // Now there are descriptors, to see who has waited for them in vain.
+        let shared = Arc::clone(&self.shared);
+        for gate in &shared.gates {
+            let mut owed = 0;
+            let seen = gate.abandon(|stream| owed += desk.count_waiting(&stream, &shared.limits));
+            if owed > 0 {
+                self.cut_off
+                    .details
+                    .push(format!("{owed} in the queue of `{}`, for want of a descriptor", gate.place()));
+            }
+            if let Err(error) = seen {
+                owed += 1;
+                self.cut_off.details.push(format!("whoever was in the queue of `{}`: {error}", gate.place()));
+            }
+            self.cut_off.owed += owed;
+        }
+    }
+
+    /// Who has not finished a request is told so, if the socket takes it at once.
+    fn end_unfinished(&mut self, token: Token, desk: &mut Desk) {
+        let Some(connection) = self.table.get_mut(token) else { return };
+        if !matches!(connection.phase(), Phase::Head | Phase::Body) {
+            return;
+        }
+        // Closed with something unread, the connection would be reset, and the answer lost.
+        connection.discard(desk);
+        connection.lay_on(desk);
+        self.start_service(token, false);
+        self.reject(Reject::Timeout, Close::AtOnce, desk);
+        self.put_down(Progress::Nothing, desk);
     }
 }
 
-/// One line for what a connection is owed.
+/// One line for what a connection is owed, or for a handler that still runs though its client is gone.
 fn describe_owed(connection: &Connection, owed: usize) -> Option<String> {
     let peer = connection.peer();
     match (connection.phase(), connection.call()) {
+        (_, Some(Call { method, path, since, .. })) if connection.is_deserted() => {
+            let age = since.elapsed().as_secs_f64();
+            Some(format!("{method} {path} for {peer}, which has gone, its handler running for {age:.1} s"))
+        }
         _ if owed == 0 => None,
         (_, Some(Call { method, path, since, .. })) => {
             let age = since.elapsed().as_secs_f64();

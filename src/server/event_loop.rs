@@ -69,7 +69,12 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    pub(crate) fn new(shared: Arc<Shared>, seat: usize, poller: Poller) -> std::io::Result<Self> {
+    /// A loop that watches the listeners of all.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be watched.
+    pub(crate) fn new(shared: Arc<Shared>, seat: usize, poller: Poller) -> Result<Self, String> {
         let config = &shared.config;
         let timeouts = Timeouts::new(|clock| match clock {
             Clock::Idle => config.idle_timeout,
@@ -126,7 +131,7 @@ impl EventLoop {
                 self.take_parcel(parcel, desk);
             } else if !self.begin_waiting(desk) {
                 self.parcels.extend(self.shared.seats[self.seat].inbox.take());
-                self.watch_stop();
+                self.watch_stop(desk);
                 if self.is_over() {
                     return Ok(Turn::Over);
                 }
@@ -149,6 +154,7 @@ impl EventLoop {
             due => due.map(|due| due.saturating_duration_since(self.now)),
         };
         std::mem::swap(&mut self.round, &mut self.again);
+        self.publish_idle();
         self.poller.wait(timeout)?;
         self.now = Instant::now();
         self.resume_gates();

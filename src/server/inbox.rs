@@ -20,6 +20,10 @@ pub(crate) enum Parcel {
 pub(crate) struct Arrival {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
+    /// Of which listener.
+    pub(crate) gate: usize,
+    /// It has been given to the loop with the longest idle connection.
+    pub(crate) is_sent: bool,
     /// Loops that had no room for it.
     pub(crate) refusals: usize,
 }

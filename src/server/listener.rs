@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -308,21 +309,49 @@ mod errno {
     pub(crate) const EINVAL: i32 = 22;
 }
 
-/// A listener that all loops accept from, until the first of them to drain closes it for all.
+/// A listener that all loops accept from, until one of them that drains closes it for all.
+///
+/// ```text
+///        `close`: the queue is empty
+/// OPEN ──────────────────────────────▶ CLOSED: connects are refused
+///  │ ▲                                   ▲
+///  │ └── `close`: no descriptor is left  │
+///  └──────────── `abandon`, at the deadline
+/// ```
+///
+/// Whoever waits in the queue has completed the handshake and may have sent a request, and closing resets it. So as
+/// long as the queue cannot be emptied for want of a descriptor, the gate stays open; a loop that drains tries again
+/// after a pause, and does not end before. With several loops any of them may be the one that succeeds: under the lock
+/// it either finds the listener and the queue's next, or that another has closed it. What it accepts is its own to
+/// answer, since others may have left.
 #[derive(Debug)]
 pub(crate) struct Gate {
     listener: RwLock<Option<Listener>>,
     place: Bound,
+    has_failed: AtomicBool,
 }
+
+/// Connections of a queue that are looked at when it is abandoned: more than std lets wait. Bounded, since clients that
+/// are reset may come again at once.
+const ABANDONED_MAX: usize = 1024;
 
 impl Gate {
     pub(crate) fn new(listener: Listener) -> Self {
         let place = listener.place().clone();
-        Self { listener: RwLock::new(Some(listener)), place }
+        Self { listener: RwLock::new(Some(listener)), place, has_failed: AtomicBool::new(false) }
     }
 
     pub(crate) fn place(&self) -> &Bound {
         &self.place
+    }
+
+    /// Notes that the listener is broken. Returns true to the first who says so.
+    pub(crate) fn fail(&self) -> bool {
+        !self.has_failed.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.with(|_| ()).is_some()
     }
 
     /// One connection from the queue; `None` if the gate is closed.
@@ -337,20 +366,41 @@ impl Gate {
 
     /// Accepts until the queue is empty and closes the listener in the same breath: whoever had completed the
     /// handshake is served, whoever comes later is refused. Nothing may stand between the last `accept` and the drop.
-    /// `make_room` is asked to free a descriptor when none is left, and says if it could.
-    pub(crate) fn close(&self, mut make_room: impl FnMut() -> bool) -> Vec<(Stream, Peer)> {
-        let mut accepted = Vec::new();
-        let mut listener = self.listener.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(listener) = listener.take() {
-            loop {
-                match listener.accept() {
-                    Ok(connection) => accepted.push(connection),
-                    Err(AcceptError::Transient) => {}
-                    Err(AcceptError::Exhausted(_)) if make_room() => {}
-                    Err(AcceptError::WouldBlock | AcceptError::Exhausted(_) | AcceptError::Dead(_)) => break,
-                }
+    ///
+    /// # Errors
+    ///
+    /// No descriptor or memory is left for the next in the queue, and the gate stays open.
+    pub(crate) fn close(&self, accepted: &mut Vec<(Stream, Peer)>) -> io::Result<()> {
+        let mut gate = self.listener.write().unwrap_or_else(PoisonError::into_inner);
+        while let Some(listener) = &*gate {
+            match listener.accept() {
+                Ok(connection) => accepted.push(connection),
+                Err(AcceptError::Transient) => {}
+                Err(AcceptError::Exhausted(error)) => return Err(error),
+                Err(AcceptError::WouldBlock | AcceptError::Dead(_)) => *gate = None,
             }
         }
-        accepted
+        Ok(())
+    }
+
+    /// Closes the listener, whoever waits. Each is accepted to be looked at, one at a time, so that one descriptor is
+    /// enough.
+    ///
+    /// # Errors
+    ///
+    /// Not even that is left, so that nobody knows who waited.
+    pub(crate) fn abandon(&self, mut look: impl FnMut(Stream)) -> io::Result<()> {
+        let Some(listener) = self.listener.write().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        for _ in 0..ABANDONED_MAX {
+            match listener.accept() {
+                Ok((stream, _)) => look(stream),
+                Err(AcceptError::Transient) => {}
+                Err(AcceptError::Exhausted(error)) => return Err(error),
+                Err(AcceptError::WouldBlock | AcceptError::Dead(_)) => break,
+            }
+        }
+        Ok(())
     }
 }

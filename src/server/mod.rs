@@ -59,6 +59,8 @@ use listener::{Gate, Listener};
 use poller::Poller;
 use shared::{OnNotice, Seat, Shared};
 
+type OnListening = Box<dyn Fn(&Bound) + Send>;
+
 /// An HTTP/1.1 server, bound to its addresses but not yet running.
 ///
 /// ```
@@ -77,6 +79,7 @@ pub struct Server {
     config: Config,
     stats: Arc<Stats>,
     on_notice: OnNotice,
+    on_listening: OnListening,
 }
 
 impl Server {
@@ -103,7 +106,7 @@ impl Server {
     }
 
     fn with_listeners(listeners: Vec<Listener>, config: Config) -> Self {
-        Self { listeners, config, stats: Arc::default(), on_notice: Box::new(|_| {}) }
+        Self { listeners, config, stats: Arc::default(), on_notice: Box::new(|_| {}), on_listening: Box::new(|_| {}) }
     }
 
     /// Where it listens, the ports that the system chose included.
@@ -123,18 +126,31 @@ impl Server {
         self
     }
 
+    /// Calls `listen` for each listener, once [`run`](Self::run) has all that it needs to serve: whoever connects from
+    /// then on is answered, even if the stop comes before the first `accept`.
+    pub fn on_listening(mut self, listen: impl Fn(&Bound) + Send + 'static) -> Self {
+        self.on_listening = Box::new(listen);
+        self
+    }
+
     /// Serves until the stop, then drains, and returns at the deadline at the latest, give or take 50 ms.
     ///
     /// # Errors
     ///
-    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed; else that threads or pollers could not be had,
-    /// or that a listener failed.
+    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed or a handler still ran; else that threads or
+    /// pollers could not be had.
     pub fn run(self, handler: impl Handler, stop: &Stop) -> MemberResult {
-        let Self { listeners, config, stats, on_notice } = self;
+        let Self { listeners, config, stats, on_notice, on_listening } = self;
         let config = config.sane();
-        let pollers: Vec<Poller> =
-            (0..config.loops).map(|_| Poller::new(config.readiness)).collect::<Result<_, _>>()?;
-        let seat = |poller: &Poller| Seat { inbox: Inbox::new(poller.waker()), connections: AtomicUsize::new(0) };
+        let pollers: Vec<Poller> = (0..config.loops)
+            .map(|_| Poller::new(config.readiness))
+            .collect::<Result<_, _>>()
+            .map_err(|error: std::io::Error| format!("cannot create a poller: {error}"))?;
+        let seat = |poller: &Poller| Seat {
+            inbox: Inbox::new(poller.waker()),
+            connections: AtomicUsize::new(0),
+            idle_since_us: AtomicU64::new(u64::MAX),
+        };
         let shared = Arc::new(Shared {
             limits: config.limits(),
             stop: stop.clone(),
@@ -152,6 +168,9 @@ impl Server {
         let mut event_loops = Vec::new();
         for (number, poller) in pollers.into_iter().enumerate() {
             event_loops.push(EventLoop::new(Arc::clone(&shared), number, poller)?);
+        }
+        for gate in &shared.gates {
+            on_listening(gate.place());
         }
         handoff::supervise(event_loops, &shared)
     }

@@ -11,15 +11,16 @@ use crate::http::{Method, Peer, Reject};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// Connections cannot be accepted for want of a descriptor or memory. It is tried again, after 5 ms at first and a
-    /// second at last; told at most once a second.
+    /// Connections cannot be accepted, or not be watched, for want of a descriptor or memory. It is tried again, after
+    /// 5 ms at first and a second at last; told at most once a second.
     AcceptFailed {
         /// Of which listener.
         place: &'a Bound,
         /// What the system said.
         error: &'a io::Error,
     },
-    /// A listener is broken, which stops the group.
+    /// A listener is broken, after something else had stopped the group. Otherwise it is what stops the group, and told
+    /// as its [`Cause`](crate::Cause).
     ListenerFailed {
         /// Which one.
         place: &'a Bound,

@@ -19,6 +19,8 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 struct Ending {
     at: usize,
+    /// To a whole request; a refusal before there was one is owed to nobody.
+    is_owed: bool,
     /// Called by being dropped.
     _after: Option<AfterAnswer>,
 }
@@ -56,7 +58,15 @@ impl Outgoing {
     /// Adds an answer.
     pub(crate) fn push(&mut self, mut response: Response, to: Exchange, persistence: Persistence, now: Instant) {
         self.push_head(&response, to, persistence, now);
-        self.endings.push_back(Ending { at: self.bytes.len(), _after: response.take_after() });
+        self.endings.push_back(Ending { at: self.bytes.len(), is_owed: true, _after: response.take_after() });
+    }
+
+    /// Adds the refusal of what is no whole request. It does not count as an answer, and is the last.
+    pub(crate) fn push_refusal(&mut self, response: Response, head_only: bool, now: Instant) {
+        self.push(response, Exchange::last(head_only), Persistence::Close, now);
+        if let Some(ending) = self.endings.back_mut() {
+            ending.is_owed = false;
+        }
     }
 
     /// Adds the head of an answer whose body somebody else will send.
@@ -117,7 +127,7 @@ impl Unsent {
 
     /// Answers that have not left whole.
     pub(crate) fn answers(&self) -> usize {
-        self.endings.len()
+        self.endings.iter().filter(|ending| ending.is_owed).count()
     }
 }
 
@@ -138,8 +148,7 @@ fn write(stream: &Stream, bytes: &[u8], sent: &mut usize, endings: &mut VecDeque
         }
     }
     while endings.front().is_some_and(|ending| ending.at <= *sent) {
-        endings.pop_front();
-        written.answers += 1;
+        written.answers += u64::from(endings.pop_front().is_some_and(|ending| ending.is_owed));
     }
     written
 }

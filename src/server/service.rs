@@ -24,17 +24,26 @@ use crate::http::{CONTINUE, Persistence, Progress, Reject, Response, Version};
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Reads in one service, before others get their turn.
 const READS_MAX: u32 = 16;
+/// Answers in one service, before others get their turn: those to what has been read are still given.
+const ANSWERS_MAX: u32 = 1024;
 
 /// A connection being served.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Service {
     pub(super) token: Token,
     pub(super) reads: u32,
-    pub(super) has_answered: bool,
+    pub(super) answers: u32,
     /// Its quiet time is over: unless something has come after all, it is closed.
     is_last_look: bool,
     /// It had to wait for its handler to be called, and now may.
     pub(super) has_permit: bool,
+}
+
+impl Service {
+    /// Others wait: nothing more is to be read.
+    fn has_had_its_turn(&self) -> bool {
+        self.reads >= READS_MAX || self.answers >= ANSWERS_MAX
+    }
 }
 
 /// What a step of a service came to.
@@ -68,8 +77,13 @@ impl EventLoop {
                     Sent::All => self.poller.progressed(),
                 }
             }
-            // It has been noted that there is something to read.
-            Phase::Waiting => return,
+            // It has been noted that there is something to read. Nobody is called for a client that has gone.
+            Phase::Waiting => {
+                if connection.has_reset() {
+                    self.drop_connection(token);
+                }
+                return;
+            }
             Phase::Away => return self.write_while_away(token),
             Phase::Idle | Phase::Head | Phase::Body => {}
         }
@@ -80,7 +94,7 @@ impl EventLoop {
     }
 
     pub(super) fn start_service(&mut self, token: Token, is_last_look: bool) {
-        self.service = Some(Service { token, reads: 0, has_answered: false, is_last_look, has_permit: false });
+        self.service = Some(Service { token, reads: 0, answers: 0, is_last_look, has_permit: false });
     }
 
     /// Reads and parses until a request is whole or there is nothing more to do.
@@ -137,7 +151,7 @@ impl EventLoop {
     /// Reads once, unless it is time for others. Returns false if nothing came.
     fn read(&mut self, desk: &mut Desk) -> bool {
         match &mut self.service {
-            Some(service) if service.reads < READS_MAX => self.fill(desk),
+            Some(service) if !service.has_had_its_turn() => self.fill(desk),
             _ => false,
         }
     }
@@ -182,10 +196,20 @@ impl EventLoop {
     pub(super) fn push_answer(&mut self, response: Response, exchange: Exchange, desk: &mut Desk) {
         // The listeners first: a client that is told to go comes again at once, and must find them closed, not closing.
         self.follow_stop();
-        // While draining, the last answer is the one behind which no further whole request has come.
+        let connection = self.service.and_then(|service| self.table.get_mut(service.token));
+        let is_leaving = connection.is_some_and(|connection| {
+            if response.is_closing() {
+                connection.leave();
+            }
+            connection.is_leaving()
+        });
+        // The last answer is the one behind which no further whole request has come, unless the client has said that
+        // it sends none, its handler has panicked, or nothing but the connection's end can end it.
         let has_no_end = response.is_streamed() && exchange.version == Version::Http10;
-        let is_asked_for = !exchange.keeps_alive || response.is_closing() || has_no_end;
-        let is_last = is_asked_for || (self.is_draining && !self.has_successor(desk));
+        let is_last = !exchange.keeps_alive
+            || response.is_last()
+            || has_no_end
+            || ((self.is_draining || is_leaving) && !self.has_successor(desk));
         let persistence = match (is_last, exchange.version) {
             (true, _) => Persistence::Close,
             (false, Version::Http10) => Persistence::KeepExplicitly,
@@ -197,21 +221,25 @@ impl EventLoop {
             self.out.push(response, exchange, persistence, self.now);
         }
         let Some(service) = &mut self.service else { return };
-        service.has_answered = true;
+        service.answers = service.answers.saturating_add(1);
         if let (true, Some(connection)) = (is_last, self.table.get_mut(service.token)) {
             connection.close_with(Close::Lingering);
         }
     }
 
-    /// True if a whole request waits behind the one that is being answered, here or still in the socket.
+    /// True if a whole request waits behind the one that is being answered, here or still in the socket; or if one may,
+    /// and it is time for others.
     fn has_successor(&mut self, desk: &mut Desk) -> bool {
         if let Some(connection) = self.service.and_then(|service| self.table.get_mut(service.token)) {
             connection.look_again();
         }
+        // However many reads the next one takes: a request is limited, and only what has come already is read. But a
+        // client that goes on asking must not keep the loop, from its deadline least of all. It is looked at again.
+        let had_its_turn = self.service.is_some_and(|service| service.has_had_its_turn());
         loop {
             match self.progress(desk) {
                 Ok(Progress::Whole | Progress::Begun) => return true,
-                // However many reads it takes: a request is limited, and only what has come already is read.
+                Ok(_) if had_its_turn => return true,
                 Ok(_) if self.fill(desk) => {}
                 Ok(_) | Err(_) => return false,
             }
@@ -223,15 +251,14 @@ impl EventLoop {
         let Some(service) = &mut self.service else {
             return;
         };
-        service.has_answered = true;
+        service.answers = service.answers.saturating_add(1);
         let Some(connection) = self.table.get_mut(service.token) else {
             return;
         };
         connection.close_with(close);
         self.shared.tell(&Notice::Rejected { peer: connection.peer(), reject });
         let response = Response::text(reject.reason()).with_status(reject.status());
-        let exchange = Exchange::last(desk.incoming().is_head_request());
-        self.out.push(response, exchange, Persistence::Close, self.now);
+        self.out.push_refusal(response, desk.incoming().is_head_request(), self.now);
     }
 
     /// Writes the answers that have been gathered.
@@ -251,7 +278,7 @@ impl EventLoop {
 
     /// Ends a service: writes, and lets the connection rest in whatever it is in the middle of, or go.
     pub(super) fn put_down(&mut self, progress: Progress, desk: &mut Desk) {
-        if self.service.is_some_and(|service| service.has_answered) {
+        if self.service.is_some_and(|service| service.answers > 0) {
             // Handlers take their time, and the next clock must not begin before they did.
             self.now = Instant::now();
         }
@@ -259,7 +286,7 @@ impl EventLoop {
         let Some(service) = self.service.take() else {
             return;
         };
-        let Service { token, reads, has_answered, is_last_look, has_permit } = service;
+        let Service { token, reads, answers, is_last_look, has_permit } = service;
         if has_permit {
             // The request that it was for could not be read after all.
             self.give_permit_back();
@@ -275,7 +302,7 @@ impl EventLoop {
         let Some(connection) = self.table.get_mut(token) else {
             return;
         };
-        let is_new = connection.rest(progress, has_answered, now);
+        let is_new = connection.rest(progress, answers > 0, now);
         if connection.is_readable() {
             self.again.push_back(token);
         }
@@ -314,7 +341,7 @@ impl EventLoop {
     /// Answers a connection that has asked nothing yet, and closes it.
     pub(super) fn turn_away(&mut self, token: Token, response: Response) {
         self.start_service(token, false);
-        self.out.push(response, Exchange::last(false), Persistence::Close, self.now);
+        self.out.push_refusal(response, false, self.now);
         if let Some(connection) = self.table.get_mut(token) {
             connection.close_with(Close::Lingering);
         }

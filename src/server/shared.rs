@@ -66,6 +66,9 @@ pub(crate) struct Seat {
     pub(crate) inbox: Inbox,
     /// Connections that the loop holds or is about to be given.
     pub(crate) connections: AtomicUsize,
+    /// Since when its longest idle connection is, as of its last wait: in microseconds since `started`, the greatest
+    /// number if none is.
+    pub(crate) idle_since_us: AtomicU64,
 }
 
 impl Shared {
@@ -103,7 +106,7 @@ impl Shared {
 
     fn answer_panic(&self, request: &Request<'_>, payload: Box<dyn Any + Send>) -> Response {
         self.tell_panic(request.method(), request.raw_path(), payload);
-        Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).closing()
+        Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last()
     }
 
     pub(crate) fn tell(&self, notice: &Notice<'_>) {
@@ -125,10 +128,11 @@ impl Shared {
         }
     }
 
-    /// A listener is broken: the group stops, and the rest of the server drains.
+    /// A listener is broken: the group stops, and the rest of the server drains. Whoever hears of the cause is not told
+    /// once more.
     pub(crate) fn listener_failed(&self, gate: &Gate, error: &std::io::Error) {
         let who = format!("listener `{}`", gate.place());
-        if self.stop.trigger(Cause::Failed { who, error: error.to_string() }) {
+        if gate.fail() && !self.stop.trigger(Cause::Failed { who, error: error.to_string() }) {
             self.tell(&Notice::ListenerFailed { place: gate.place(), error });
         }
     }

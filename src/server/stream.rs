@@ -77,6 +77,16 @@ impl Stream {
         }
     }
 
+    /// True if the system has noted an error that no call has reported yet: the peer's reset.
+    pub(crate) fn has_failed(&self) -> bool {
+        let error = match self {
+            Self::Tcp(stream) => stream.take_error(),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.take_error(),
+        };
+        !matches!(error, Ok(None))
+    }
+
     /// Sends FIN, or ends both directions. A peer that has gone already is no matter.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _ = match self {

@@ -275,6 +275,37 @@ fn a_broken_listener_ends_the_group_and_requests_in_flight_are_answered() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn a_broken_listener_is_told_once_as_the_cause_or_else_as_a_notice() {
+    for is_first in [true, false] {
+        let (server, listener) = breakable(Config { loops: 2, ..Config::default() });
+        let (sender, notices) = mpsc::channel();
+        let server = server.on_notice(move |notice| sender.send(notice.to_string()).unwrap());
+        let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+        let mut group = Group::new();
+        // After another cause it serves on for so long, and notices.
+        group.lame_duck(if is_first { Duration::ZERO } else { Duration::from_millis(500) });
+        let stop = group.stop();
+        let router = routes(&Gate::new());
+        group.add("http", move |stop| server.run(router, stop)).unwrap();
+        let running = thread::spawn(move || group.run(GRACE));
+        assert_eq!(Client::connect(address).ask(PING).status, 200);
+        if !is_first {
+            stop.trigger(asked());
+        }
+        shut_down(&listener);
+        let outcome = running.join().unwrap();
+        let told: Vec<_> = notices.iter().collect();
+        match outcome.cause() {
+            Some(Cause::Failed { .. }) if is_first => assert_eq!(told, [""; 0]),
+            // A machine that stood still until the drain began has not noticed.
+            Some(cause) if !is_first && *cause == asked() => assert!(told.len() <= 1, "{told:?}"),
+            other => panic!("{other:?}, {told:?}"),
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn a_broken_listener_of_one_server_drains_the_other_too() {
     let gate = Gate::new();
     let (breaking, listener) = breakable(Config { loops: 2, ..Config::default() });

@@ -530,6 +530,32 @@ fn a_panic_of_a_handler_is_told_and_costs_only_its_own_connection() {
 }
 
 #[test]
+fn requests_that_came_with_shutdown_are_answered() {
+    let (process, address) = on_any_port(&[]);
+    let mut client = Client::connect(address);
+    client.send([SHUTDOWN, PING, PING].concat());
+    let replies = [client.reply(), client.reply(), client.reply()];
+    assert_eq!(
+        replies.each_ref().map(|reply| (reply.status, reply.is_last())),
+        [(200, false), (200, false), (200, true)]
+    );
+    client.expect_fin();
+    drop(client);
+    ended_by_shutdown(process);
+}
+
+#[test]
+#[cfg(all(target_os = "linux", feature = "epoll"))]
+fn a_server_that_cannot_serve_does_not_say_that_it_listens() {
+    let limited = "ulimit -n 40; exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_allout")]).args(ANY_PORT).args(["--loops", "100"]);
+    let (code, said) = Process::spawn(&mut command).end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("http failed: cannot create a poller: ") && !said.contains("listening"), "{said}");
+}
+
+#[test]
 fn a_line_for_each_step_and_no_other() {
     let (process, address) = on_any_port(&[]);
     assert_eq!(ask(address, PING).text(), "pong");

@@ -2,11 +2,15 @@
 //! Ways to stop are in `causes`.
 
 use std::net::{SocketAddr, TcpStream};
+#[cfg(target_os = "linux")]
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use allout::{Config, CutOff, Exit, Outcome, Request, Response, Router, Server};
 
+#[cfg(target_os = "linux")]
+use crate::support::Process;
 use crate::support::{Client, Gate, HANG, PING, Site};
 
 /// More than the sockets' buffers hold between a server that writes and a client that does not read.
@@ -196,6 +200,63 @@ fn new_connections_are_refused_while_old_ones_are_still_served() {
     expect_clean(site);
 }
 
+/// The example, with so few descriptors that only some of so many clients can be accepted. Each has asked for a handler
+/// of so many milliseconds, and then the first asks for the stop.
+#[cfg(target_os = "linux")]
+fn stop_without_descriptors(options: &[&str], clients: usize, sleep_ms: u32) -> (Process, Vec<Client>) {
+    let demo = std::path::PathBuf::from(env!("CARGO_BIN_EXE_allout")).with_file_name("examples").join("demo");
+    let limited = "ulimit -n 24; exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited]).arg(demo).args(["--listen", "127.0.0.1:0"]).args(options);
+    let mut process = Process::spawn(&mut command);
+    let address = process.address();
+    let mut first = Client::connect(address);
+    assert_eq!(first.ask(PING).status, 200);
+    // Busy, so that it does not make room for others.
+    first.send("POST /shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n");
+    let mut clients: Vec<Client> = (0..clients).map(|_| Client::connect(address)).collect();
+    for client in &mut clients {
+        client.send(get(&format!("/sleep/{sleep_ms}")));
+    }
+    process.line_with("cannot accept");
+    assert_eq!(first.ask("x").status, 200);
+    (process, clients)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn requests_in_the_accept_queue_are_answered_though_no_descriptor_is_left_at_the_stop() {
+    for loops in ["1", "2"] {
+        let (process, mut clients) = stop_without_descriptors(&["--loops", loops, "--grace", "20"], 30, 200);
+        let answered = clients.iter_mut().filter_map(|client| client.next_reply(false)).count();
+        drop(clients);
+        let (code, said) = process.end();
+        assert_eq!((answered, code), (30, Some(0)), "{loops} loops: {said}");
+        assert!(said.contains(" 0 cut off; "), "{said}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn requests_that_are_in_the_accept_queue_at_the_deadline_are_counted() {
+    let run = || {
+        let (process, clients) = stop_without_descriptors(&["--loops", "1", "--grace", "0.2"], 30, 3000);
+        let (code, said) = process.end();
+        drop(clients);
+        assert_eq!(code, Some(124), "{said}");
+        said
+    };
+    // A server waits 50 ms more for what its loop has to report; a machine that stood still for as long teaches nothing.
+    let is_timely =
+        |said: &String| ["0.20 s\n", "0.21 s\n", "0.22 s\n", "0.23 s\n"].iter().any(|end| said.ends_with(end));
+    let said = (0..20).map(|_| run()).find(is_timely).expect("a machine that is fast once");
+    assert!(said.contains(" 30 cut off; "), "{said}");
+    let queue = said.lines().find(|line| line.contains(" in the queue of `127.0.0.1:")).expect(&said);
+    let waited: usize = queue.strip_prefix("cut off: ").unwrap().split(' ').next().unwrap().parse().unwrap();
+    let running = said.lines().filter(|line| line.contains("GET /sleep/3000 for 127.0.0.1:")).count();
+    assert_eq!(waited + running, 30, "{said}");
+}
+
 // ---- Handler running, or answer being written ------------------------------------------------------------------------
 
 #[test]
@@ -314,18 +375,20 @@ fn a_body_that_never_completes_gets_408_by_its_own_timeout() {
 }
 
 #[test]
-fn a_body_that_never_completes_is_closed_at_the_deadline_and_was_not_owed() {
+fn a_body_that_never_completes_gets_408_at_the_deadline_and_was_not_owed() {
     let run = |site: Site| {
         let mut client = site.connect();
         client.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha");
         site.stop();
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.is_last()), (408, true));
         client.expect_end();
         let stats = std::sync::Arc::clone(&site.stats);
         let outcome = site.outcome();
-        (outcome, stats.cut_off())
+        (outcome, (stats.cut_off(), stats.finished_while_draining()))
     };
-    let (outcome, count) = at_the_deadline(run, &Config::default());
-    assert_eq!((outcome.exit_code(), count), (0, 0), "{outcome:?}");
+    let (outcome, counts) = at_the_deadline(run, &Config::default());
+    assert_eq!((outcome.exit_code(), counts), (0, (0, 0)), "{outcome:?}");
 }
 
 // ---- Idle, or part of a head -----------------------------------------------------------------------------------------
@@ -347,6 +410,7 @@ fn check_quiet(sent: &str, answers: usize, end: Option<u16>) {
     }
     client.expect_fin();
     assert!(start.elapsed() >= SHORT, "not before the grace is over");
+    assert_eq!(site.stats.finished_while_draining(), 0, "a refusal answers no request");
     // It keeps its own direction open.
     expect_clean(site);
     drop(client);

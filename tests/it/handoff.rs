@@ -658,6 +658,37 @@ fn a_client_that_goes_while_it_waits_for_its_turn_holds_nobody_up() {
 }
 
 #[test]
+fn a_client_that_resets_while_it_waits_for_its_turn_has_no_handler_called() {
+    let gate = Gate::new();
+    let called = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&called);
+    let router = routes(&gate).get("/count", move |_: &Request<'_>| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Response::text("counted")
+    });
+    let site = start(Config { threads: 2, ..one_loop() }, router);
+    let mut blocked = hold(&site, &gate, 1);
+    let mut gone = site.connect();
+    // Its first answer, which it leaves unread, makes its close a reset; behind it the second thread is held too.
+    gone.send(PING);
+    assert_eq!(gone.stream.peek(&mut [0]).unwrap(), 1);
+    let mut second = site.connect();
+    second.send(get("/hold/1"));
+    gate.wait_for(2);
+    gone.send(get("/count"));
+    let mut client = site.connect();
+    client.send(get("/count"));
+    wait_until_read(&site);
+    reset(gone);
+    wait_until_read(&site);
+    gate.open();
+    expect_answer(&mut blocked[0], "0", false);
+    expect_answer(&mut second, "1", false);
+    expect_answer(&mut client, "counted", false);
+    assert_eq!(called.load(Ordering::SeqCst), 1, "for the client that stayed");
+}
+
+#[test]
 fn a_half_closed_client_that_waits_for_its_turn_gets_its_answers() {
     let gate = Gate::new();
     let site = start(Config { threads: 1, ..one_loop() }, routes(&gate));
@@ -759,6 +790,42 @@ fn a_turn_time_of_nothing_is_no_trap_for_a_loop_that_drains() {
     expect_answer(&mut half, "half", true);
     drop((blocked, half));
     expect_clean(site);
+}
+
+/// Resets a connection: closed with something unread, it sends no FIN.
+fn reset(client: Client) {
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
+    drop(client);
+}
+
+/// A handler never returns, and its client resets before the stop.
+fn cut_off_for_nobody() -> (Outcome, u64, String) {
+    let gate = Gate::new();
+    let site = start_with_grace(one_loop(), routes(&gate), SHORT);
+    let mut client = site.connect();
+    client.send(PING.to_owned() + &get("/hold/0"));
+    gate.wait_for(1);
+    expect_others_served(&site);
+    let peer = client.stream.local_addr().unwrap().to_string();
+    reset(client);
+    wait_until_read(&site);
+    site.stop();
+    let stats = Arc::clone(&site.stats);
+    let outcome = site.outcome();
+    gate.open();
+    (outcome, stats.cut_off(), peer)
+}
+
+#[test]
+fn an_answer_whose_client_has_reset_is_owed_to_nobody_but_its_handler_is_named() {
+    let is_timely = |(outcome, ..): &(Outcome, _, _)| outcome.took() < SHORT + Duration::from_millis(45);
+    let runs = (0..20).map(|_| cut_off_for_nobody());
+    let (outcome, count, peer) = runs.into_iter().find(is_timely).expect("a machine that is fast once");
+    assert!(outcome.took() >= SHORT, "its thread is waited for: {outcome:?}");
+    let cut_off = cut_off(&outcome);
+    assert_eq!((cut_off.owed, count, cut_off.details.len()), (0, 0, 1), "{cut_off:?}");
+    let named = format!("GET /hold/0 for {peer}, which has gone, its handler running for ");
+    assert!(cut_off.details[0].starts_with(&named), "{cut_off:?}");
 }
 
 /// Two handlers never return, and four requests of three clients wait for their threads when the deadline comes.

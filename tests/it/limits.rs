@@ -420,6 +420,28 @@ fn an_idle_connection_of_any_loop_makes_room() {
     }
 }
 
+#[test]
+fn the_longest_idle_connection_makes_room_whichever_loop_has_it() {
+    for _ in 0..20 {
+        let site = Site::start(Config { loops: 2, connections_max: 8, ..patient() }, router());
+        let mut clients: Vec<Client> = (0..8).map(|_| site.connect()).collect();
+        // The first is idle from now on. Each loop has others too, and serves them once more: so the first one's has
+        // told the other how long its own have been idle.
+        for client in &mut clients {
+            assert_eq!(client.ask(PING).text(), "pong");
+        }
+        for client in &mut clients[1..] {
+            assert_eq!(client.ask(PING).text(), "pong");
+        }
+        let mut newcomer = site.connect();
+        assert_eq!(newcomer.ask(PING).text(), "pong");
+        clients[0].expect_fin();
+        for client in &mut clients[1..] {
+            assert_eq!(client.ask(PING).text(), "pong");
+        }
+    }
+}
+
 #[track_caller]
 fn check_full(loops: usize, begin: &str, end: &str) {
     let site = Site::start(Config { loops, connections_max: 2, ..patient() }, router());

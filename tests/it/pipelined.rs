@@ -1,5 +1,7 @@
 //! Requests behind the running one, and what a connection does after its last answer.
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -207,6 +209,71 @@ fn answers_that_leave_after_the_stop_are_counted() {
     drop((idle, busy));
     expect_clean(site);
     assert_eq!(stats.finished_while_draining(), 3, "two behind the gate and one within the grace");
+}
+
+#[test]
+fn a_client_that_goes_on_asking_does_not_keep_the_others_from_being_served() {
+    let site = start(Config { loops: 1, ..Config::default() }, routes(&Gate::new()));
+    let mut other = site.connect();
+    other.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha");
+    let mut asking = site.connect();
+    // Its answers show that it has got going.
+    assert_eq!(asking.ask(PING).status, 200);
+    let (asking, batch) = (asking.stream, PING.repeat(2000));
+    thread::scope(|scope| {
+        scope.spawn(|| while (&asking).write_all(batch.as_bytes()).is_ok() {});
+        scope.spawn(|| while matches!((&asking).read(&mut [0; 64 * 1024]), Ok(1..)) {});
+        site.stop();
+        wait_until_refused(site.address);
+        other.send("lf");
+        expect_answer(&mut other, "half", true);
+        asking.shutdown(Shutdown::Both).unwrap();
+    });
+    drop((asking, other));
+    expect_clean(site);
+}
+
+// ---- Behind an answer that closes -----------------------------------------------------------------------------------
+
+#[test]
+fn requests_that_came_with_one_whose_answer_closes_are_answered_first() {
+    for n in 1..4 {
+        let site = start(
+            Config::default(),
+            routes(&Gate::new()).get("/bye", |_: &Request<'_>| Response::text("bye").closing()),
+        );
+        let mut client = site.connect();
+        client.send(get("/bye") + &get("/n/1").repeat(n));
+        expect_answer(&mut client, "bye", false);
+        for left in (0..n).rev() {
+            expect_answer(&mut client, "1", left == 0);
+        }
+        client.expect_fin();
+        // With nothing behind it, it is the last itself.
+        expect_answer(
+            &mut {
+                let mut client = site.connect();
+                client.send(get("/bye"));
+                client
+            },
+            "bye",
+            true,
+        );
+    }
+}
+
+#[test]
+fn a_slow_request_behind_one_whose_answer_closes_is_answered() {
+    let gate = Gate::new();
+    let site = start(Config::default(), routes(&gate).get("/bye", |_: &Request<'_>| Response::text("bye").closing()));
+    let mut client = site.connect();
+    client.send(get("/bye") + &get("/hold/1") + &get("/n/2"));
+    expect_answer(&mut client, "bye", false);
+    gate.wait_for(1);
+    gate.open();
+    expect_answer(&mut client, "1", false);
+    expect_answer(&mut client, "2", true);
+    client.expect_fin();
 }
 
 // ---- Behind an answer to a slow reader -------------------------------------------------------------------------------

@@ -575,7 +575,6 @@ const CASES: &[Case] = &[
         &[PONG],
         Open,
     ),
-    case("an answer that closes", line!("GET /last HTTP/1.1"), &[text("200 OK", "last\n")], Closed),
     // Pipelining (RFC 9112 §9.3.2).
     case("two requests", concat!(get!(), get!()), &[PONG, PONG], Open),
     case("CRLF between them", concat!(get!(), "\r\n\r\n", get!()), &[PONG, PONG], Open),
@@ -617,12 +616,6 @@ const CASES: &[Case] = &[
     ),
     case("nothing is read behind close", concat!(get!("Connection: close"), get!()), &[PONG], Closed),
     case("nothing is read behind 1.0", concat!(line!("GET /ping HTTP/1.0"), get!()), &[PONG], Closed),
-    case(
-        "nothing is read behind the last answer",
-        concat!(line!("GET /last HTTP/1.1"), get!()),
-        &[text("200 OK", "last\n")],
-        Closed,
-    ),
     case("a bad request behind a good one", concat!(get!(), get!("A : b"), get!()), &[PONG, BAD_FIELD], Closed),
     case(
         "a body that is too long for its length",
@@ -684,7 +677,6 @@ fn router() -> Router {
         .post("/echo", |request: &Request<'_>| Response::bytes("application/octet-stream", request.body().to_vec()))
         .get("/gone", |_: &Request<'_>| Response::new(Status::NO_CONTENT))
         .delete("/gone", |_: &Request<'_>| Response::new(Status::NO_CONTENT))
-        .get("/last", |_: &Request<'_>| Response::text("last\n").closing())
         .get("/users/{id}", |request: &Request<'_>| {
             Response::text(format!("user {}\n", request.param("id").unwrap_or_default()))
         })

@@ -63,15 +63,12 @@ fn wait_for_threads(crew: &Crew) {
 }
 
 fn total(crew: &Crew, loops: usize) -> MemberResult {
-    let ends = std::mem::take(&mut crew.roster().ends);
+    let mut ends = std::mem::take(&mut crew.roster().ends);
     let mut total = CutOff::default();
     let mut failure = None;
     if ends.len() < loops {
-        // Loops that nobody could take over from their handlers, for want of a thread. Those that are only late owe
-        // nothing that we know of.
-        let held = crew.shared.permits.words.iter().filter(|word| word.look().is_busy()).count();
-        total.owed += held;
-        total.details.extend((held > 0).then(|| format!("{held} event loops held by their handlers")));
+        // Of the others, those that are only late owe nothing that we know of.
+        ends.extend((0..loops).filter_map(|seat| crew.cut_off_lent(seat)).map(Ok));
     }
     for end in ends {
         match end {
@@ -85,7 +82,7 @@ fn total(crew: &Crew, loops: usize) -> MemberResult {
     crew.shared.stats.add_cut_off(total.owed);
     match failure {
         Some(error) => Err(error.into()),
-        None if total.owed > 0 => Err(Box::new(total)),
+        None if total.owed > 0 || !total.details.is_empty() => Err(Box::new(total)),
         None => Ok(()),
     }
 }

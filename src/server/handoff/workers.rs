@@ -182,6 +182,24 @@ impl Crew {
         }
     }
 
+    /// At the deadline: cuts off what a loop holds that lies in its slot still, for want of a thread that could have
+    /// taken it over from its handler.
+    pub(super) fn cut_off_lent(&self, seat: usize) -> Option<CutOff> {
+        let (permits, lending) = (&self.shared.permits, self.shared.permits.words[seat].look());
+        if !lending.is_lent() {
+            return None;
+        }
+        permits.displace();
+        if !permits.words[seat].claim(lending) {
+            permits.replace();
+            return None;
+        }
+        let mut event_loop = self.slot(seat);
+        event_loop.go_on_without_caller();
+        event_loop.cut_off(&mut Desk::new());
+        Some(event_loop.take_cut_off())
+    }
+
     /// Calls the handler for the request on the desk, and lets go of the loop meanwhile. `None`: it was taken over.
     fn serve<'a>(
         &'a self,

@@ -136,6 +136,10 @@ impl EventLoop {
         self.away.extend(self.service.take().map(|(id, _)| id));
     }
 
+    pub(crate) fn cut_off(&mut self, _: &mut Desk) {
+        self.shared.break_rule("cut off before the deadline".to_owned());
+    }
+
     pub(crate) fn take_cut_off(&mut self) -> CutOff {
         CutOff::default()
     }
