@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::HOST;
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -83,8 +83,12 @@ impl Client {
         let response = connection.sender.send_request(request).await.map_err(|error| describe("no answer", &error))?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| describe("the answer is cut short", &error))?.to_bytes();
-        // A body that was never asked for stays unsent, and with it the connection ends.
-        if !ask.body.waits || head.status == 200 {
+        // A body that was never asked for stays unsent, and with it the connection ends. An answer that comes before the
+        // body has been read is the last, too: nginx, where it passes requests on as they come, closes the connection
+        // behind it without having said so.
+        let is_early = head.status == StatusCode::PAYLOAD_TOO_LARGE || is_unserved(head.status);
+        let is_done_for = is_early || ask.body.waits && head.status != StatusCode::OK;
+        if !is_done_for {
             self.connection = Some(connection);
         }
         Ok(Answer { status: head.status, headers: head.headers, body })
@@ -108,6 +112,11 @@ impl Client {
     }
 }
 
+/// True of the statuses by which a proxy says that it has no answer of the server's.
+pub(crate) fn is_unserved(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 502..=504)
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.task.abort();
@@ -126,9 +135,17 @@ struct Upload {
     /// Bytes that are left, if the length is told.
     left: Option<u64>,
     trailers: Option<HeaderMap>,
-    /// Opens with `100 Continue`.
-    gate: Option<oneshot::Receiver<()>>,
+    gate: Gate,
     rest: Option<Pin<Box<Sleep>>>,
+}
+
+/// What holds a body back until it is asked for.
+enum Gate {
+    Open,
+    /// `100 Continue` opens it.
+    Waiting(oneshot::Receiver<()>),
+    /// The answer has come without `100 Continue`: the body is not sent at all.
+    Shut,
 }
 
 impl Upload {
@@ -138,7 +155,7 @@ impl Upload {
             pieces: body.pieces.clone().into_iter(),
             left: (!body.is_chunked).then_some(length),
             trailers: body.trailers.clone(),
-            gate: body.waits.then_some(gate),
+            gate: if body.waits { Gate::Waiting(gate) } else { Gate::Open },
             rest: body.rests.then(|| Box::pin(tokio::time::sleep(REST))),
         }
     }
@@ -150,12 +167,12 @@ impl hyper::body::Body for Upload {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        if let Some(gate) = &mut this.gate {
-            // Refused without `100 Continue`: the body is not sent at all.
-            if ready!(Pin::new(gate).poll(cx)).is_err() {
-                return Poll::Pending;
-            }
-            this.gate = None;
+        if let Gate::Waiting(gate) = &mut this.gate {
+            let continued = ready!(Pin::new(gate).poll(cx));
+            this.gate = if continued.is_ok() { Gate::Open } else { Gate::Shut };
+        }
+        if let Gate::Shut = this.gate {
+            return Poll::Pending;
         }
         if let Some(rest) = &mut this.rest {
             ready!(rest.as_mut().poll(cx));

@@ -41,6 +41,8 @@ pub(crate) struct Material {
     xs: Bytes,
     /// What `/stream/{n}` answers.
     streams: BTreeMap<usize, Stream>,
+    /// What follows the number in an answer of `/count`.
+    count: String,
 }
 
 /// The kinds that can be sent by one way, ready to be drawn from.
@@ -56,12 +58,13 @@ impl Catalogue {
             Needs::Nothing => true,
             Needs::Asterisk => front.passes_asterisk,
             Needs::Stream => !routes.streams.is_empty(),
-            Needs::Count => routes.has_count,
+            Needs::Count => routes.count.is_some(),
         };
         let mut noise = vec![0; 4 * BODY_MAX];
         Rng::with_seed(seed).fill(&mut noise);
         let xs = Bytes::from(vec![b'x'; BODY_MAX]);
-        let material = Material { noise: noise.into(), xs, streams: routes.streams.clone() };
+        let (streams, count) = (routes.streams.clone(), routes.count.clone().unwrap_or_default());
+        let material = Material { noise: noise.into(), xs, streams, count };
         Self { kinds: KINDS.iter().filter(can_be_sent).collect(), material }
     }
 
@@ -205,6 +208,12 @@ const KINDS: &[Kind] = &[
         let due = Due::new(414, TEXT, "request target too long\n");
         Ask::get(format!("/ping?{}", letters(rng, 9 * 1024..12 * 1024)), due)
     }),
+    kind("a body too large: 413", 1, |rng, material| {
+        let pieces = vec![material.xs.slice(..BODY_MAX / 2), material.xs.slice(..BODY_MAX / 2 + rng.usize(1..9999))];
+        let ask = Ask::new(Method::POST, "/echo", Due::new(413, TEXT, "request body too large\n"));
+        ask.with_body(Body { pieces, is_chunked: rng.bool(), ..Body::default() })
+    }),
+    kind("a target in absolute form", 1, |_, _| Ask::get("http://demo.test/ping?a", pong())),
     kind("GET /panic: 500", 1, |_, _| Ask::get("/panic", Due::new(500, TEXT, "internal server error\n"))),
     Kind {
         needs: Needs::Stream,
@@ -221,7 +230,7 @@ const KINDS: &[Kind] = &[
             // Ten times what the server would hold in memory, every now and then.
             let body = if rng.u8(..100) == 0 { Body { pieces: vec![material.xs.clone(); 10], ..body } } else { body };
             let length: usize = body.pieces.iter().map(Bytes::len).sum();
-            Ask::new(Method::POST, "/count", Due::new(200, TEXT, format!("{length}\n"))).with_body(body)
+            Ask::new(Method::POST, "/count", Due::new(200, TEXT, format!("{length}{}", material.count))).with_body(body)
         })
     },
 ];

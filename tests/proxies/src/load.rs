@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use fastrand::Rng;
 
 use crate::Result;
-use crate::client::Client;
+use crate::client::{Client, is_unserved};
 use crate::kinds::Catalogue;
 use crate::proxy::Front;
 
 /// How many wrong answers are described.
 const DESCRIBED_MAX: usize = 10;
+
+/// The longest rest of a client, a little more than the server keeps a quiet connection while it drains.
+const REST_MAX_MS: u64 = 300;
 
 /// A load.
 pub(crate) struct Load {
@@ -21,6 +25,8 @@ pub(crate) struct Load {
     pub(crate) clients: u64,
     pub(crate) seed: u64,
     pub(crate) until: Until,
+    /// Every second client rests for a moment between its requests, so that connections fall quiet.
+    pub(crate) rests: bool,
     /// Right answers so far, for whoever watches.
     pub(crate) right: Arc<AtomicU64>,
 }
@@ -39,8 +45,8 @@ pub(crate) enum Until {
 pub(crate) struct Tally {
     /// By kind: requests, and those whose answer was not right.
     pub(crate) kinds: BTreeMap<&'static str, (u64, u64)>,
-    /// Of those that were not right: the proxy said that it got no answer (502, 503 or 504).
-    pub(crate) no_gateway: u64,
+    /// Of those that were not right: the proxy answered that it has no answer: 502, 503 or 504.
+    pub(crate) unserved: u64,
     /// No whole answer came from the proxy.
     pub(crate) broken_off: u64,
     /// The first few that were not right.
@@ -72,6 +78,9 @@ impl Load {
         let mut sent = 0;
         while self.goes_on(number, sent) {
             sent += 1;
+            if self.rests && number % 2 == 1 {
+                tokio::time::sleep(Duration::from_millis(rng.u64(..REST_MAX_MS))).await;
+            }
             let (kind, ask) = self.catalogue.draw(&mut rng);
             let (count, wrong) = tally.kinds.entry(kind).or_default();
             *count += 1;
@@ -86,7 +95,14 @@ impl Load {
             };
             *wrong += 1;
             match outcome {
-                Ok(answer) => tally.no_gateway += u64::from(matches!(answer.status.as_u16(), 502..=504)),
+                Ok(answer) if is_unserved(answer.status) => {
+                    tally.unserved += 1;
+                    // Where the server is restarted, the proxy's log says more of it.
+                    if let Until::Told(_) = self.until {
+                        continue;
+                    }
+                }
+                Ok(_) => {}
                 Err(_) => tally.broken_off += 1,
             }
             tally.described.push(format!("{kind}: {}: {problem}", ask.describe()));
@@ -121,7 +137,7 @@ impl Tally {
             let sum = self.kinds.entry(kind).or_default();
             *sum = (sum.0 + count, sum.1 + wrong);
         }
-        self.no_gateway += other.no_gateway;
+        self.unserved += other.unserved;
         self.broken_off += other.broken_off;
         self.described.extend(other.described);
         self.described.truncate(DESCRIBED_MAX);

@@ -92,7 +92,7 @@ fn run(options: &Options, verdict: &mut Verdict) -> Result<()> {
     if routes.streams.is_empty() {
         verdict.skip("GET /stream/{n}", "demo has no such route");
     }
-    if !routes.has_count {
+    if routes.count.is_none() {
         verdict.skip("POST /count", "demo has no such route");
     }
     let chromium = if options.browser { browser::program() } else { None };
@@ -117,6 +117,7 @@ fn run(options: &Options, verdict: &mut Verdict) -> Result<()> {
                 clients: options.clients,
                 seed: options.seed,
                 until,
+                rests: false,
                 right: Arc::default(),
             };
             verdict.wrong += check_answers(&proxy, load(Until::Count(options.requests)))?;
@@ -128,7 +129,8 @@ fn run(options: &Options, verdict: &mut Verdict) -> Result<()> {
             if options.restarts > 0 {
                 let load = load(Until::Count(0));
                 let report = restart::run(&mut demo, &proxy, options.restarts, load)?;
-                verdict.wrong += print_restarts(&front, options.restarts, &report);
+                print_restarts(&front, options.restarts, &report);
+                verdict.wrong += report.faults(options.restarts);
             }
         }
         proxy.stop()?;
@@ -156,18 +158,16 @@ fn check_answers(proxy: &Proxy, load: Load) -> Result<u64> {
     Ok(tally.wrong())
 }
 
-/// Prints what was seen of restarts. Returns how many answers were wrong, which those are not that never came.
-fn print_restarts(front: &Front, restarts: u64, report: &Report) -> u64 {
-    let Tally { no_gateway, broken_off, .. } = report.tally;
-    let wrong = report.tally.wrong() - no_gateway - broken_off;
+/// Prints what was seen of restarts.
+fn print_restarts(front: &Front, restarts: u64, report: &Report) {
+    let Report { tally, unsent, lost, wrong, complaints } = report;
     println!("\n## {}: {restarts} restarts of the server under load\n", front.name);
-    println!("| requests | 502 to 504 | broken off | answered otherwise, and wrong |\n|---:|---:|---:|---:|");
-    println!("| {} | {no_gateway} | {broken_off} | {wrong} |\n", report.tally.sent());
-    for (complaint, count) in &report.complaints {
-        println!("- the proxy said {count} times: {complaint}");
+    println!("| requests | not sent, for want of a connection | sent and lost | wrong |\n|---:|---:|---:|---:|");
+    println!("| {} | {unsent} | {lost} | {wrong} |\n", tally.sent());
+    for (complaint, count) in complaints {
+        println!("- {} said {count} times: {complaint}", front.name);
     }
-    describe(&report.tally);
-    wrong
+    describe(tally);
 }
 
 fn describe(tally: &Tally) {

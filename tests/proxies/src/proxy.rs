@@ -123,12 +123,21 @@ impl Proxy {
     }
 
     /// What it has complained of, from the line `from` of its log on: each text once, with its count.
-    pub(crate) fn complaints(&self, from: usize) -> BTreeMap<String, usize> {
+    pub(crate) fn complaints(&self, from: usize) -> BTreeMap<String, u64> {
         let mut complaints = BTreeMap::new();
         for line in self.process.lines().iter().skip(from) {
             *complaints.entry(self.essence(line)).or_default() += 1;
         }
         complaints
+    }
+
+    /// True of a complaint that there was no connection to the server to be had: the request was never sent.
+    pub(crate) fn tells_of_no_connection(&self, complaint: &str) -> bool {
+        match self.kind {
+            Kind::Nginx => complaint.starts_with("connect() failed"),
+            // The state tells who ended it, the server, and when, while it was connected to.
+            Kind::Haproxy => complaint == "503, session state SC",
+        }
     }
 
     /// How many lines its log has.

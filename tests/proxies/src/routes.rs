@@ -13,7 +13,7 @@ use crate::ask::{Ask, BYTES, Due, TEXT};
 use crate::client::Client;
 
 /// The streams that requests are made for. The last is the browser's.
-const STREAMS: [usize; 5] = [0, 1, 2, 7, LONG_STREAM];
+const STREAMS: [usize; 4] = [1, 2, 7, LONG_STREAM];
 
 /// The stream that is shown to a browser.
 pub(crate) const LONG_STREAM: usize = 100;
@@ -26,7 +26,8 @@ const STREAM_PACE: Duration = Duration::from_millis(10);
 pub(crate) struct Routes {
     /// What `/stream/{n}` answers, by n; empty if there is no such route.
     pub(crate) streams: BTreeMap<usize, Stream>,
-    pub(crate) has_count: bool,
+    /// What follows the number in an answer of `/count`, if there is such a route.
+    pub(crate) count: Option<String>,
 }
 
 /// What one `/stream/{n}` answers.
@@ -42,8 +43,15 @@ impl Routes {
         let mut client = Client::new(server);
         // What is due is not known here: the answers are looked at below.
         let ask = |method, target| Ask::new(method, target, Due::no_content());
-        let count = client.exchange(&ask(Method::POST, "/count".to_owned())).await?;
-        let mut routes = Self { has_count: count.status != StatusCode::NOT_FOUND, ..Self::default() };
+        let mut routes = Self::default();
+        let answer = client.exchange(&ask(Method::POST, "/count".to_owned())).await?;
+        if answer.status != StatusCode::NOT_FOUND {
+            let text = String::from_utf8_lossy(&answer.body);
+            let Some(rest) = text.strip_prefix('0').filter(|_| answer.status == StatusCode::OK) else {
+                return Err(format!("POST /count does not count nothing: {} {text:?}", answer.status).into());
+            };
+            routes.count = Some(rest.to_owned());
+        }
         for n in STREAMS {
             let start = Instant::now();
             let answer = client.exchange(&ask(Method::GET, format!("/stream/{n}"))).await?;
