@@ -159,3 +159,53 @@ impl Due {
 fn beginning(body: &Bytes) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(body.get(..80).unwrap_or(body))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+    const LENGTH: (&str, &str) = ("content-length", "4");
+    const TYPE: (&str, &str) = ("content-type", TEXT);
+
+    /// `problem` is how what is wrong begins; empty if nothing is.
+    #[track_caller]
+    fn check(due: &Due, status: u16, headers: &[(&'static str, &'static str)], body: &'static str, problem: &str) {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse().expect("a name"), hyper::header::HeaderValue::from_static(value)));
+        let status = StatusCode::from_u16(status).expect("a status");
+        let answer = Answer { status, headers: headers.collect(), body: Bytes::from_static(body.as_bytes()) };
+        let found = due.check(&answer).err().unwrap_or_default();
+        assert!(found.starts_with(problem) && found.is_empty() == problem.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn the_right_answer_and_those_that_are_not() {
+        let due = Due::text("pong");
+        check(&due, 200, &[DATE, LENGTH, TYPE], "pong", "");
+        check(&due, 502, &[DATE, LENGTH, TYPE], "pong", "status 502");
+        check(&due, 200, &[DATE, LENGTH, TYPE], "pont", "a body of 4 bytes, not 4, and other from byte 3 on");
+        check(&due, 200, &[DATE, LENGTH, TYPE], "pon", "a body of 3 bytes, not 4, and other from byte 3 on");
+        check(&due, 200, &[DATE, TYPE], "pong", "content-length is None");
+        check(&due, 200, &[DATE, LENGTH, LENGTH, TYPE], "pong", "content-length comes twice");
+        check(&due, 200, &[DATE, LENGTH, TYPE, ("transfer-encoding", "chunked")], "pong", "transfer-encoding is");
+        check(&due, 200, &[DATE, LENGTH], "pong", "content-type is None");
+        check(&due, 200, &[LENGTH, TYPE], "pong", "date is None");
+        check(&due, 200, &[("date", "today"), LENGTH, TYPE], "pong", "date is Some");
+    }
+
+    #[test]
+    fn answers_of_other_framings() {
+        let head = Due::text("pong").without_body();
+        check(&head, 200, &[DATE, LENGTH, TYPE], "", "");
+        check(&head, 200, &[DATE, ("content-length", "0"), TYPE], "", "content-length is");
+        let none = Due::no_content().with_header("allow", "GET");
+        check(&none, 204, &[DATE, ("allow", "GET")], "", "");
+        check(&none, 204, &[DATE, ("allow", "GET"), ("content-length", "0")], "", "content-length is");
+        check(&none, 204, &[DATE, ("allow", "PUT")], "", "allow is");
+        let streamed = Due::text("pong").streamed();
+        check(&streamed, 200, &[DATE, TYPE, ("transfer-encoding", "chunked")], "pong", "");
+        check(&streamed, 200, &[DATE, TYPE, LENGTH], "pong", "content-length is");
+    }
+}

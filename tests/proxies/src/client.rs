@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::HOST;
+use hyper::header::{CONNECTION, HOST};
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -30,6 +30,7 @@ const REST: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Client {
     address: SocketAddr,
+    /// The connection of the exchange before, if nobody has said that it is to be closed.
     connection: Option<Connection>,
     /// How many connections it has needed.
     pub(crate) connects: u64,
@@ -61,10 +62,12 @@ impl Client {
     }
 
     async fn attempt(&mut self, ask: &Ask) -> Result<Answer, String> {
-        let mut connection = match self.kept().await {
+        let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
+        let is_open = connection.sender.ready().await;
+        is_open.map_err(|error| describe("the connection was closed, which the answer before did not say", &error))?;
         let (continued, gate) = oneshot::channel();
         let upload = Upload::new(&ask.body, gate);
         let mut request = Request::builder().method(&ask.method).uri(&ask.target).version(ask.version);
@@ -87,17 +90,12 @@ impl Client {
         // body has been read is the last, too: nginx, where it passes requests on as they come, closes the connection
         // behind it without having said so.
         let is_early = head.status == StatusCode::PAYLOAD_TOO_LARGE || is_unserved(head.status);
-        let is_done_for = is_early || ask.body.waits && head.status != StatusCode::OK;
-        if !is_done_for {
+        let is_unfinished = is_early || ask.body.waits && head.status != StatusCode::OK;
+        let says_close = head.headers.get(CONNECTION).is_some_and(|value| value == "close");
+        if !is_unfinished && !says_close {
             self.connection = Some(connection);
         }
         Ok(Answer { status: head.status, headers: head.headers, body })
-    }
-
-    /// The connection of the exchange before, if it can have another.
-    async fn kept(&mut self) -> Option<Connection> {
-        let mut connection = self.connection.take()?;
-        connection.sender.ready().await.is_ok().then_some(connection)
     }
 
     async fn connect(&mut self) -> Result<Connection, String> {

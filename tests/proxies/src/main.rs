@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Ok(()) if verdict.wrong > 0 => {
-            println!("\nWRONG: {} of the checks above", verdict.wrong);
+            println!("\nWRONG: {} of what is told above", verdict.wrong);
             ExitCode::from(1)
         }
         Ok(()) if !verdict.skipped.is_empty() => {
@@ -138,7 +138,8 @@ fn run(options: &Options, verdict: &mut Verdict) -> Result<()> {
     demo.stop()
 }
 
-/// Runs a load and prints what became of it. Returns how many answers were wrong.
+/// Runs a load and prints what became of it. Returns how many answers were wrong, and what the proxy
+/// had to say against the server.
 fn check_answers(proxy: &Proxy, load: Load) -> Result<u64> {
     let name = load.front.name;
     let (before, log_start, start) = (proxy.counts()?, proxy.log_length(), Instant::now());
@@ -152,10 +153,12 @@ fn check_answers(proxy: &Proxy, load: Load) -> Result<u64> {
     println!("{:.1} s; {} connections from the clients,", start.elapsed().as_secs_f64(), tally.connects);
     println!("{upstream} to the server: {:.1} requests on each", tally.sent() as f64 / upstream.max(1) as f64);
     describe(&tally);
+    let mut blamed = 0;
     for (complaint, count) in proxy.complaints(log_start) {
         println!("- {name} said {count} times: {complaint}");
+        blamed += if proxy.blames_server(&complaint) { count } else { 0 };
     }
-    Ok(tally.wrong())
+    Ok(tally.wrong() + blamed)
 }
 
 /// Prints what was seen of restarts.
@@ -167,7 +170,9 @@ fn print_restarts(front: &Front, restarts: u64, report: &Report) {
     for (complaint, count) in complaints {
         println!("- {} said {count} times: {complaint}", front.name);
     }
-    describe(tally);
+    if lost + wrong > 0 {
+        describe(tally);
+    }
 }
 
 fn describe(tally: &Tally) {

@@ -131,6 +131,15 @@ impl Proxy {
         complaints
     }
 
+    /// True of a complaint that the server did something wrong.
+    pub(crate) fn blames_server(&self, complaint: &str) -> bool {
+        match self.kind {
+            Kind::Nginx => true,
+            // Else the session was ended by the client, or by nobody: it is told for its status, 500 for example.
+            Kind::Haproxy => complaint.rsplit(' ').next().is_none_or(|state| !state.starts_with(['C', 'c', '-'])),
+        }
+    }
+
     /// True of a complaint that there was no connection to the server to be had: the request was never sent.
     pub(crate) fn tells_of_no_connection(&self, complaint: &str) -> bool {
         match self.kind {
