@@ -26,9 +26,9 @@ pub(crate) fn page(routes: &Routes) -> (String, String) {
     }
 }
 
-/// Has a page fetched, and fails unless its text is shown whole.
-pub(crate) fn fetch(program: &Path, address: SocketAddr, (path, text): &(String, String)) -> Result<()> {
-    let profile = tempfile::Builder::new().prefix("allout-proxies-").tempdir()?;
+/// Has a page fetched, with a profile in a folder of that folder, and fails unless its text is shown whole.
+pub(crate) fn fetch(program: &Path, folder: &Path, address: SocketAddr, (path, text): &(String, String)) -> Result<()> {
+    let profile = tempfile::tempdir_in(folder)?;
     let mut command = Command::new(program);
     command
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])

@@ -16,6 +16,7 @@ mod proxy;
 mod restart;
 mod routes;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use options::Options;
 use proxy::{Front, Proxy};
 use restart::Report;
 use routes::Routes;
+use tempfile::TempDir;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -45,12 +47,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let leave = || {
-        process::kill_all();
-        std::process::exit(130);
-    };
     let mut verdict = Verdict::default();
-    match ctrlc::set_handler(leave).map_err(Into::into).and_then(|()| run(&options, &mut verdict)) {
+    match prepare().and_then(|folder| run(&options, folder.path(), &mut verdict)) {
         Err(error) => {
             println!("\nFAILED: {error}");
             ExitCode::from(1)
@@ -84,7 +82,19 @@ impl Verdict {
     }
 }
 
-fn run(options: &Options, verdict: &mut Verdict) -> Result<()> {
+/// Makes a folder for all files. Whoever tells the program to leave finds neither it nor a process left behind.
+fn prepare() -> Result<TempDir> {
+    let folder = tempfile::Builder::new().prefix("allout-proxies-").tempdir()?;
+    let path = folder.path().to_owned();
+    ctrlc::set_handler(move || {
+        process::kill_all();
+        let _ = std::fs::remove_dir_all(&path);
+        std::process::exit(130);
+    })?;
+    Ok(folder)
+}
+
+fn run(options: &Options, folder: &Path, verdict: &mut Verdict) -> Result<()> {
     let program = options.demo.clone().map_or_else(demo::build, Ok)?;
     let mut demo = Demo::start(&program)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -98,7 +108,7 @@ fn run(options: &Options, verdict: &mut Verdict) -> Result<()> {
     let chromium = if options.browser { browser::program() } else { None };
     if let Some(chromium) = &chromium {
         let page = browser::page(&routes);
-        browser::fetch(chromium, demo.address, &page)?;
+        browser::fetch(chromium, folder, demo.address, &page)?;
         println!("\nChromium shows {} of demo itself whole", page.0);
     } else if options.browser {
         verdict.skip("the browser", &format!("Debian's package {} is not installed", browser::PACKAGE));
@@ -109,7 +119,7 @@ fn run(options: &Options, verdict: &mut Verdict) -> Result<()> {
             verdict.skip(package, "this Debian package is not installed");
             continue;
         };
-        let proxy = kind.start(program, demo.address)?;
+        let proxy = kind.start(program, folder, demo.address)?;
         for front in proxy.fronts.clone() {
             let load = |until| Load {
                 front,
@@ -123,7 +133,7 @@ fn run(options: &Options, verdict: &mut Verdict) -> Result<()> {
             verdict.wrong += check_answers(&proxy, load(Until::Count(options.requests)))?;
             if let Some(chromium) = &chromium {
                 let page = browser::page(&routes);
-                browser::fetch(chromium, front.address, &page)?;
+                browser::fetch(chromium, folder, front.address, &page)?;
                 println!("\nChromium shows {} through {} whole", page.0, front.name);
             }
             if options.restarts > 0 {

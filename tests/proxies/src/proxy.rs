@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,9 +77,9 @@ impl Kind {
         })
     }
 
-    /// Starts it in front of a server.
-    pub(crate) fn start(self, program: PathBuf, server: SocketAddr) -> Result<Proxy> {
-        let folder = tempfile::Builder::new().prefix("allout-proxies-").tempdir()?;
+    /// Starts it in front of a server, with its files in a folder of that folder.
+    pub(crate) fn start(self, program: PathBuf, folder: &Path, server: SocketAddr) -> Result<Proxy> {
+        let folder = tempfile::tempdir_in(folder)?;
         let [first, second, status] = free_ports()?;
         let mut command = Command::new(program);
         let (config, fronts) = match self {
