@@ -86,9 +86,9 @@ impl Client {
         let response = connection.sender.send_request(request).await.map_err(|error| describe("no answer", &error))?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| describe("the answer is cut short", &error))?.to_bytes();
-        // A body that was never asked for stays unsent, and with it the connection ends. An answer that comes before the
-        // body has been read is the last, too: nginx, where it passes requests on as they come, closes the connection
-        // behind it without having said so.
+        // A body that was never asked for stays unsent, and with it the connection ends. An answer that comes before
+        // the body has been read is the last, too: nginx, where it passes requests on as they come, closes the
+        // connection behind it without having said so.
         let is_early = head.status == StatusCode::PAYLOAD_TOO_LARGE || is_unserved(head.status);
         let is_unfinished = is_early || ask.body.waits && head.status != StatusCode::OK;
         let says_close = head.headers.get(CONNECTION).is_some_and(|value| value == "close");
