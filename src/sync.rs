@@ -2,5 +2,5 @@
 //! group, the stop and the hand-off, unchanged, through every order that it can think of (`tests/model`).
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 pub(crate) use std::thread::{Builder, JoinHandle};
