@@ -182,10 +182,10 @@ impl Options {
             let values = if option == "--listen" { value.split(',').map(str::trim).collect() } else { vec![&*value] };
             values.into_iter().try_for_each(|value| self.set(option, key, value))?;
         }
+        if is_volume_given {
+            return Ok(());
+        }
         for (key, volume) in [("ALLOUT_QUIET", Volume::Quiet), ("ALLOUT_VERBOSE", Volume::Verbose)] {
-            if is_volume_given {
-                break;
-            }
             match text(key)?.as_deref() {
                 None | Some("0") => {}
                 Some("1") => self.volume = volume,

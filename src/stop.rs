@@ -246,7 +246,7 @@ impl Stop {
     }
 
     /// The moment at which the group ended.
-    #[cfg_attr(not(feature = "signals"), expect(dead_code))]
+    #[cfg(feature = "signals")]
     pub(crate) fn ended_at(&self) -> Option<Instant> {
         self.state().ended_at
     }
