@@ -16,9 +16,8 @@ use crate::options::{self, Command, Options, Volume};
 
 /// Runs the command of this name. `extend` adds routes to its own.
 pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> ExitCode {
-    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
-    let variable = |key: &str| std::env::var_os(key).map(|value| value.to_string_lossy().into_owned());
-    let code = match options::read(name, arguments, variable) {
+    let variable = |key: &str| std::env::var_os(key);
+    let code = match options::read(name, std::env::args_os().skip(1), variable) {
         Ok(Command::Serve(options)) => serve(name, *options, extend),
         Ok(Command::Print(text)) => {
             // A reader that has gone, `| head` for example, is no failure.
@@ -31,6 +30,8 @@ pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> 
         }
     };
     log::flush();
+    // Of what a thread still binds, and nobody waits for.
+    allout::remove_socket_files();
     code
 }
 
@@ -76,6 +77,7 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
     #[cfg(feature = "signals")]
     let listening = allout::signals::install(&stop, || {
         say(format_args!("a second signal: leaving at once"));
+        allout::remove_socket_files();
         log::flush();
         std::process::exit(130);
     });
@@ -114,7 +116,8 @@ fn announce(place: &Bound) {
 
 type BindResult = Result<Server, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Binds on a thread of its own, since a name can take its time to resolve. `None`: the stop came first.
+/// Binds on a thread of its own, since a name can take its time to resolve. `None`: the stop came first, and the thread
+/// is left to itself.
 fn bind(options: &Options, stop: &Stop) -> Option<BindResult> {
     let (sender, first) = mpsc::channel();
     let (listen, config, bound) = (options.listen.clone(), options.config.clone(), sender.clone());
@@ -122,17 +125,12 @@ fn bind(options: &Options, stop: &Stop) -> Option<BindResult> {
         let _ = bound.send(Some(Server::bind(&listen, config).map_err(Into::into)));
     });
     if let Err(error) = thread {
-        return Some(Err(format!("cannot start a thread to bind on: {error}").into()));
+        return Some(Err(format!("cannot start the thread that binds: {error}").into()));
     }
     stop.on_cause(move |_| {
         let _ = sender.send(None);
     });
-    let server = first.recv().ok().flatten();
-    if server.is_none() {
-        // What it has bound already is given up in order: a Unix socket's file is removed.
-        let _ = first.recv_timeout(options.grace);
-    }
-    server
+    first.recv().ok().flatten()
 }
 
 /// The routes that the command has of its own.
@@ -150,7 +148,8 @@ fn routes(stop: &Stop, token: Option<String>) -> Router {
         .post("/shutdown", move |request: &Request<'_>| post.answer(request))
 }
 
-/// `/shutdown`, and who may ask for it.
+/// `/shutdown`, and who may ask for it: with a token, its bearer alone. That a request comes from this machine says
+/// little of whoever sent it, since a proxy may have passed it on; so it counts only where no token was asked for.
 #[derive(Clone)]
 struct Shutdown {
     stop: Stop,
@@ -159,8 +158,12 @@ struct Shutdown {
 
 impl Shutdown {
     fn answer(&self, request: &Request<'_>) -> Response {
-        if !self.bears_token(request) && !is_from_here(request) {
-            return Response::text("only from this machine, or with the token\n").with_status(Status::FORBIDDEN);
+        let (may, who) = match &self.token {
+            Some(token) => (bears(request, token), "only with the token\n"),
+            None => (is_from_here(request), "only from this machine\n"),
+        };
+        if !may {
+            return Response::text(who).with_status(Status::FORBIDDEN);
         }
         // HEAD asks what GET would say, and must not do it (RFC 9110 §9.2.1).
         if request.method() == Method::Head {
@@ -171,14 +174,13 @@ impl Shutdown {
             stop.trigger(Cause::Request("/shutdown".to_owned()));
         })
     }
+}
 
-    /// `Authorization: Bearer TOKEN` (RFC 6750 §2.1).
-    fn bears_token(&self, request: &Request<'_>) -> bool {
-        let Some(token) = &self.token else { return false };
-        let credentials = request.headers().get("authorization").unwrap_or_default();
-        let (scheme, given) = credentials.split_at_checked("Bearer ".len()).unwrap_or_default();
-        scheme.eq_ignore_ascii_case(b"Bearer ") && is_same(given, token.as_bytes())
-    }
+/// `Authorization: Bearer TOKEN` (RFC 6750 §2.1).
+fn bears(request: &Request<'_>, token: &str) -> bool {
+    let credentials = request.headers().get("authorization").unwrap_or_default();
+    let (scheme, given) = credentials.split_at_checked("Bearer ".len()).unwrap_or_default();
+    scheme.eq_ignore_ascii_case(b"Bearer ") && is_same(given, token.as_bytes())
 }
 
 /// Compares in a time that does not tell how much of a guess was right.
@@ -186,13 +188,21 @@ fn is_same(given: &[u8], secret: &[u8]) -> bool {
     given.len() == secret.len() && given.iter().zip(secret).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
-/// True for a peer on this machine that is no web page: a page's requests come from this machine too, but its browser
-/// says so, or names a host that is none of ours (DNS rebinding).
+/// True for a peer on this machine that speaks for itself. A web page does not: its requests come from this machine
+/// too, but its browser says so, or names a host that is none of ours (DNS rebinding). Nor does a proxy, as far as it
+/// says that it is one; one that says nothing cannot be told from a client.
 fn is_from_here(request: &Request<'_>) -> bool {
     let headers = request.headers();
     let is_local_host = request.host().is_none_or(is_loopback);
     let is_direct = matches!(headers.get("sec-fetch-site"), None | Some(b"none" | b"same-origin"));
-    request.peer().is_local() && is_local_host && is_direct && headers.get("origin").is_none()
+    let is_passed_on = || headers.iter().any(|(name, _)| is_of_a_proxy(name));
+    request.peer().is_local() && is_local_host && is_direct && headers.get("origin").is_none() && !is_passed_on()
+}
+
+/// True for a field that proxies add: RFC 7239, RFC 9110 §7.6.3, and what was customary before.
+fn is_of_a_proxy(name: &str) -> bool {
+    let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    starts("x-forwarded-") || ["forwarded", "via", "x-real-ip"].iter().any(|field| name.eq_ignore_ascii_case(field))
 }
 
 /// True for `localhost` and loopback addresses, with a port or without.

@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, Termination};
 use std::time::{Duration, Instant};
 
-use crate::stop::{Cause, FAR, GRACE, Phase, Stop};
+use crate::stop::{Cause, FAR, GRACE, Phase, Slack, Stop};
 use crate::sync::{Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard, PoisonError};
 
 /// How long after the deadline a group still waits for members that are cutting off what they hold.
@@ -27,6 +27,8 @@ const SLACK_INSIDE: Duration = Duration::from_millis(70);
 pub type MemberResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 type Body = Box<dyn FnOnce(&Stop) -> MemberResult + Send>;
+/// A member's name, how it left, and how long after the first cause.
+type MemberExit = (String, Exit, Duration);
 
 /// Members that run side by side until any one of them exits.
 ///
@@ -102,9 +104,11 @@ impl Group {
         // It is told by the outer group alone.
         inner.lame_duck = FAR;
         inner.stop.start(GRACE, FAR);
-        let (up, down) = (self.stop(), inner.stop());
+        let (up, down) = (self.stop.downgrade(), inner.stop());
         inner.stop.on_cause(move |cause| {
-            up.trigger(cause.clone().within(&prefix));
+            if let Some(up) = up.upgrade() {
+                up.trigger(cause.clone().within(&prefix));
+            }
         });
         self.stop.on_cause(move |cause| {
             down.trigger(cause.clone());
@@ -115,7 +119,7 @@ impl Group {
     }
 
     /// Runs all members and waits until they have left, or until `grace` and at most 100 ms have passed since the
-    /// stop. An empty group returns at once.
+    /// stop; two seconds more only if the whole process stood still at the deadline. An empty group returns at once.
     ///
     /// Every member is run, even if the stop has been triggered before its turn came: a server that is bound may have
     /// clients in its queue, and owes them an answer. Who must not begin in vain looks at the stop first.
@@ -125,45 +129,56 @@ impl Group {
 
     fn run_within(self, grace: Duration, slack: Duration) -> Outcome {
         let Self { stop, members, lame_duck } = self;
-        if members.is_empty() {
+        let exits = if members.is_empty() {
             // Another thread may only just be triggering it, and about to say why: the process must not end before.
             if stop.cause().is_some() {
                 stop.wait_timeout(grace);
             }
-            return Outcome { cause: stop.cause(), exits: Vec::new(), took: Duration::ZERO };
-        }
-        stop.start(grace, lame_duck);
-        let board = Board::new(&stop);
-        let mut running: Vec<(String, Option<JoinHandle<()>>)> = Vec::new();
-        let mut not_started = Vec::new();
-        for (name, body) in members {
-            match board.start(running.len(), &name, body, &stop) {
-                Ok(thread) => running.push((name, Some(thread))),
-                Err(error) => {
-                    let error = format!("cannot start its thread: {error}");
-                    stop.trigger(Cause::Failed { who: name.clone(), error });
-                    not_started.push(name);
-                }
-            }
-        }
-        let left = board.wait(running.len(), &stop, slack);
-        // All may have left while they were lame ducks. Whoever waits outside the group is told now: nobody else will.
-        stop.tell();
-        let told = stop.triggered_at().unwrap_or_else(Instant::now);
-
-        let mut exits = Vec::new();
-        for Left { member, exit, at } in left {
-            if let Some((name, thread)) = running.get_mut(member) {
-                // It has reported, so that this join waits for nothing but the thread's own end.
-                let _ = thread.take().map(JoinHandle::join);
-                exits.push((name.clone(), exit, at.saturating_duration_since(told)));
-            }
-        }
-        let missing = running.into_iter().filter(|(_, thread)| thread.is_some());
-        exits.extend(missing.map(|(name, _)| (name, Exit::Missing, told.elapsed())));
-        exits.extend(not_started.into_iter().map(|name| (name, Exit::NotStarted, Duration::ZERO)));
-        Outcome { cause: stop.cause(), exits, took: told.elapsed() }
+            Vec::new()
+        } else {
+            stop.start(grace, lame_duck);
+            run_members(members, &stop, Slack::new(slack))
+        };
+        stop.end();
+        let took = stop.triggered_at().map_or(Duration::ZERO, |at| at.elapsed());
+        Outcome { cause: stop.cause(), exits, took }
     }
+}
+
+/// Starts them all, and waits for them as [`Group::run`] says. What comes back is in the order of [`Outcome::exits`].
+fn run_members(members: Vec<(String, Body)>, stop: &Stop, mut slack: Slack) -> Vec<MemberExit> {
+    let board = Board::new(stop);
+    let mut running: Vec<(String, Option<JoinHandle<()>>)> = Vec::new();
+    let mut not_started = Vec::new();
+    for (name, body) in members {
+        match board.start(running.len(), &name, body, stop) {
+            Ok(thread) => running.push((name, Some(thread))),
+            Err(error) => {
+                let error = format!("cannot start its thread: {error}");
+                stop.trigger(Cause::Failed { who: name.clone(), error });
+                not_started.push(name);
+            }
+        }
+    }
+    let mut left = board.wait(running.len(), stop, &mut slack);
+    // All may have left while they were lame ducks. Whoever waits outside the group is told now: nobody else will.
+    stop.tell();
+    let threads = left.iter().filter_map(|left| running.get_mut(left.member)?.1.take()).collect();
+    let joined = board.join(threads, stop, &mut slack);
+    if let Some(left) = left.get_mut(joined).filter(|left| left.exit == Exit::Done) {
+        // Its work is done, but its thread is still there.
+        left.exit = Exit::Missing;
+    }
+
+    let told = stop.triggered_at().unwrap_or_else(Instant::now);
+    let after = |at: Instant| at.saturating_duration_since(told);
+    let mut exits: Vec<_> =
+        left.into_iter().map(|left| (running[left.member].0.clone(), left.exit, after(left.at))).collect();
+    let missing = running.into_iter().filter(|(_, thread)| thread.is_some());
+    exits.extend(missing.map(|(name, _)| (name, Exit::Missing, told.elapsed())));
+    exits.sort_by_key(|(_, exit, _)| *exit == Exit::Missing);
+    exits.extend(not_started.into_iter().map(|name| (name, Exit::NotStarted, Duration::ZERO)));
+    exits
 }
 
 impl fmt::Debug for Group {
@@ -175,8 +190,15 @@ impl fmt::Debug for Group {
 
 /// Where members report that they have left.
 struct Board {
-    left: Mutex<Vec<Left>>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    left: Vec<Left>,
+    /// How many of their threads have been joined.
+    joined: usize,
 }
 
 struct Left {
@@ -187,13 +209,13 @@ struct Left {
 
 impl Board {
     fn new(stop: &Stop) -> Arc<Self> {
-        let board = Arc::new(Self { left: Mutex::new(Vec::new()), changed: Condvar::new() });
+        let board = Arc::new(Self { state: Mutex::new(State::default()), changed: Condvar::new() });
         // The waiter must hear of the stop too, to know its deadline. Locking first closes the gap between its look
         // at the stop and its wait.
         let notify = |board: &Arc<Self>| {
             let board = Arc::clone(board);
             move || {
-                drop(board.left());
+                drop(board.state());
                 board.changed.notify_all();
             }
         };
@@ -216,42 +238,83 @@ impl Board {
             });
             // First the cause, then the report: whoever reads the board finds the stop triggered.
             stop.trigger(exit.cause(who));
-            board.left().push(Left { member, exit, at: Instant::now() });
+            board.state().left.push(Left { member, exit, at: Instant::now() });
             board.changed.notify_all();
         })
     }
 
     /// Waits until `count` members have left, or the deadline and the slack have passed.
-    fn wait(&self, count: usize, stop: &Stop, slack: Duration) -> Vec<Left> {
-        let mut left = self.left();
-        while left.len() < count {
+    fn wait(&self, count: usize, stop: &Stop, slack: &mut Slack) -> Vec<Left> {
+        let mut state = self.state();
+        while state.left.len() < count {
             let now = Instant::now();
             let until = match stop.phase() {
                 Phase::Running => None,
                 Phase::Announced(told_at) if told_at <= now => {
-                    drop(left);
+                    drop(state);
                     stop.tell();
-                    left = self.left();
+                    state = self.state();
                     continue;
                 }
                 Phase::Announced(told_at) => Some(told_at),
-                Phase::Told(deadline) if deadline + slack <= now => break,
-                Phase::Told(deadline) => Some(deadline + slack),
+                Phase::Told(deadline) => match slack.until(deadline, now) {
+                    until if until <= now => break,
+                    until => Some(until),
+                },
             };
-            left = match until {
-                None => self.changed.wait(left).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let timeout = until.saturating_duration_since(now);
-                    self.changed.wait_timeout(left, timeout).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            state = self.changed(state, until.map(|until| until.saturating_duration_since(now)));
         }
-        std::mem::take(&mut *left)
+        std::mem::take(&mut state.left)
+    }
+
+    /// Joins the threads of members that have left, in this order, but not past the deadline and the slack. Returns how
+    /// many have been joined.
+    ///
+    /// They have nothing more to do but to end. That takes no time, unless the destructor of a thread-local value
+    /// blocks; std can neither ask a thread if it has ended nor give up a join. So a helper joins, and stays with the
+    /// thread that does not end.
+    fn join(self: &Arc<Self>, threads: Vec<JoinHandle<()>>, stop: &Stop, slack: &mut Slack) -> usize {
+        let count = threads.len();
+        let (board, threads) = (Arc::clone(self), Arc::new(Mutex::new(threads)));
+        let join = move || {
+            let threads = std::mem::take(&mut *threads.lock().unwrap_or_else(PoisonError::into_inner));
+            for thread in threads {
+                let _ = thread.join();
+                board.state().joined += 1;
+                board.changed.notify_all();
+            }
+        };
+        let helper = Builder::new().name("join".to_owned()).spawn(join.clone());
+        if helper.is_err() {
+            // Rather late than not at all.
+            join();
+        }
+        let mut state = self.state();
+        while state.joined < count {
+            let now = Instant::now();
+            let until = stop.deadline().map_or(now, |deadline| slack.until(deadline, now));
+            if until <= now {
+                return state.joined;
+            }
+            state = self.changed(state, Some(until - now));
+        }
+        drop(state);
+        // Has nothing thread-local, and so does end.
+        let _ = helper.map(JoinHandle::join);
+        count
+    }
+
+    /// Waits for a change, at most for so long.
+    fn changed<'a>(&self, state: MutexGuard<'a, State>, timeout: Option<Duration>) -> MutexGuard<'a, State> {
+        match timeout {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0,
+        }
     }
 
     // Nothing panics while it is locked.
-    fn left(&self) -> MutexGuard<'_, Vec<Left>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -267,7 +330,7 @@ pub enum Exit {
     Panicked(String),
     /// It left in time, but had to cut off work that it owed.
     CutOff(CutOff),
-    /// It had not left when the deadline passed, and still runs.
+    /// It had not left when the deadline passed, and its thread still runs.
     Missing,
     /// It was never started, since the system had no thread for it.
     NotStarted,
@@ -343,7 +406,7 @@ impl Error for Stopped {}
 #[must_use]
 pub struct Outcome {
     cause: Option<Cause>,
-    exits: Vec<(String, Exit, Duration)>,
+    exits: Vec<MemberExit>,
     took: Duration,
 }
 

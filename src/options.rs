@@ -1,5 +1,6 @@
 //! The command line and the environment, read into [`Options`]. The command line wins.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     /// How long to keep serving, not ready, before draining.
     pub(crate) lame_duck: Duration,
-    /// Lets whoever bears it call `/shutdown` from elsewhere.
+    /// Lets whoever bears it call `/shutdown`, and nobody else.
     pub(crate) shutdown_token: Option<String>,
     /// How much to say.
     pub(crate) volume: Volume,
@@ -85,10 +86,12 @@ Usage: {name} [OPTIONS]
   --loops N               event loops                                            [one per core]
   --threads N             most worker threads                                    [64]
   --max-connections N     most connections at once                               [10000]
-  --shutdown-token TOKEN  lets whoever bears it call /shutdown from elsewhere
+  --shutdown-token TOKEN  lets whoever bears it call /shutdown, and nobody else
   --quiet                 say only what goes wrong
   --verbose               tell of refused requests too
   --help, --version
+
+With a token only its bearer may call /shutdown; without, clients on this machine may. A proxy is such a client.
 
 Each option can be set by the environment too: ALLOUT_LISTEN (separated by commas), ALLOUT_GRACE and so on;
 ALLOUT_QUIET=1. Prefer it for the token: a command line is seen by every user of the machine.
@@ -99,15 +102,16 @@ the deadline, 130 forced by a second Ctrl-C.
     )
 }
 
-/// Reads the arguments (without the program's name) and the environment.
+/// Reads the arguments (without the program's name), and of the environment what they leave open: a variable that an
+/// option overrides may hold anything.
 ///
 /// # Errors
 ///
 /// [`UsageError`], for the first thing wrong.
 pub(crate) fn read(
     name: &str,
-    arguments: impl IntoIterator<Item = String>,
-    variable: impl Fn(&str) -> Option<String>,
+    arguments: impl IntoIterator<Item = OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, UsageError> {
     let mut options = Options {
         listen: Vec::new(),
@@ -117,46 +121,42 @@ pub(crate) fn read(
         shutdown_token: None,
         volume: Volume::Normal,
     };
-    for (option, key) in VALUED {
-        // One that is set to nothing is not set.
-        if let Some(value) = variable(key).filter(|value| !value.is_empty()) {
-            options.set(option, key, &value)?;
-        }
-    }
-    for (key, volume) in [("ALLOUT_QUIET", Volume::Quiet), ("ALLOUT_VERBOSE", Volume::Verbose)] {
-        match variable(key).as_deref() {
-            None | Some("" | "0") => {}
-            Some("1") => options.volume = volume,
-            Some(value) => return Err(UsageError(format!("bad value `{value}` for {key}: 0 or 1 is wanted"))),
-        }
-    }
-
+    let (mut given, mut is_volume_given) = (Vec::new(), false);
     let mut arguments = arguments.into_iter();
-    let mut is_first_listen = true;
     while let Some(argument) = arguments.next() {
-        match argument.as_str() {
+        // What is not UTF-8 is refused once it is known what it is for, so that the line can name it.
+        let lossy = argument.to_string_lossy();
+        let (option, joined) = match lossy.split_once('=') {
+            Some((option, value)) if option.starts_with('-') => (option, Some(value)),
+            _ => (&*lossy, None),
+        };
+        match option {
+            "--help" | "-h" | "--version" | "-V" | "--quiet" | "-q" | "--verbose" | "-v" if joined.is_some() => {
+                return Err(UsageError(format!("{option} takes no value")));
+            }
             "--help" | "-h" => return Ok(Command::Print(help(name))),
             "--version" | "-V" => return Ok(Command::Print(format!("{name} {}\n", env!("CARGO_PKG_VERSION")))),
-            "--quiet" | "-q" => options.volume = Volume::Quiet,
-            "--verbose" | "-v" => options.volume = Volume::Verbose,
+            "--quiet" | "-q" => (options.volume, is_volume_given) = (Volume::Quiet, true),
+            "--verbose" | "-v" => (options.volume, is_volume_given) = (Volume::Verbose, true),
             _ => {
-                let (option, given) = match argument.split_once('=') {
-                    Some((option, value)) => (option, Some(value.to_owned())),
-                    None => (argument.as_str(), None),
-                };
-                if !VALUED.iter().any(|(known, _)| *known == option) {
-                    let kind = if argument.starts_with('-') { "option" } else { "argument" };
+                let Some((option, _)) = VALUED.into_iter().find(|(known, _)| *known == option) else {
+                    let kind = if option.starts_with('-') { "option" } else { "argument" };
                     return Err(UsageError(format!("unknown {kind} `{option}`")));
-                }
-                let value = given.or_else(|| arguments.next());
-                let value = value.ok_or_else(|| UsageError(format!("{option} needs a value")))?;
-                if option == "--listen" && std::mem::take(&mut is_first_listen) {
-                    options.listen.clear();
-                }
+                };
+                let value = match joined {
+                    Some(_) if argument.to_str().is_none() => return Err(not_text(option)),
+                    Some(value) => value.to_owned(),
+                    None => {
+                        let value = arguments.next().ok_or_else(|| UsageError(format!("{option} needs a value")))?;
+                        value.into_string().map_err(|_| not_text(option))?
+                    }
+                };
                 options.set(option, option, &value)?;
+                given.push(option);
             }
         }
     }
+    options.read_environment(variable, &given, is_volume_given)?;
     if options.listen.is_empty() {
         options.listen.push(Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 });
     }
@@ -164,14 +164,42 @@ pub(crate) fn read(
 }
 
 impl Options {
+    /// Reads the variables of all options that were not `given`.
+    fn read_environment(
+        &mut self,
+        variable: impl Fn(&str) -> Option<OsString>,
+        given: &[&str],
+        is_volume_given: bool,
+    ) -> Result<(), UsageError> {
+        // One that is set to nothing is not set.
+        let text = |key: &str| {
+            let value = variable(key).filter(|value| !value.is_empty());
+            value.map(|value| value.into_string().map_err(|_| not_text(key))).transpose()
+        };
+        for (option, key) in VALUED.into_iter().filter(|(option, _)| !given.contains(option)) {
+            let Some(value) = text(key)? else { continue };
+            // A variable cannot be repeated, as the option can.
+            let values = if option == "--listen" { value.split(',').map(str::trim).collect() } else { vec![&*value] };
+            values.into_iter().try_for_each(|value| self.set(option, key, value))?;
+        }
+        if is_volume_given {
+            return Ok(());
+        }
+        for (key, volume) in [("ALLOUT_QUIET", Volume::Quiet), ("ALLOUT_VERBOSE", Volume::Verbose)] {
+            match text(key)?.as_deref() {
+                None | Some("0") => {}
+                Some("1") => self.volume = volume,
+                Some(value) => return Err(UsageError(format!("bad value `{value}` for {key}: 0 or 1 is wanted"))),
+            }
+        }
+        Ok(())
+    }
+
     /// Sets one option. `origin` is what the user wrote it as.
     fn set(&mut self, option: &str, origin: &str, value: &str) -> Result<(), UsageError> {
         match option {
             "--listen" => {
-                for text in value.split(',') {
-                    let address = text.trim().parse().map_err(|error| UsageError(format!("{origin}: {error}")))?;
-                    self.listen.push(address);
-                }
+                self.listen.push(value.parse().map_err(|error| UsageError(format!("{origin}: {error}")))?);
             }
             "--grace" => self.grace = seconds(origin, value)?,
             "--idle-grace" => self.config.idle_grace = seconds(origin, value)?,
@@ -186,6 +214,11 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// What is not text is not repeated: it could only be shown as something else, and it may be a token.
+fn not_text(origin: &str) -> UsageError {
+    UsageError(format!("bad value for {origin}: it is not UTF-8"))
 }
 
 fn count(origin: &str, value: &str, max: usize) -> Result<usize, UsageError> {
@@ -208,8 +241,8 @@ mod tests {
     use super::*;
 
     fn read_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Options, String> {
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
-        let variable = |key: &str| environment.iter().find(|(have, _)| *have == key).map(|(_, v)| (*v).to_owned());
+        let arguments = arguments.iter().map(OsString::from);
+        let variable = |key: &str| environment.iter().find(|(have, _)| *have == key).map(|(_, v)| OsString::from(v));
         match read("allout", arguments, variable) {
             Ok(Command::Serve(options)) => Ok(*options),
             Ok(Command::Print(text)) => Err(text),
@@ -249,10 +282,39 @@ mod tests {
     }
 
     #[test]
+    fn a_comma_in_an_option_is_part_of_a_path_and_in_the_variable_stands_between_addresses() {
+        let options = read_with(&["--listen", "unix:/a,b"], &[]).expect("nothing is wrong");
+        assert_eq!(listen(&options), ["unix:/a,b"]);
+        let options = read_with(&[], &[("ALLOUT_LISTEN", "unix:/a, :1")]).expect("nothing is wrong");
+        assert_eq!(listen(&options), ["unix:/a", ":1"]);
+    }
+
+    #[test]
+    fn a_bad_variable_that_is_overridden_is_not_looked_at() {
+        for (option, key) in VALUED {
+            let value = if option == "--listen" { ":1" } else { "1" };
+            read_with(&[option, value], &[(key, "no good")]).expect(option);
+        }
+        for option in ["--quiet", "--verbose"] {
+            read_with(&[option], &[("ALLOUT_QUIET", "no good"), ("ALLOUT_VERBOSE", "no good")]).expect(option);
+        }
+        for option in ["--help", "--version"] {
+            let printed = read_with(&[option], &[("ALLOUT_GRACE", "no good")]).expect_err("a text");
+            assert!(printed.contains("allout"), "{printed}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (arguments, named) in [
             (&["--port"][..], "unknown option `--port`"),
             (&["8080"], "unknown argument `8080`"),
+            (&["a=b"], "unknown argument `a=b`"),
+            (&["--port=80"], "unknown option `--port`"),
+            (&["--quiet=1"], "--quiet takes no value"),
+            (&["-v="], "-v takes no value"),
+            (&["--help=listen"], "--help takes no value"),
+            (&["--listen", ":1,:2"], "bad address `:1,:2`"),
             (&["--listen"], "--listen needs a value"),
             (&["--listen", "x"], "bad address `x`"),
             (&["--grace", "-1"], "bad value `-1` for --grace"),

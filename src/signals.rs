@@ -5,7 +5,8 @@
 //! that somebody has lost patience: `force` is called.
 //!
 //! A process has one signal handler, but may run one group after another. The handler is therefore set once and looks
-//! up whom to tell; a group that has been stopped makes room when the next one installs itself.
+//! up whom to tell. A group that has been stopped makes room when the next one installs itself, and half a second after
+//! its end at the latest: until then, a signal is taken for one that was meant for it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +37,8 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry { is_installed: false, li
 pub struct Signals(());
 
 /// Starts to listen: from now on a signal triggers `stop`, even if nothing runs yet. A signal more than 500 ms after
-/// the first calls `force`, which should say a line and leave the process with code 130.
+/// the first calls `force`, which should say a line, call [`remove_socket_files`](crate::remove_socket_files) where Unix
+/// sockets are listened on, and leave the process with code 130.
 ///
 /// The handler stays for the life of the process. A signal that finds no group that it has not told yet, and none to
 /// force, ends the process with code 130, as it would have done without a handler.
@@ -76,6 +78,8 @@ impl Signals {
 /// A signal has come. Runs on ctrlc's thread, which is an ordinary one.
 fn signalled(now: Instant) {
     let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_over = |stop: &Stop| stop.ended_at().is_some_and(|at| now.saturating_duration_since(at) >= REPEAT);
+    registry.listening.retain(|listening| !is_over(&listening.stop));
     if registry.listening.is_empty() {
         std::process::exit(130);
     }
@@ -108,12 +112,33 @@ pub struct InstallError(ctrlc::Error);
 
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen to signals: {}", self.0)
+        // Of a system error, ctrlc's own text says no more than that it is one.
+        match &self.0 {
+            ctrlc::Error::System(error) => write!(f, "cannot listen to signals: {error}"),
+            ctrlc::Error::MultipleHandlers => {
+                f.write_str("cannot listen to signals: another part of the process has set a handler")
+            }
+            error => write!(f, "cannot listen to signals: {error}"),
+        }
     }
 }
 
 impl std::error::Error for InstallError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_the_system_said() {
+        let system = std::io::Error::from_raw_os_error(11);
+        let wanted = format!("cannot listen to signals: {system}");
+        assert_eq!(InstallError(ctrlc::Error::System(system)).to_string(), wanted);
+        let taken = InstallError(ctrlc::Error::MultipleHandlers).to_string();
+        assert_eq!(taken, "cannot listen to signals: another part of the process has set a handler");
     }
 }

@@ -13,7 +13,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, PoisonError, Weak};
 
 /// How long members have to leave, unless the group says otherwise: 3 seconds.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -86,6 +86,7 @@ struct Shared {
 struct State {
     first: Option<(Cause, Instant)>,
     told_at: Option<Instant>,
+    ended_at: Option<Instant>,
     grace: Duration,
     lame_duck: Duration,
     on_cause: Vec<OnCause>,
@@ -113,6 +114,7 @@ impl Stop {
             state: Mutex::new(State {
                 first: None,
                 told_at: None,
+                ended_at: None,
                 grace: GRACE,
                 lame_duck: Duration::ZERO,
                 on_cause: Vec::new(),
@@ -238,6 +240,17 @@ impl Stop {
         }
     }
 
+    /// The group has ended: there is nobody left to tell.
+    pub(crate) fn end(&self) {
+        self.state().ended_at = Some(Instant::now());
+    }
+
+    /// The moment at which the group ended.
+    #[cfg(feature = "signals")]
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.state().ended_at
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         let state = self.state();
         match (state.told_at, &state.first) {
@@ -254,6 +267,12 @@ impl Stop {
     /// The moment of the first cause.
     pub(crate) fn triggered_at(&self) -> Option<Instant> {
         self.state().first.as_ref().map(|(_, at)| *at)
+    }
+
+    /// A handle that keeps nothing alive: for a waker that is registered with another stop, so that two that wake each
+    /// other do not keep each other for ever.
+    pub(crate) fn downgrade(&self) -> WeakStop {
+        WeakStop(Arc::downgrade(&self.0))
     }
 
     // Nothing panics while it is locked; wakers run outside.
@@ -274,8 +293,61 @@ impl fmt::Debug for Stop {
     }
 }
 
+/// See [`Stop::downgrade`].
+pub(crate) struct WeakStop(Weak<Shared>);
+
+impl WeakStop {
+    /// The stop, if anybody still has it.
+    pub(crate) fn upgrade(&self) -> Option<Stop> {
+        self.0.upgrade().map(Stop)
+    }
+}
+
+/// How long somebody is waited for after the deadline, to cut off what it holds and to say so.
+///
+/// A waiter that finds even this long over has not been running (SIGSTOP, a machine that swaps), and nor has whoever it
+/// waits for: nobody had a chance to keep the deadline. They are given one, once, and a long one, since there is much
+/// to catch up with.
+#[derive(Debug)]
+pub(crate) struct Slack {
+    time: Duration,
+    thawed_until: Option<Instant>,
+}
+
+impl Slack {
+    pub(crate) fn new(time: Duration) -> Self {
+        Self { time, thawed_until: None }
+    }
+
+    /// The moment until which to wait, as it looks `now`.
+    pub(crate) fn until(&mut self, deadline: Instant, now: Instant) -> Instant {
+        let until = deadline + self.time;
+        if until + self.time < now && self.thawed_until.is_none() {
+            self.thawed_until = Some(now + self.time * 20);
+        }
+        self.thawed_until.unwrap_or(until)
+    }
+}
+
 /// One waker's panic must neither keep the others asleep nor kill the thread that triggered: on the signal thread it
 /// would swallow every later signal. The panic hook has reported it.
 fn shielded(waker: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(waker));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_was_frozen_past_the_deadline_is_given_time_once() {
+        let ms = Duration::from_millis;
+        let (deadline, mut slack) = (Instant::now(), Slack::new(ms(100)));
+        for late in [0, 99, 100, 101, 200] {
+            assert_eq!(slack.until(deadline, deadline + ms(late)), deadline + ms(100), "{late} ms late");
+        }
+        for late in [5000, 6999, 7000, 60_000] {
+            assert_eq!(slack.until(deadline, deadline + ms(late)), deadline + ms(7000), "{late} ms late");
+        }
+    }
 }

@@ -68,7 +68,7 @@ impl FromStr for Address {
                 inner.ok_or_else(|| wrong("the brackets hold no IPv6 address"))?
             }
             None if host.contains([':', '/', ']', ' ']) => {
-                return Err(wrong("the host is none (an IPv6 address needs brackets)"));
+                return Err(wrong("the host is no name or address (IPv6 needs brackets)"));
             }
             None => host,
         };

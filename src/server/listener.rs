@@ -11,6 +11,8 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use super::address::Address;
+#[cfg(unix)]
+use super::socket_file::{self, SocketFile};
 use super::stream::Stream;
 use crate::http::Peer;
 
@@ -122,7 +124,7 @@ fn is_unsupported(error: &io::Error) -> bool {
 fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
     use std::os::unix::fs::FileTypeExt;
 
-    let socket = match UnixListener::bind(path) {
+    let (socket, file) = match socket_file::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is there and is not a socket"));
@@ -131,12 +133,11 @@ fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
                 return Err(error);
             }
             std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
+            socket_file::bind(path)?
         }
         result => result?,
     };
     socket.set_nonblocking(true)?;
-    let file = SocketFile::of(path)?;
     Ok(Listener { socket: Socket::Unix { socket, _file: file }, place: Bound::Unix(path.to_owned()) })
 }
 
@@ -152,38 +153,6 @@ fn is_alive(path: &std::path::Path) -> bool {
         let _ = sender.send(UnixStream::connect(file).err().map(|error| error.kind()));
     });
     thread.is_err() || tried.recv_timeout(CONNECT_TIMEOUT) != Ok(Some(io::ErrorKind::ConnectionRefused))
-}
-
-/// A Unix socket's file, removed when the listener is dropped if it is still the same file.
-#[cfg(unix)]
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-#[cfg(unix)]
-impl SocketFile {
-    fn of(path: &std::path::Path) -> io::Result<Self> {
-        // The working directory may change before the file is removed.
-        let path = std::path::absolute(path)?;
-        let identity = Self::identity(&path)?;
-        Ok(Self { path, identity })
-    }
-
-    fn identity(path: &std::path::Path) -> io::Result<(u64, u64)> {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
-    }
-}
-
-#[cfg(unix)]
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if Self::identity(&self.path).is_ok_and(|identity| identity == self.identity) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }
 
 impl Listener {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config`, `notice` | every limit; what is told to whoever runs it |
 //! | `address`, `listener`, `stream` | sockets: where to listen, accepting and its errors, reading and writing |
+//! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
 //! | `poller`, `timeouts` | when something is ready; until when it may take |
 //! | `event_loop` | one loop's turn, and the value that holds all it owns |
 //! | `accept`, `service`, `calls`, `drain` | parts of a turn: connections in, requests, handlers, the way out |
@@ -19,7 +20,6 @@
 mod accept;
 mod address;
 mod calls;
-
 mod config;
 mod connection;
 mod desk;
@@ -33,6 +33,8 @@ mod outgoing;
 mod poller;
 mod service;
 mod shared;
+#[cfg(unix)]
+mod socket_file;
 mod stream;
 mod streaming;
 mod table;
@@ -174,6 +176,13 @@ impl Server {
         }
         handoff::supervise(event_loops, &shared)
     }
+}
+
+/// Removes the files of all Unix sockets that this process listens on, as dropping the servers would. To be called
+/// right before [`std::process::exit`], which drops nothing.
+pub fn remove_socket_files() {
+    #[cfg(unix)]
+    socket_file::remove_all();
 }
 
 impl std::fmt::Debug for Server {

@@ -298,6 +298,16 @@ fn an_empty_group_that_was_stopped_knows_why() {
 }
 
 #[test]
+fn an_empty_group_took_as_long_as_its_stop_is_old() {
+    let (group, old) = (Group::new(), Duration::from_millis(20));
+    group.stop().trigger(request());
+    thread::sleep(old);
+    let outcome = run(group, LONG);
+    assert!(outcome.took() >= old, "{outcome:?}");
+    assert_eq!(run(Group::new(), LONG).took(), Duration::ZERO);
+}
+
+#[test]
 fn a_stop_before_the_run_is_found_by_every_member() {
     for (cause, code) in [(Cause::Signal, 0), (failed("bind", "no"), 1)] {
         let mut group = Group::new();
@@ -423,6 +433,38 @@ fn a_stuck_member_is_waited_for_until_the_deadline_and_named() {
     let missing_for = outcome.exits().find(|(name, ..)| *name == "stuck").unwrap().2;
     assert!(missing_for >= grace, "{missing_for:?}");
     assert!(stop.deadline().unwrap() >= started + grace);
+}
+
+/// Blocks the thread that drops it, until the gate is opened.
+struct Clinging(Gate);
+
+impl Drop for Clinging {
+    fn drop(&mut self) {
+        self.0.pass();
+    }
+}
+
+#[test]
+fn a_thread_that_clings_to_life_holds_nobody_up() {
+    thread_local! {
+        static CLINGING: RefCell<Option<Clinging>> = const { RefCell::new(None) };
+    }
+
+    let (mut group, gate) = (Group::new(), Gate::new());
+    let clinging = gate.clone();
+    let body = move |_: &Stop| {
+        CLINGING.set(Some(Clinging(clinging)));
+        Ok(())
+    };
+    group.add("clinging", body).unwrap();
+    group.add("other", leaving(|| Ok(()))).unwrap();
+    let outcome = run(group, Duration::from_millis(50));
+    gate.open();
+    assert_eq!(outcome.cause(), Some(&Cause::Done("clinging".to_owned())));
+    let mut exits = exits(&outcome);
+    exits.sort_by_key(|(name, _)| *name);
+    assert_eq!(exits, [("clinging", Exit::Missing), ("other", Exit::Done)]);
+    assert_eq!(outcome.exit_code(), 124);
 }
 
 #[test]
@@ -613,6 +655,19 @@ fn what_fails_later_inside_is_kept_outside() {
     let outcome = run(outer, LONG);
     assert_eq!(outcome.cause(), Some(&Cause::Done("job".to_owned())));
     assert!(exits(&outcome).contains(&("inner", Exit::Failed("sore loser failed: too late".to_owned()))));
+}
+
+#[test]
+fn groups_that_are_nested_and_never_run_leave_nothing_behind() {
+    let held = Arc::new(());
+    let (mut outer, inner) = (Group::new(), Group::new());
+    for stop in [outer.stop(), inner.stop()] {
+        let held = Arc::clone(&held);
+        stop.on_cause(move |_| drop(held));
+    }
+    outer.add_group("inner", inner).unwrap();
+    drop(outer);
+    assert_eq!(Arc::strong_count(&held), 1);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use allout::{Cause, Group, signals};
 use nix::sys::signal::Signal;
 
-use crate::support::{Client, Folder, Gate, Process, allout, demo};
+use crate::support::{Client, Folder, Gate, HANG, Process, allout, demo};
 
 /// Later than what is taken for a repeat of the first signal. There is no event to wait for: time is what it is about.
 const LATER: Duration = Duration::from_millis(600);
@@ -106,6 +106,39 @@ fn a_second_signal_later_leaves_a_lame_duck_at_once() {
     check_forced(process, Signal::SIGTERM);
 }
 
+/// At the deadline nobody could do anything, and the group must not take that for members that do not leave.
+#[test]
+fn a_process_that_was_frozen_past_its_deadline_still_says_what_it_owed() {
+    let mut process = demo(&["--listen", "127.0.0.1:0", "--grace", "0.2"]);
+    let mut client = Client::connect(process.address());
+    client.send("GET /bytes/50000000 HTTP/1.1\r\nHost: test\r\n\r\n");
+    // Its first byte says that the answer is under way. It is more than all buffers between take, and is not read on.
+    while client.stream.peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::Interrupted) {}
+    process.signal(Signal::SIGTERM);
+    process.line_with("stopping: signal");
+    process.signal(Signal::SIGSTOP);
+    thread::sleep(Duration::from_millis(700));
+    process.signal(Signal::SIGCONT);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(124), "{said}");
+    assert!(said.contains(" 1 cut off; ") && !said.contains("did not leave in time"), "{said}");
+}
+
+/// The file is removed on exit, and this is one, although nothing is dropped by it.
+#[test]
+fn a_second_signal_later_leaves_no_socket_file() {
+    let folder = Folder::new("forced-exit");
+    let (socket, taken_over) = (folder.path("socket"), folder.path("taken-over"));
+    let places = [&socket, &taken_over].map(|path| format!("unix:{}", path.display()));
+    let mut process = allout(&["--listen", &places[0], "--listen", &places[1], "--lame-duck", "600"]);
+    process.line_with(&places[1]);
+    std::fs::remove_file(&taken_over).unwrap();
+    let _other = std::os::unix::net::UnixListener::bind(&taken_over).unwrap();
+    check_forced(process, Signal::SIGTERM);
+    assert!(!socket.exists(), "the socket's file was left behind");
+    assert!(taken_over.exists(), "another server's file was removed");
+}
+
 #[test]
 fn a_signal_at_any_moment_of_the_start_stops_it() {
     let folder = Folder::new("signal-while-starting");
@@ -168,7 +201,7 @@ fn wait_until_it_binds(process: &Process) {
         names.any(|name| name == "bind\n")
     };
     while !is_binding() {
-        assert!(started.elapsed() < crate::support::HANG, "it never came to binding");
+        assert!(started.elapsed() < HANG, "it never came to binding");
         // Another process's threads cannot be waited for.
         thread::sleep(Duration::from_millis(2));
     }
@@ -200,6 +233,44 @@ fn a_signal_while_binding_leaves_no_socket_file_behind() {
     assert!(!first.exists(), "the first socket's file was left behind");
 }
 
+/// A name whose look-up takes as long as the test wants. glibc reads aliases of hosts from a file that the environment
+/// names, and reading a pipe ends only when its writer does. Returns that writer once the look-up is under way; `None`
+/// where a resolver knows no aliases.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn look_up_for_ever(folder: &Folder, options: &[&str]) -> Option<(Process, std::fs::File)> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let pipe = folder.path("aliases");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_allout"));
+    command.args(options).args(["--listen", "nosuchname:1"]).env("HOSTALIASES", &pipe);
+    let mut process = Process::spawn(&mut command);
+    loop {
+        // Refused as long as nobody reads.
+        match std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe) {
+            Ok(writer) => return Some((process, writer)),
+            Err(_) if process.has_ended() => return None,
+            Err(_) => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+#[allow(clippy::print_stderr)] // Whoever reads the results should know.
+fn a_signal_does_not_wait_for_a_look_up_that_hangs() {
+    let folder = Folder::new("signal-while-looking-up");
+    let socket = folder.path("socket");
+    let place = format!("unix:{}", socket.display());
+    let options = ["--grace", "600", "--listen", &place];
+    let Some((process, _writer)) = look_up_for_ever(&folder, &options) else {
+        return eprintln!("skipped: this machine's resolver reads no aliases");
+    };
+    process.signal(Signal::SIGTERM);
+    check_stopped(process);
+    assert!(!socket.exists(), "the socket's file was left behind");
+}
+
 // ---- Two groups in one process -------------------------------------------------------------------------------------
 
 /// Says that this test program was started by a test, to be sent signals.
@@ -222,12 +293,32 @@ fn one_group_after_another_listens_to_signals() {
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// Not a test, but the process that the one above runs.
+/// Nobody is left to be told, so that it does what it would have done without a handler.
+#[test]
+fn a_signal_long_after_a_group_that_ended_otherwise_ends_the_process() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "signals::child", "--nocapture"]).env(CHILD, "over").stdout(Stdio::null());
+    let mut process = Process::spawn(&mut command);
+    process.line_with("the group is over");
+    thread::sleep(LATER);
+    process.signal(Signal::SIGTERM);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(130), "{said}");
+}
+
+/// Not a test, but the process that those above run.
 #[test]
 #[allow(clippy::print_stderr)] // By its lines it is followed.
 fn child() {
-    if std::env::var_os(CHILD).is_none() {
-        return;
+    let Some(part) = std::env::var_os(CHILD) else { return };
+    if part == "over" {
+        let mut group = Group::new();
+        let signals = signals::install(&group.stop(), || std::process::exit(1)).unwrap();
+        group.add("signals", move |stop| signals.run(stop)).unwrap();
+        group.add("job", |_| Ok(())).unwrap();
+        assert_eq!(group.run(Duration::from_secs(60)).exit_code(), 0);
+        eprintln!("the group is over");
+        return thread::sleep(HANG / 2);
     }
     let forced = Arc::new(AtomicUsize::new(0));
     let group_of = |number: usize, gate: Gate| {

@@ -129,6 +129,12 @@ impl Process {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
+    /// True once it has ended.
+    #[cfg(all(unix, feature = "signals"))]
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the end: the exit code, and all that was said on stderr.
     pub fn end(mut self) -> (Option<i32>, String) {
         // The channel closes with the process's stderr.

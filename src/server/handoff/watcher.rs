@@ -8,6 +8,7 @@ use crate::group::{CutOff, MemberResult};
 use crate::server::event_loop::EventLoop;
 use crate::server::notice::Notice;
 use crate::server::shared::Shared;
+use crate::stop::Slack;
 use crate::sync::{Arc, Ordering, PoisonError};
 
 /// How often the slots are looked at while requests are being served: a handler is slow after one to two of these.
@@ -67,9 +68,11 @@ fn total(crew: &Crew, loops: usize) -> MemberResult {
     let mut total = CutOff::default();
     let mut failure = None;
     if ends.len() < loops {
-        // Of the others, those that are only late owe nothing that we know of.
         ends.extend((0..loops).filter_map(|seat| crew.cut_off_lent(seat)).map(Ok));
     }
+    let late = loops.saturating_sub(ends.len());
+    // Not to know is no clean end.
+    total.details.extend((late > 0).then(|| format!("unknown, since {late} event loops did not end in time")));
     for end in ends {
         match end {
             Ok(cut_off) => {
@@ -99,6 +102,7 @@ struct Watcher<'a> {
     spawn_pause: Duration,
     spawn_at: Instant,
     told_at: Option<Instant>,
+    slack: Slack,
 }
 
 impl<'a> Watcher<'a> {
@@ -113,6 +117,7 @@ impl<'a> Watcher<'a> {
             spawn_pause: SPAWN_PAUSE_MIN,
             spawn_at: Instant::now(),
             told_at: None,
+            slack: Slack::new(SLACK),
         }
     }
 
@@ -129,12 +134,14 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.crew.roster().ends.len() == self.loops || self.deadline().is_some_and(|until| until <= Instant::now())
+    fn is_over(&mut self) -> bool {
+        let now = Instant::now();
+        self.crew.roster().ends.len() == self.loops || self.until(now).is_some_and(|until| until <= now)
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.crew.shared.stop.deadline().map(|deadline| deadline + SLACK)
+    /// Until when loops are waited for; `None` before the stop.
+    fn until(&mut self, now: Instant) -> Option<Instant> {
+        self.crew.shared.stop.deadline().map(|deadline| self.slack.until(deadline, now))
     }
 
     /// Looks at every slot, and sends a spare for a loop that has lain there since the last look. Returns false if
@@ -191,11 +198,12 @@ impl<'a> Watcher<'a> {
             let mut roster = crew.roster();
             while crew.is_watcher_asleep.load(Ordering::SeqCst) && roster.ends.len() < self.loops {
                 // Until the stop there is no deadline, and the stop wakes us.
-                let Some(until) = self.deadline() else {
+                let now = Instant::now();
+                let Some(until) = self.until(now) else {
                     roster = crew.watch_changed.wait(roster).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 };
-                let timeout = until.saturating_duration_since(Instant::now());
+                let timeout = until.saturating_duration_since(now);
                 if timeout.is_zero() {
                     break;
                 }
