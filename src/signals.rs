@@ -37,8 +37,8 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry { is_installed: false, li
 pub struct Signals(());
 
 /// Starts to listen: from now on a signal triggers `stop`, even if nothing runs yet. A signal more than 500 ms after
-/// the first calls `force`, which should say a line, call [`remove_socket_files`](crate::remove_socket_files) where Unix
-/// sockets are listened on, and leave the process with code 130.
+/// the first calls `force`, which should say a line, call [`remove_socket_files`](crate::remove_socket_files) where
+/// Unix sockets are listened on, and leave the process with code 130.
 ///
 /// The handler stays for the life of the process. A signal that finds no group that it has not told yet, and none to
 /// force, ends the process with code 130, as it would have done without a handler.
