@@ -1,7 +1,5 @@
 //! Requests behind the running one, and what a connection does after its last answer.
 
-use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -209,28 +207,6 @@ fn answers_that_leave_after_the_stop_are_counted() {
     drop((idle, busy));
     expect_clean(site);
     assert_eq!(stats.finished_while_draining(), 3, "two behind the gate and one within the grace");
-}
-
-#[test]
-fn a_client_that_goes_on_asking_does_not_keep_the_others_from_being_served() {
-    let site = start(Config { loops: 1, ..Config::default() }, routes(&Gate::new()));
-    let mut other = site.connect();
-    other.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha");
-    let mut asking = site.connect();
-    // Its answers show that it has got going.
-    assert_eq!(asking.ask(PING).status, 200);
-    let (asking, batch) = (asking.stream, PING.repeat(2000));
-    thread::scope(|scope| {
-        scope.spawn(|| while (&asking).write_all(batch.as_bytes()).is_ok() {});
-        scope.spawn(|| while matches!((&asking).read(&mut [0; 64 * 1024]), Ok(1..)) {});
-        site.stop();
-        wait_until_refused(site.address);
-        other.send("lf");
-        expect_answer(&mut other, "half", true);
-        asking.shutdown(Shutdown::Both).unwrap();
-    });
-    drop((asking, other));
-    expect_clean(site);
 }
 
 // ---- Behind an answer that closes -----------------------------------------------------------------------------------
