@@ -7,7 +7,7 @@
 //! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
 //! | `poller`, `timeouts` | when something is ready; until when it may take |
 //! | `event_loop` | one loop's turn, and the value that holds all it owns |
-//! | `accept`, `service`, `calls`, `drain` | parts of a turn: connections in, requests, handlers, the way out |
+//! | `accept`, `service`, `calls`, `away`, `drain` | parts of a turn: connections in, requests, handlers, the way out |
 //! | `table`, `connection`, `desk`, `outgoing` | what a loop works on: its connections, what is read, what is sent |
 //! | `shared`, `inbox` | what loops have in common, and how they reach each other |
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
@@ -19,6 +19,7 @@
 
 mod accept;
 mod address;
+mod away;
 mod calls;
 mod config;
 mod connection;
