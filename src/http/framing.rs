@@ -65,17 +65,17 @@ impl<'a> Found<'a> {
             let (name, value) = (field.name.of(bytes), field.value.of(bytes));
             // The length tells most names apart before a letter is compared.
             match name.len() {
-                4 if name.eq_ignore_ascii_case(b"host") => {
+                4 if is(name, b"host") => {
                     found.hosts = found.hosts.saturating_add(1);
                     if !is_host(value) {
                         return Err(Reject::Host);
                     }
                 }
                 // Expect is a list: two fields are two expectations, of which one at least is not met here.
-                6 if name.eq_ignore_ascii_case(b"expect") && found.expect.replace(value).is_some() => {
+                6 if is(name, b"expect") && found.expect.replace(value).is_some() => {
                     found.expect = Some(b",");
                 }
-                10 if name.eq_ignore_ascii_case(b"connection") => {
+                10 if is(name, b"connection") => {
                     for option in list(value) {
                         found.close |= option.eq_ignore_ascii_case(b"close");
                         found.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
@@ -83,10 +83,10 @@ impl<'a> Found<'a> {
                 }
                 // A repeated length is refused even if it is the same: RFC 9112 §6.3, step 5, leaves the choice, and
                 // a peer that repeats it has been tampered with or is about to.
-                14 if name.eq_ignore_ascii_case(b"content-length") && found.length.replace(value).is_some() => {
+                14 if is(name, b"content-length") && found.length.replace(value).is_some() => {
                     return Err(Reject::Length);
                 }
-                17 if name.eq_ignore_ascii_case(b"transfer-encoding") && found.coding.replace(value).is_some() => {
+                17 if is(name, b"transfer-encoding") && found.coding.replace(value).is_some() => {
                     return Err(Reject::TransferCoding);
                 }
                 _ => {}
@@ -119,4 +119,11 @@ impl<'a> Found<'a> {
             Some(_) => Err(Reject::Expectation),
         }
     }
+}
+
+/// True if a token is this name, which is written in lower case. `| 0x20` makes lower case of a letter, and of no other
+/// byte that a token may have a letter or a hyphen.
+fn is<const N: usize>(token: &[u8], name: &[u8; N]) -> bool {
+    let differs = |token: &[u8; N]| token.iter().zip(name).fold(0, |sum, (have, want)| sum | ((have | 0x20) ^ want));
+    token.len() == N && token.first_chunk().is_some_and(|token| differs(token) == 0)
 }

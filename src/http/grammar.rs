@@ -53,8 +53,8 @@ const fn classes() -> [u8; 256] {
         if b.is_ascii_graphic() && b != b'#' {
             table[byte] |= TARGET;
         }
-        // reg-name = *( unreserved / pct-encoded / sub-delims )
-        if b.is_ascii_alphanumeric() || in_set(b, b"-._~%!$&'()*+,;=") {
+        // reg-name = *( unreserved / pct-encoded / sub-delims ), the escapes being told where it is read
+        if b.is_ascii_alphanumeric() || in_set(b, b"-._~!$&'()*+,;=") {
             table[byte] |= HOST;
         }
         byte += 1;
@@ -114,7 +114,7 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// `uri-host [ ":" port ]` of RFC 9110 §7.2. An empty host is allowed there, and so here.
 pub(crate) fn is_host(value: &[u8]) -> bool {
-    let (name, port) = match value {
+    let port = match value {
         [b'[', rest @ ..] => {
             let Some(end) = rest.iter().position(|byte| *byte == b']') else {
                 return false;
@@ -123,16 +123,27 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
             if literal.is_empty() || !literal.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
                 return false;
             }
-            (&b""[..], after.get(1..).unwrap_or_default())
+            after.get(1..).unwrap_or_default()
         }
-        _ => value.split_at(value.iter().position(|byte| *byte == b':').unwrap_or(value.len())),
+        _ => behind_name(value),
     };
-    let port_is_right = match port {
+    match port {
         [] => true,
         [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
         _ => false,
-    };
-    port_is_right && name.iter().all(|byte| is(*byte, HOST)) && has_whole_escapes(name)
+    }
+}
+
+/// What comes behind the `reg-name` that a text begins with.
+fn behind_name(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    loop {
+        match rest {
+            [byte, after @ ..] if is(*byte, HOST) => rest = after,
+            [b'%', high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest = after,
+            _ => return rest,
+        }
+    }
 }
 
 /// True if each `%` is followed by two hex digits (`pct-encoded`, RFC 3986 §2.1).

@@ -8,7 +8,8 @@
 //!             └─ body ── fields ─┘      └ headers, pattern
 //! ```
 //!
-//! `grammar` is what each of them reads bytes by, and `reject` what each of them may say instead. "Not enough bytes
+//! `grammar` is what each of them reads bytes by (`scan`, many at a time), and `reject` what each of them may say
+//! instead. "Not enough bytes
 //! yet" is never an error. Every machine here keeps its place between calls, and no verdict depends on how the bytes
 //! were cut: the same bytes give the same answer whole, halved or one at a time.
 
@@ -30,6 +31,7 @@ mod pattern;
 mod reject;
 mod request;
 mod response;
+mod scan;
 mod target;
 
 pub use handler::Handler;

@@ -4,6 +4,7 @@ use super::fields::Span;
 use super::grammar::{has_whole_escapes, is_host, unescaped};
 use super::method::Method;
 use super::reject::Reject;
+use super::scan::from_either;
 
 /// A target taken apart: positions in the request's bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,15 +24,14 @@ pub(crate) struct Target {
 /// [`Reject::Target`] or, for an absolute-form of another scheme than `http`, [`Reject::Misdirected`].
 pub(crate) fn dissect(span: Span, bytes: &[u8], method: Method) -> Result<Target, Reject> {
     let text = span.of(bytes);
-    let target = match text {
+    match text {
         // origin-form = absolute-path [ "?" query ]
         [b'/', ..] => split_query(span, bytes, None),
         // asterisk-form, for a server-wide OPTIONS alone
-        [b'*'] if method == Method::Options => Target { path: span, query: None, authority: None },
+        [b'*'] if method == Method::Options => Ok(Target { path: span, query: None, authority: None }),
         // absolute-form, or the authority-form that only CONNECT may have
-        _ => absolute(span, bytes)?,
-    };
-    if is_path(target.path.of(bytes)) { Ok(target) } else { Err(Reject::Target) }
+        _ => absolute(span, bytes),
+    }
 }
 
 /// `absolute-URI`, of which `http://authority/path` is served.
@@ -57,26 +57,30 @@ fn absolute(span: Span, bytes: &[u8]) -> Result<Target, Reject> {
     }
     let start = (span.end as usize).saturating_sub(rest.len());
     let end = start.saturating_add(length);
-    Ok(split_query(Span::new(end, span.end as usize), bytes, Some(Span::new(start, end))))
+    split_query(Span::new(end, span.end as usize), bytes, Some(Span::new(start, end)))
 }
 
-fn split_query(span: Span, bytes: &[u8], authority: Option<Span>) -> Target {
-    let start = span.start as usize;
-    match span.of(bytes).iter().position(|byte| *byte == b'?') {
-        None => Target { path: span, query: None, authority },
-        Some(at) => {
-            let mark = start.saturating_add(at);
-            let query = Span::new(mark.saturating_add(1), span.end as usize);
-            Target { path: Span::new(start, mark), query: Some(query), authority }
+/// Takes path and query apart.
+fn split_query(span: Span, bytes: &[u8], authority: Option<Span>) -> Result<Target, Reject> {
+    let text = span.of(bytes);
+    let mut query = from_either(text, b'?', b'%');
+    if let [b'%', ..] = query {
+        let length = text.iter().position(|byte| *byte == b'?').unwrap_or(text.len());
+        let (path, rest) = text.split_at(length);
+        if !is_text(path) {
+            return Err(Reject::Target);
         }
+        query = rest;
     }
+    let end = span.end as usize;
+    let mark = end.saturating_sub(query.len());
+    let path = Span::new(span.start as usize, mark);
+    let query = (mark < end).then(|| Span::new(mark.saturating_add(1), end));
+    Ok(Target { path, query, authority })
 }
 
 /// A path whose escapes are whole and stand for UTF-8 without NUL, so that handlers can be given text.
-fn is_path(path: &[u8]) -> bool {
-    if !path.contains(&b'%') {
-        return true;
-    }
+fn is_text(path: &[u8]) -> bool {
     let bytes = unescaped(path);
     has_whole_escapes(path) && !bytes.contains(&0) && std::str::from_utf8(&bytes).is_ok()
 }
