@@ -30,6 +30,10 @@ impl Span {
         Self { start: narrow(start), end: narrow(end) }
     }
 
+    pub(crate) fn len(self) -> usize {
+        self.end.saturating_sub(self.start) as usize
+    }
+
     pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
@@ -154,11 +158,12 @@ impl FieldLines {
 #[expect(clippy::arithmetic_side_effects)] // A part of what ends at `end` is no longer than that.
 fn trimmed(window: &[u8], start: usize, end: usize) -> Span {
     let mut value = window.get(start..end).unwrap_or_default();
-    while let [b' ' | b'\t', after @ ..] = value {
+    // Of the bytes that a value may have, only SP and HTAB are not above SP.
+    while let [..=b' ', after @ ..] = value {
         value = after;
     }
     let start = end - value.len();
-    while let [before @ .., b' ' | b'\t'] = value {
+    while let [before @ .., ..=b' '] = value {
         value = before;
     }
     Span::new(start, start + value.len())

@@ -19,6 +19,11 @@ pub(crate) const fn is_target(byte: u8) -> bool {
     is(byte, TARGET)
 }
 
+/// What a request target is made of but for escapes and the mark of its query, so that it stands for itself.
+pub(crate) const fn is_plain(byte: u8) -> bool {
+    is(byte, PLAIN)
+}
+
 // A byte indexes 256 entries: this cannot be out of bounds, and compiles to one load.
 #[expect(clippy::indexing_slicing)]
 const fn is(byte: u8, class: u8) -> bool {
@@ -29,6 +34,7 @@ const TCHAR: u8 = 1;
 const VALUE: u8 = 2;
 const TARGET: u8 = 4;
 const HOST: u8 = 8;
+const PLAIN: u8 = 16;
 
 static CLASS: [u8; 256] = classes();
 
@@ -52,6 +58,9 @@ const fn classes() -> [u8; 256] {
         }
         if b.is_ascii_graphic() && b != b'#' {
             table[byte] |= TARGET;
+            if b != b'?' && b != b'%' {
+                table[byte] |= PLAIN;
+            }
         }
         // reg-name = *( unreserved / pct-encoded / sub-delims ), the escapes being told where it is read
         if b.is_ascii_alphanumeric() || in_set(b, b"-._~!$&'()*+,;=") {

@@ -200,26 +200,58 @@ impl Head {
     /// `HTTP-version = "HTTP/" DIGIT "." DIGIT`, then CRLF (RFC 9112 §2.3). A higher minor version is read as 1.1.
     fn read_version(&mut self, window: &[u8]) -> Result<bool, Reject> {
         let rest = window.get(self.pos..).unwrap_or_default();
-        self.version = match rest.first_chunk() {
-            Some(b"HTTP/1.1\r\n") => Version::Http11,
-            Some(b"HTTP/1.0\r\n") => Version::Http10,
-            // Another version, a mistake, or a part: told byte by byte, so that the verdict does not wait for the rest.
-            _ => {
-                let fits = |(have, want): (&u8, &u8)| {
-                    if *want == b'#' { have.is_ascii_digit() } else { have == want }
-                };
-                if !rest.iter().zip(b"HTTP/#.#\r\n").all(fits) {
-                    return Err(Reject::RequestLine);
-                }
-                match rest {
-                    [_, _, _, _, _, b'1', _, _, _, _, ..] => Version::Http11,
-                    [_, _, _, _, _, _, _, _, _, _, ..] => return Err(Reject::Version),
-                    _ => return Ok(false),
-                }
+        self.version = if rest.starts_with(b"HTTP/1.1\r\n") {
+            Version::Http11
+        } else {
+            // Byte by byte, so that the verdict on a mistake does not wait for the rest.
+            let fits = |(have, want): (&u8, &u8)| {
+                if *want == b'#' { have.is_ascii_digit() } else { have == want }
+            };
+            if !rest.iter().zip(b"HTTP/#.#\r\n").all(fits) {
+                return Err(Reject::RequestLine);
+            }
+            match rest {
+                [_, _, _, _, _, b'1', _, b'0', _, _, ..] => Version::Http10,
+                [_, _, _, _, _, b'1', _, _, _, _, ..] => Version::Http11,
+                [_, _, _, _, _, _, _, _, _, _, ..] => return Err(Reject::Version),
+                _ => return Ok(false),
             }
         };
         self.pos = self.pos.saturating_add(b"HTTP/1.1\r\n".len());
         self.at = At::Fields;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scan::tests::looks;
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { head_bytes: 16 * 1024, target_bytes: 8 * 1024, fields: 100 };
+
+    /// Gives a head a byte more each time, and counts how often a byte is looked at in all.
+    #[track_caller]
+    fn check_work(head: &str) {
+        let before = looks();
+        let mut machine = Head::new();
+        for end in 1..head.len() {
+            let part = head.as_bytes().get(..end).unwrap();
+            assert_eq!(machine.advance(part, &LIMITS), Ok(false), "after {end} bytes");
+        }
+        assert_eq!(machine.advance(head.as_bytes(), &LIMITS), Ok(true));
+        let looked = looks().saturating_sub(before);
+        assert!(looked <= head.len().saturating_mul(2), "{looked} looks at {} bytes", head.len());
+    }
+
+    #[test]
+    fn a_head_that_comes_a_byte_at_a_time_is_not_read_again_from_its_beginning() {
+        let long = |count| "a".repeat(count);
+        check_work(&format!("GET /{} HTTP/1.1\r\n\r\n", long(8000)));
+        check_work(&format!("GET / HTTP/1.1\r\n{}: b\r\n\r\n", long(16000)));
+        check_work(&format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", long(16000)));
+        check_work(&format!("GET / HTTP/1.1\r\na: {}b{}\r\n\r\n", " ".repeat(8000), "\t".repeat(8000)));
+        check_work(&format!("GET / HTTP/1.1\r\n{}\r\n", format!("{}: b\r\n", long(150)).repeat(100)));
+        check_work(&format!("{}GET / HTTP/1.1\r\n\r\n", "\r\n".repeat(8000)));
     }
 }

@@ -4,7 +4,7 @@ use super::fields::Span;
 use super::grammar::{has_whole_escapes, is_host, unescaped};
 use super::method::Method;
 use super::reject::Reject;
-use super::scan::from_either;
+use super::scan::behind_plain;
 
 /// A target taken apart: positions in the request's bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,19 +62,19 @@ fn absolute(span: Span, bytes: &[u8]) -> Result<Target, Reject> {
 
 /// Takes path and query apart.
 fn split_query(span: Span, bytes: &[u8], authority: Option<Span>) -> Result<Target, Reject> {
-    let text = span.of(bytes);
-    let mut query = from_either(text, b'?', b'%');
-    if let [b'%', ..] = query {
-        let length = text.iter().position(|byte| *byte == b'?').unwrap_or(text.len());
-        let (path, rest) = text.split_at(length);
+    let (start, end) = (span.start as usize, span.end as usize);
+    // The space behind the target ends the run at the latest.
+    let rest = behind_plain(bytes.get(start..).unwrap_or_default());
+    let mut mark = bytes.len().saturating_sub(rest.len());
+    if let [b'%', ..] = rest {
+        let text = span.of(bytes);
+        let (path, query) = text.split_at(text.iter().position(|byte| *byte == b'?').unwrap_or(text.len()));
         if !is_text(path) {
             return Err(Reject::Target);
         }
-        query = rest;
+        mark = end.saturating_sub(query.len());
     }
-    let end = span.end as usize;
-    let mark = end.saturating_sub(query.len());
-    let path = Span::new(span.start as usize, mark);
+    let path = Span::new(start, mark);
     let query = (mark < end).then(|| Span::new(mark.saturating_add(1), end));
     Ok(Target { path, query, authority })
 }
