@@ -2,6 +2,8 @@
 //!
 //! Numbers are read here and nowhere else: `"+5".parse::<u64>()` succeeds, so std's reader is not one for the wire.
 
+use std::net::Ipv6Addr;
+
 /// `tchar` of RFC 9110 §5.6.2: what a method or a field name is made of.
 pub(crate) const fn is_tchar(byte: u8) -> bool {
     is(byte, TCHAR)
@@ -121,18 +123,20 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim_ows).filter(|element| !element.is_empty())
 }
 
-/// `uri-host [ ":" port ]` of RFC 9110 §7.2. An empty host is allowed there, and so here.
+/// `uri-host [ ":" port ]` of RFC 9110 §7.2. An empty host is allowed there, and so here, but not a port of nobody's.
+/// Of the literals in brackets, IPv6 addresses are the only kind that has come to be.
 pub(crate) fn is_host(value: &[u8]) -> bool {
     let port = match value {
+        [b':', ..] => return false,
         [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|byte| *byte == b']') else {
+            let (literal, after) = rest.split_at(rest.iter().position(|byte| *byte == b']').unwrap_or(rest.len()));
+            let [b']', port @ ..] = after else {
                 return false;
             };
-            let (literal, after) = rest.split_at(end);
-            if literal.is_empty() || !literal.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
+            if !std::str::from_utf8(literal).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok()) {
                 return false;
             }
-            after.get(1..).unwrap_or_default()
+            port
         }
         _ => behind_name(value),
     };
@@ -203,11 +207,41 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for right in ["", "a", "a.test:80", "a:", "127.0.0.1", "[::1]", "[::1]:8080", "a%2db", "x!$&'()*+,;=~"] {
+        for right in [
+            "",
+            "a",
+            "a.test:80",
+            "a:",
+            "127.0.0.1",
+            "[::1]",
+            "[::1]:8080",
+            "[::ffff:1.2.3.4]",
+            "a%2db",
+            "x!$&'()*+,;=~",
+        ] {
             assert!(is_host(right.as_bytes()), "{right:?}");
         }
-        for wrong in ["a b", "a/b", "a@b", "::1", "[::1", "[]", "[::1]x", "a:8x", "a%2", "a%zz", "{a}", "a?b", "\u{e9}"]
-        {
+        for wrong in [
+            "a b",
+            "a/b",
+            "a@b",
+            "::1",
+            "[::1",
+            "[]",
+            "[::1]x",
+            "[:::1]",
+            "[1]",
+            "[12345::]",
+            "[::1%25lo]",
+            ":",
+            ":80",
+            "a:8x",
+            "a%2",
+            "a%zz",
+            "{a}",
+            "a?b",
+            "\u{e9}",
+        ] {
             assert!(!is_host(wrong.as_bytes()), "{wrong:?}");
         }
     }

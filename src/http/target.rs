@@ -52,7 +52,7 @@ fn absolute(span: Span, bytes: &[u8]) -> Result<Target, Reject> {
     let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let (authority, _) = rest.split_at(length);
     // RFC 9110 §4.2.1: an empty host is invalid; §4.2.4: user information is an attempt to mislead.
-    if authority.is_empty() || authority.starts_with(b":") || !is_host(authority) {
+    if authority.is_empty() || !is_host(authority) {
         return Err(Reject::Target);
     }
     let start = (span.end as usize).saturating_sub(rest.len());
