@@ -3,8 +3,9 @@
 //! Every rule that two readers of the same bytes could take differently is decided here, and by refusing.
 
 use super::fields::Field;
-use super::grammar::{decimal, is_host, list};
+use super::grammar::{decimal, list};
 use super::head::Head;
+use super::host::is_host;
 use super::method::Version;
 use super::reject::Reject;
 

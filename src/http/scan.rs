@@ -4,7 +4,7 @@
 //! and their classes a few ranges: sixteen bytes at a time are judged together, by comparisons without a branch, which
 //! compilers turn into the vector instructions of whatever machine they build for. So none need be named here.
 
-use super::grammar::{is_plain, is_target, is_tchar, is_value};
+use super::grammar::{is_plain, is_reg_name, is_target, is_tchar, is_value};
 
 /// Bytes judged by the table between two looks for the end.
 const FEW: usize = 8;
@@ -28,6 +28,12 @@ pub(crate) fn behind_value(bytes: &[u8]) -> &[u8] {
 #[inline(always)]
 pub(crate) fn behind_target(bytes: &[u8]) -> &[u8] {
     behind(behind_many(bytes, |byte| !matches!(byte, b'!'..=b'~') || byte == b'#'), is_target)
+}
+
+/// Behind the rest of a host's name, or of a part of it between two escapes.
+#[inline(always)]
+pub(crate) fn behind_reg_name(bytes: &[u8]) -> &[u8] {
+    behind(bytes, is_reg_name)
 }
 
 /// Behind what a target begins with that is neither an escape nor the mark of a query.
@@ -82,7 +88,7 @@ pub(super) mod tests {
     }
 
     /// How often a byte has been looked at on this thread.
-    pub(in crate::http) fn looks() -> usize {
+    pub(crate) fn looks() -> usize {
         LOOKS.get()
     }
 
@@ -97,10 +103,11 @@ pub(super) mod tests {
     #[test]
     fn a_run_ends_where_its_class_does_wherever_that_is() {
         type Case = (fn(&[u8]) -> &[u8], fn(u8) -> bool, &'static [u8]);
-        let cases: [Case; 4] = [
+        let cases: [Case; 5] = [
             (behind_tchars, is_tchar, b"aZ-9_"),
             (behind_value, is_value, b"a\t \xff~"),
             (behind_target, is_target, b"/a?~%\""),
+            (behind_reg_name, is_reg_name, b"a.Z-0~!"),
             (behind_plain, is_plain, b"/a-~\""),
         ];
         for (behind, class, goes_on) in cases {

@@ -1,7 +1,8 @@
 //! The four forms of a request target (RFC 9112 §3.2), and the host that the request is for.
 
 use super::fields::Span;
-use super::grammar::{has_whole_escapes, is_host, unescaped};
+use super::grammar::escape;
+use super::host::is_host;
 use super::method::Method;
 use super::reject::Reject;
 use super::scan::behind_plain;
@@ -79,8 +80,56 @@ fn split_query(span: Span, bytes: &[u8], authority: Option<Span>) -> Result<Targ
     Ok(Target { path, query, authority })
 }
 
-/// A path whose escapes are whole and stand for UTF-8 without NUL, so that handlers can be given text.
+/// True for a path whose escapes are whole and stand for UTF-8 without NUL, so that handlers can be given text.
 fn is_text(path: &[u8]) -> bool {
-    let bytes = unescaped(path);
-    has_whole_escapes(path) && !bytes.contains(&0) && std::str::from_utf8(&bytes).is_ok()
+    let mut rest = path;
+    loop {
+        rest = behind_plain(rest);
+        if rest.is_empty() {
+            return true;
+        }
+        // What stands for itself is ASCII, so that a character is either that or escapes alone.
+        match escaped_char(rest) {
+            Some(after) => rest = after,
+            None => return false,
+        }
+    }
+}
+
+/// What comes behind the character at the front, all of it in escapes; `None` if that is none, or NUL.
+fn escaped_char(text: &[u8]) -> Option<&[u8]> {
+    let (first, mut rest) = escape(text)?;
+    let mut bytes = [first, 0, 0, 0];
+    // The first byte of a character in UTF-8 tells how many there are by its leading ones.
+    let length = if first.is_ascii() { 1 } else { first.leading_ones() as usize };
+    for byte in bytes.get_mut(1..length)? {
+        (*byte, rest) = escape(rest)?;
+    }
+    let is_char = std::str::from_utf8(bytes.get(..length)?).is_ok_and(|text| text.chars().count() == 1);
+    (is_char && first != 0).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::grammar::unescaped;
+    use super::*;
+
+    #[test]
+    fn a_path_is_text_if_what_it_stands_for_is() {
+        let parts =
+            ["a", "/", "%20", "%00", "%7f", "%80", "%bf", "%c0", "%c3", "%A9", "%e2", "%82", "%AC", "%ed", "%a0"];
+        let parts = parts.into_iter().chain(["%f0", "%9f", "%98", "%f4", "%90", "%ff", "%", "%4", "%g0"]);
+        let mut paths = vec![String::new()];
+        for _ in 0..3 {
+            let longer = paths.iter().flat_map(|path| parts.clone().map(move |part| format!("{path}{part}")));
+            paths.extend(longer.collect::<Vec<_>>());
+        }
+        paths.extend(["/%f0%9f%98%80", "/%f4%90%80%80", "/%f0%9f%98", "/%f8%88%80%80%80"].map(str::to_owned));
+        for path in paths {
+            let bytes = unescaped(path.as_bytes());
+            // A `%` that begins no escape is left as it is, and so is one that was escaped: there is none here.
+            let wanted = std::str::from_utf8(&bytes).is_ok() && !bytes.contains(&0) && !bytes.contains(&b'%');
+            assert_eq!(is_text(path.as_bytes()), wanted, "{path}");
+        }
+    }
 }

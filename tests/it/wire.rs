@@ -23,9 +23,11 @@ mod requests;
 
 use case::{Answer, Case, Closed, Open, Refused, Waits};
 
+const ABOUT_HEADS: [&[Case]; 2] = [requests::CASES, fields::CASES];
+const ABOUT_BODIES: [&[Case]; 4] = [framing::CASES, chunks::CASES, connections::CASES, attacks::CASES];
+
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let tables = [requests::CASES, fields::CASES, framing::CASES, chunks::CASES, connections::CASES, attacks::CASES];
-    tables.into_iter().flatten()
+    ABOUT_HEADS.into_iter().chain(ABOUT_BODIES).flatten()
 }
 
 /// The wire bytes of a case's answers.
@@ -256,17 +258,27 @@ fn requests_that_come_byte_by_byte() {
     play(cases().map(|case| Play { case, pieces: pieces(case.input), has_successor: false }).collect());
 }
 
-#[test]
-fn requests_that_come_in_two_parts_cut_anywhere() {
+/// Two servers, so that both halves of the tables are played at the same time.
+fn play_cut_anywhere(tables: &[&'static [Case]]) {
     let cuts = |case: &'static Case| {
         let places = (1..case.input.len()).step_by(if case.input.len() <= SHORT { 1 } else { 397 });
         places.map(move |at| Play { case, pieces: cut(case.input, [at]), has_successor: false })
     };
-    // Two servers, so that both halves of the table are played at the same time.
+    let half = |first: usize| tables.iter().copied().flatten().skip(first).step_by(2).flat_map(cuts).collect();
     thread::scope(|scope| {
-        scope.spawn(|| play(cases().step_by(2).flat_map(cuts).collect()));
-        scope.spawn(|| play(cases().skip(1).step_by(2).flat_map(cuts).collect()));
+        scope.spawn(|| play(half(0)));
+        scope.spawn(|| play(half(1)));
     });
+}
+
+#[test]
+fn cases_about_heads_that_come_in_two_parts_cut_anywhere() {
+    play_cut_anywhere(&ABOUT_HEADS);
+}
+
+#[test]
+fn cases_about_bodies_that_come_in_two_parts_cut_anywhere() {
+    play_cut_anywhere(&ABOUT_BODIES);
 }
 
 #[test]

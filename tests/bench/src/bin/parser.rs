@@ -8,9 +8,10 @@
 //! for twice as many, and the difference belongs to the requests alone. They repeat exactly. Times are medians of
 //! alternating rounds (100), and their ratios say more than they do.
 //!
-//! `httparse` finds the limits of a head and its fields, and judges their characters. That is our `head`; the stages
-//! after it do what a server must do next, and what `httparse` leaves to it: `target` takes the target apart and holds
-//! it to its form, `facts` tell Host, the framing, persistence and expectations, and refuse what is ambiguous.
+//! `httparse` finds the ends of a head and of its elements, and judges their characters. That is our `head`, which also
+//! holds them to their limits and can go on where the bytes ended. The stages after it do what a server must do next,
+//! and what `httparse` leaves to it: `target` takes the target apart and holds it to its form, `facts` tell the framing,
+//! persistence and expectations, and refuse what is ambiguous. One of them is judged alone too: the value of `Host`.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -39,6 +40,7 @@ parser! {
     framing = "../../../../src/http/framing.rs";
     grammar = "../../../../src/http/grammar.rs";
     head = "../../../../src/http/head.rs";
+    host = "../../../../src/http/host.rs";
     method = "../../../../src/http/method.rs";
     reject = "../../../../src/http/reject.rs";
     response = "../../../../src/http/response.rs";
@@ -98,9 +100,12 @@ const REQUESTS: [(&str, &str); 5] = [
     ),
 ];
 
+/// Reads a request so many times.
+type Reader = fn(&[u8], usize);
+
 /// How far a request is read, and by whom.
-const READERS: [(&str, fn(&[u8], usize)); 4] =
-    [("httparse", httparse), ("head", head), ("target", target), ("facts", facts)];
+const READERS: [(&str, Reader); 5] =
+    [("httparse", httparse), ("head", head), ("target", target), ("facts", facts), ("host", host)];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -168,6 +173,17 @@ fn facts(bytes: &[u8], times: usize) {
     }
 }
 
+#[inline(never)]
+fn host(bytes: &[u8], times: usize) {
+    let mut head = Head::new();
+    assert!(head.advance(bytes, &LIMITS) == Ok(true));
+    let host = head.fields().iter().find(|field| field.name.of(bytes) == b"Host");
+    let host = host.map_or(&b""[..], |field| field.value.of(bytes));
+    for _ in 0..times {
+        assert!(host::is_host(black_box(host)));
+    }
+}
+
 fn read(reader: &str, request: &str, times: usize) -> Result<()> {
     let (_, read) = READERS.iter().find(|(name, _)| *name == reader).ok_or("no such reader")?;
     let (_, bytes) = REQUESTS.iter().find(|(name, _)| *name == request).ok_or("no such request")?;
@@ -181,8 +197,10 @@ fn compare(rounds: usize) -> Result<()> {
     let own = std::env::current_exe()?;
     let plain = without_simd()?;
     println!("Instructions per request:\n");
-    println!("| request | bytes | fields | httparse | the same without SIMD | head | + target | + facts |");
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+    println!(
+        "| request | bytes | fields | httparse | without SIMD | head | of httparse | + target | + facts | for Host |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for (request, bytes) in REQUESTS {
         let fields = bytes.matches("\r\n").count() - 2;
         let httparse = instructions(&own, "httparse", request)?;
@@ -190,20 +208,25 @@ fn compare(rounds: usize) -> Result<()> {
         let head = instructions(&own, "head", request)?;
         let target = instructions(&own, "target", request)?;
         let facts = instructions(&own, "facts", request)?;
+        let host = instructions(&own, "host", request)?;
         let bytes = bytes.len();
+        let of_httparse = head / httparse;
+        let (and_target, and_facts) = (target - head, facts - target);
         println!(
-            "| {request} | {bytes} | {fields} | {httparse:.0} | {without_simd:.0} | {head:.0} | +{:.0} | +{:.0} = {facts:.0} |",
-            target - head,
-            facts - target
+            "| {request} | {bytes} | {fields} | {httparse:.0} | {without_simd:.0} | {head:.0} | {of_httparse:.2} \
+             | {and_target:.0} | {and_facts:.0} | {host:.0} |"
         );
     }
     println!("\nNanoseconds per request, medians of {rounds} alternating rounds:\n");
-    println!("| request | httparse | head | with target | with facts | head / httparse |");
-    println!("|---|---:|---:|---:|---:|---:|");
+    println!("| request | httparse | head | of httparse | + target | + facts | for Host |");
+    println!("|---|---:|---:|---:|---:|---:|---:|");
     for (request, bytes) in REQUESTS {
-        let [httparse, head, target, facts] = nanoseconds(bytes.as_bytes(), rounds);
-        let ratio = head / httparse;
-        println!("| {request} | {httparse:.0} | {head:.0} | {target:.0} | {facts:.0} | {ratio:.2} |");
+        let [httparse, head, target, facts, host] = nanoseconds(bytes.as_bytes(), rounds);
+        let of_httparse = head / httparse;
+        let (and_target, and_facts) = (target - head, facts - target);
+        println!(
+            "| {request} | {httparse:.0} | {head:.0} | {of_httparse:.2} | {and_target:.0} | {and_facts:.0} | {host:.0} |"
+        );
     }
     Ok(())
 }
