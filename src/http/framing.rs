@@ -123,8 +123,8 @@ impl<'a> Found<'a> {
     }
 }
 
-/// True if this part of a head is the given word, which is written in lower case. `| 0x20` makes lower case of a letter;
-/// what else it would make the word's bytes of are control characters, which no part of a head has.
+/// True if this part of a head is the given word, which is written in lower case. `| 0x20` makes lower case of letters;
+/// what else it makes bytes of the word of are control characters, which no part of a head has.
 fn is(part: &[u8], word: &[u8]) -> bool {
     let differ = |sum, (have, want): (&u8, &u8)| sum | ((have | 0x20) ^ want);
     part.len() == word.len() && part.iter().zip(word).fold(0, differ) == 0

@@ -1,4 +1,4 @@
-//! What comes behind a run of bytes of one class: every byte of a head passes through here, and only once.
+//! What comes behind a run of bytes of one class: every byte of a head passes through here, and none more than twice.
 //!
 //! The classes' tables judge one byte after the other, eight without looking for the end. Values and targets are long,
 //! and their classes a few ranges: sixteen bytes at a time are judged together, by comparisons without a branch, which

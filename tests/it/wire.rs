@@ -63,6 +63,7 @@ fn router() -> Router {
         .post("/echo", |request: &Request<'_>| Response::bytes("application/octet-stream", request.body().to_vec()))
         .get("/gone", |_: &Request<'_>| Response::new(Status::NO_CONTENT))
         .delete("/gone", |_: &Request<'_>| Response::new(Status::NO_CONTENT))
+        .get("/same", |_: &Request<'_>| Response::text("never sent\n").with_status(Status::NOT_MODIFIED))
         .get("/last", |_: &Request<'_>| Response::text("last\n").closing())
         .get("/users/{id}", |request: &Request<'_>| {
             Response::text(format!("user {}\n", request.param("id").unwrap_or_default()))

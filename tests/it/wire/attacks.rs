@@ -14,7 +14,7 @@ pub(super) const CASES: &[Case] = &[
     // tiny_http RUSTSEC-2020-0031: the name of a field was trimmed, and so a coding that a proxy passes on unread.
     case(
         "RUSTSEC-2020-0031: a space before the colon of a coding, beside a length",
-        post!(["Content-Length: 42", "Transfer-Encoding : chunked"] "19\r\nlogin=admin&password=xxxx\r\n1\r\nZ\r\nQ\r\n\r\n"),
+        post!(["Content-Length: 27", "Transfer-Encoding : chunked"] "b\r\nlogin=admin\r\n1\r\nZ\r\nQ\r\n\r\n"),
         &[BAD_FIELD],
         Closed,
     ),

@@ -64,6 +64,7 @@ pub(super) const fn kept(answer: Answer) -> Answer {
 
 pub(super) const PONG: Answer = text("200 OK", "pong");
 pub(super) const GONE: Answer = bodiless("");
+pub(super) const SAME: Answer = Answer { body: None, ..text("304 Not Modified", "") };
 pub(super) const METHODS: Answer = bodiless("Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n");
 pub(super) const NOT_FOUND: Answer = text("404 Not Found", "not found\n");
 pub(super) const ONLY_GET: Answer = Answer {

@@ -22,6 +22,8 @@ pub(super) const CASES: &[Case] = &[
     ),
     case("DELETE", line!("DELETE /gone HTTP/1.1"), &[GONE], Open),
     case("204 has no length", line!("GET /gone HTTP/1.1"), &[GONE], Open),
+    case("304 has no body, whatever the handler says", line!("GET /same HTTP/1.1"), &[SAME], Open),
+    case("HEAD of 304", line!("HEAD /same HTTP/1.1"), &[head(SAME)], Open),
     case("405", line!("POST /ping HTTP/1.1"), &[ONLY_GET], Open),
     case("405 of PUT", line!("PUT /echo HTTP/1.1"), &[ONLY_POST], Open),
     case("405 of PATCH", line!("PATCH /echo HTTP/1.1"), &[ONLY_POST], Open),

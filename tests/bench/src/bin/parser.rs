@@ -10,8 +10,9 @@
 //!
 //! `httparse` finds the ends of a head and of its elements, and judges their characters. That is our `head`, which also
 //! holds them to their limits and can go on where the bytes ended. The stages after it do what a server must do next,
-//! and what `httparse` leaves to it: `target` takes the target apart and holds it to its form, `facts` tell the framing,
-//! persistence and expectations, and refuse what is ambiguous. One of them is judged alone too: the value of `Host`.
+//! and what `httparse` leaves to it: `target` takes the target apart and holds it to its form, `facts` tell the
+//! framing, persistence and expectations, and refuse what is ambiguous. One of them is judged alone too: the value of
+//! `Host`.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -218,7 +219,7 @@ fn compare(rounds: usize) -> Result<()> {
         );
     }
     println!("\nNanoseconds per request, medians of {rounds} alternating rounds:\n");
-    println!("| request | httparse | head | of httparse | + target | + facts | for Host |");
+    println!("| request | httparse | head | of it | + target | + facts | for Host |");
     println!("|---|---:|---:|---:|---:|---:|---:|");
     for (request, bytes) in REQUESTS {
         let [httparse, head, target, facts, host] = nanoseconds(bytes.as_bytes(), rounds);
