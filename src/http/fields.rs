@@ -5,14 +5,15 @@
 //! byte: nothing here depends on how the bytes were cut.
 //!
 //! ```text
-//! LineStart ──tchar──▶ Name ──":"──▶ Value ──CR──▶ ValueLf ──LF──▶ LineStart
-//!     └──CR──▶ EndLf ──LF──▶ done
+//! Start ──tchar──▶ Name ──":"──▶ Value ──CR──▶ ValueLf ──LF──▶ Start
+//!   └──CR──▶ EndLf ──LF──▶ done
 //! ```
 
-use super::grammar::{is_tchar, is_value};
+use super::grammar::is_tchar;
 use super::reject::Reject;
+use super::scan::{behind_tchars, behind_value};
 
-/// A stretch of the request's bytes. Heads are limited far below `u32::MAX`.
+/// A stretch of the request's bytes, before `REACH`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) start: u32,
@@ -20,10 +21,17 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// No head is longer than this, whatever its limit.
+    pub(crate) const REACH: usize = u32::MAX as usize;
+
     pub(crate) fn new(start: usize, end: usize) -> Self {
-        // Saturates only past 4 GiB, which no section limit admits; `of` would then find nothing.
-        let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        #[expect(clippy::cast_possible_truncation)] // Invariant: heads end before `REACH`.
+        let narrow = |at: usize| at as u32;
         Self { start: narrow(start), end: narrow(end) }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.end.saturating_sub(self.start) as usize
     }
 
     pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
@@ -39,37 +47,43 @@ pub(crate) struct Field {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    LineStart,
+    Start,
     Name,
     Value,
     ValueLf,
     EndLf,
 }
 
-#[derive(Debug)]
-pub(crate) struct FieldLines {
+/// The line that is being read.
+#[derive(Clone, Copy, Debug)]
+struct Line {
     at: At,
-    /// Where the name, or after the colon the value, of the current line began.
+    /// Where the name, or after the colon the value, began.
     mark: usize,
     name: Span,
+}
+
+#[derive(Debug)]
+pub(crate) struct FieldLines {
+    line: Line,
     list: Vec<Field>,
 }
 
 impl FieldLines {
     pub(crate) const fn new() -> Self {
-        Self { at: At::LineStart, mark: 0, name: Span { start: 0, end: 0 }, list: Vec::new() }
+        Self { line: Line { at: At::Start, mark: 0, name: Span { start: 0, end: 0 } }, list: Vec::new() }
     }
 
     /// Ready for the next section; the list keeps its memory.
     pub(crate) fn clear(&mut self) {
-        self.at = At::LineStart;
+        self.line.at = At::Start;
         self.list.clear();
     }
 
     /// The caller has removed `count` bytes before the place reached: the current line now begins so much earlier.
     /// The lines that are already listed point nowhere from then on.
     pub(crate) fn moved_back(&mut self, count: usize) {
-        self.mark = self.mark.saturating_sub(count);
+        self.line.mark = self.line.mark.saturating_sub(count);
     }
 
     pub(crate) fn list(&self) -> &[Field] {
@@ -81,75 +95,76 @@ impl FieldLines {
     /// # Errors
     ///
     /// [`Reject::Field`] for broken grammar, [`Reject::HeadTooLarge`] for more than `count_max` fields.
-    #[expect(clippy::arithmetic_side_effects)] // Invariant: *pos < window.len() wherever it grows by one.
+    #[expect(clippy::arithmetic_side_effects)] // Places in the window: none is behind its end.
     pub(crate) fn advance(&mut self, window: &[u8], pos: &mut usize, count_max: usize) -> Result<bool, Reject> {
-        while let Some(&byte) = window.get(*pos) {
-            match self.at {
-                At::LineStart if byte == b'\r' => self.at = At::EndLf,
-                At::LineStart => {
-                    if self.list.len() >= count_max {
-                        return Err(Reject::HeadTooLarge);
-                    }
+        // Copies, so that they can stay in registers while a line is read.
+        let (mut line, mut rest) = (self.line, window.get(*pos..).unwrap_or_default());
+        // Invariant: `rest` is the end of the window.
+        let place = |rest: &[u8]| window.len() - rest.len();
+        // What is read next; each part falls through to the one behind it.
+        let is_whole = loop {
+            if line.at == At::Start {
+                match rest {
+                    [] => break false,
+                    [b'\r', after @ ..] => (line.at, rest) = (At::EndLf, after),
+                    _ if self.list.len() >= count_max => return Err(Reject::HeadTooLarge),
                     // An empty name, a folded line's leading space, a bare LF. Told here and not by the length of the
                     // name, whose beginning may have been moved away before the colon comes.
-                    if !is_tchar(byte) {
-                        return Err(Reject::Field);
-                    }
-                    self.mark = *pos;
-                    self.at = At::Name;
-                    continue;
+                    [byte, ..] if !is_tchar(*byte) => return Err(Reject::Field),
+                    _ => (line.at, line.mark) = (At::Name, place(rest)),
                 }
-                At::Name => {
-                    *pos += run(window, *pos, is_tchar);
-                    match window.get(*pos) {
-                        None => return Ok(false),
-                        Some(b':') => self.name = Span::new(self.mark, *pos),
-                        // A space before the colon, or no colon at all.
-                        Some(_) => return Err(Reject::Field),
-                    }
-                    self.mark = *pos + 1;
-                    self.at = At::Value;
-                }
-                At::Value => {
-                    *pos += run(window, *pos, is_value);
-                    match window.get(*pos) {
-                        None => return Ok(false),
-                        Some(b'\r') => self.at = At::ValueLf,
-                        // A bare LF, NUL and the other control characters.
-                        Some(_) => return Err(Reject::Field),
-                    }
-                    let value = trimmed(window, self.mark, *pos);
-                    self.list.push(Field { name: self.name, value });
-                }
-                At::ValueLf if byte == b'\n' => self.at = At::LineStart,
-                At::EndLf if byte == b'\n' => {
-                    *pos += 1;
-                    return Ok(true);
-                }
-                // A bare CR.
-                At::ValueLf | At::EndLf => return Err(Reject::Field),
             }
-            *pos += 1;
-        }
-        Ok(false)
+            if line.at == At::Name {
+                rest = behind_tchars(rest);
+                let end = place(rest);
+                match rest {
+                    [] => break false,
+                    [b':', after @ ..] => (line.name, rest) = (Span::new(line.mark, end), after),
+                    // A space before the colon, or no colon at all.
+                    _ => return Err(Reject::Field),
+                }
+                (line.at, line.mark) = (At::Value, end + 1);
+            }
+            if line.at == At::Value {
+                rest = behind_value(rest);
+                match rest {
+                    [] => break false,
+                    [b'\r', after @ ..] => {
+                        let value = trimmed(window, line.mark, place(rest));
+                        self.list.push(Field { name: line.name, value });
+                        (line.at, rest) = (At::ValueLf, after);
+                    }
+                    // A bare LF, NUL and the other control characters.
+                    _ => return Err(Reject::Field),
+                }
+            }
+            match rest {
+                [] => break false,
+                [b'\n', after @ ..] => rest = after,
+                // A bare CR.
+                _ => return Err(Reject::Field),
+            }
+            if line.at == At::EndLf {
+                break true;
+            }
+            line.at = At::Start;
+        };
+        (self.line, *pos) = (line, place(rest));
+        Ok(is_whole)
     }
 }
 
 /// The stretch between `start` and `end` without the white space around it.
-#[expect(clippy::arithmetic_side_effects)] // Invariant: start < end wherever one moves towards the other.
-fn trimmed(window: &[u8], mut start: usize, mut end: usize) -> Span {
-    let is_ows = |at: usize| matches!(window.get(at), Some(b' ' | b'\t'));
-    while start < end && is_ows(start) {
-        start += 1;
+#[expect(clippy::arithmetic_side_effects)] // A part of what ends at `end` is no longer than that.
+fn trimmed(window: &[u8], start: usize, end: usize) -> Span {
+    let mut value = window.get(start..end).unwrap_or_default();
+    // Of the bytes that a value may have, only SP and HTAB are not above SP.
+    while let [..=b' ', after @ ..] = value {
+        value = after;
     }
-    while start < end && is_ows(end - 1) {
-        end -= 1;
+    let start = end - value.len();
+    while let [before @ .., ..=b' '] = value {
+        value = before;
     }
-    Span::new(start, end)
-}
-
-/// How many bytes from `pos` on are of a class.
-fn run(window: &[u8], pos: usize, class: impl Fn(u8) -> bool) -> usize {
-    let rest = window.get(pos..).unwrap_or_default();
-    rest.iter().position(|byte| !class(*byte)).unwrap_or(rest.len())
+    Span::new(start, start + value.len())
 }

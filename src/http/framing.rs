@@ -3,8 +3,9 @@
 //! Every rule that two readers of the same bytes could take differently is decided here, and by refusing.
 
 use super::fields::Field;
-use super::grammar::{decimal, is_host, list};
+use super::grammar::{decimal, list};
 use super::head::Head;
+use super::host::is_host;
 use super::method::Version;
 use super::reject::Reject;
 
@@ -62,31 +63,32 @@ impl<'a> Found<'a> {
     fn gather(fields: &[Field], bytes: &'a [u8]) -> Result<Self, Reject> {
         let mut found = Self::default();
         for field in fields {
-            let (name, value) = (field.name.of(bytes), field.value.of(bytes));
-            // The length tells most names apart before a letter is compared.
-            match name.len() {
-                4 if name.eq_ignore_ascii_case(b"host") => {
+            // The length tells most names apart before a byte is looked at.
+            let has_name = |name| is(field.name.of(bytes), name);
+            let value = || field.value.of(bytes);
+            match field.name.len() {
+                4 if has_name(b"host") => {
                     found.hosts = found.hosts.saturating_add(1);
-                    if !is_host(value) {
+                    if !is_host(value()) {
                         return Err(Reject::Host);
                     }
                 }
                 // Expect is a list: two fields are two expectations, of which one at least is not met here.
-                6 if name.eq_ignore_ascii_case(b"expect") && found.expect.replace(value).is_some() => {
+                6 if has_name(b"expect") && found.expect.replace(value()).is_some() => {
                     found.expect = Some(b",");
                 }
-                10 if name.eq_ignore_ascii_case(b"connection") => {
-                    for option in list(value) {
-                        found.close |= option.eq_ignore_ascii_case(b"close");
-                        found.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                10 if has_name(b"connection") => {
+                    for option in list(value()) {
+                        found.close |= is(option, b"close");
+                        found.keep_alive |= is(option, b"keep-alive");
                     }
                 }
                 // A repeated length is refused even if it is the same: RFC 9112 §6.3, step 5, leaves the choice, and
                 // a peer that repeats it has been tampered with or is about to.
-                14 if name.eq_ignore_ascii_case(b"content-length") && found.length.replace(value).is_some() => {
+                14 if has_name(b"content-length") && found.length.replace(value()).is_some() => {
                     return Err(Reject::Length);
                 }
-                17 if name.eq_ignore_ascii_case(b"transfer-encoding") && found.coding.replace(value).is_some() => {
+                17 if has_name(b"transfer-encoding") && found.coding.replace(value()).is_some() => {
                     return Err(Reject::TransferCoding);
                 }
                 _ => {}
@@ -103,7 +105,7 @@ impl<'a> Found<'a> {
             // RFC 9112 §6.1: a 1.0 peer does not know the coding, so its framing is faulty.
             (Some(_), None) if version == Version::Http10 => Err(Reject::Framing),
             // Step 4: chunked, once and alone; we have no other coding to undo.
-            (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+            (Some(coding), None) if is(coding, b"chunked") => Ok(Framing::Chunked),
             (Some(_), None) => Err(Reject::TransferCoding),
             // Steps 5 and 6.
             (None, Some(length)) => decimal(length).map(Framing::Length).ok_or(Reject::Length),
@@ -115,8 +117,15 @@ impl<'a> Found<'a> {
     fn expectation(&self) -> Result<bool, Reject> {
         match self.expect {
             None => Ok(false),
-            Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+            Some(value) if is(value, b"100-continue") => Ok(true),
             Some(_) => Err(Reject::Expectation),
         }
     }
+}
+
+/// True if this part of a head is the given word, which is written in lower case. `| 0x20` makes lower case of letters;
+/// what else it makes bytes of the word of are control characters, which no part of a head has.
+fn is(part: &[u8], word: &[u8]) -> bool {
+    let differ = |sum, (have, want): (&u8, &u8)| sum | ((have | 0x20) ^ want);
+    part.len() == word.len() && part.iter().zip(word).fold(0, differ) == 0
 }

@@ -19,6 +19,16 @@ pub(crate) const fn is_target(byte: u8) -> bool {
     is(byte, TARGET)
 }
 
+/// What a `reg-name` of RFC 3986 §3.2.2 is made of, but for its escapes.
+pub(crate) const fn is_reg_name(byte: u8) -> bool {
+    is(byte, REG_NAME)
+}
+
+/// What a request target is made of but for escapes and the mark of its query, so that it stands for itself.
+pub(crate) const fn is_plain(byte: u8) -> bool {
+    is(byte, PLAIN)
+}
+
 // A byte indexes 256 entries: this cannot be out of bounds, and compiles to one load.
 #[expect(clippy::indexing_slicing)]
 const fn is(byte: u8, class: u8) -> bool {
@@ -28,7 +38,8 @@ const fn is(byte: u8, class: u8) -> bool {
 const TCHAR: u8 = 1;
 const VALUE: u8 = 2;
 const TARGET: u8 = 4;
-const HOST: u8 = 8;
+const REG_NAME: u8 = 8;
+const PLAIN: u8 = 16;
 
 static CLASS: [u8; 256] = classes();
 
@@ -52,10 +63,13 @@ const fn classes() -> [u8; 256] {
         }
         if b.is_ascii_graphic() && b != b'#' {
             table[byte] |= TARGET;
+            if b != b'?' && b != b'%' {
+                table[byte] |= PLAIN;
+            }
         }
         // reg-name = *( unreserved / pct-encoded / sub-delims )
-        if b.is_ascii_alphanumeric() || in_set(b, b"-._~%!$&'()*+,;=") {
-            table[byte] |= HOST;
+        if b.is_ascii_alphanumeric() || in_set(b, b"-._~!$&'()*+,;=") {
+            table[byte] |= REG_NAME;
         }
         byte += 1;
     }
@@ -112,57 +126,21 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim_ows).filter(|element| !element.is_empty())
 }
 
-/// `uri-host [ ":" port ]` of RFC 9110 §7.2. An empty host is allowed there, and so here.
-pub(crate) fn is_host(value: &[u8]) -> bool {
-    let (name, port) = match value {
-        [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|byte| *byte == b']') else {
-                return false;
-            };
-            let (literal, after) = rest.split_at(end);
-            if literal.is_empty() || !literal.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
-                return false;
-            }
-            (&b""[..], after.get(1..).unwrap_or_default())
-        }
-        _ => value.split_at(value.iter().position(|byte| *byte == b':').unwrap_or(value.len())),
-    };
-    let port_is_right = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    port_is_right && name.iter().all(|byte| is(*byte, HOST)) && has_whole_escapes(name)
-}
-
-/// True if each `%` is followed by two hex digits (`pct-encoded`, RFC 3986 §2.1).
-pub(crate) fn has_whole_escapes(text: &[u8]) -> bool {
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
-        match rest.get(at..).unwrap_or_default() {
-            [_, high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest = after,
-            _ => return false,
-        }
+/// `pct-encoded` of RFC 3986 §2.1: the byte that the escape at the front stands for, and what comes behind it.
+pub(crate) fn escape(text: &[u8]) -> Option<(u8, &[u8])> {
+    match text {
+        [b'%', high, low, after @ ..] => Some((hex_digit(*high)? << 4 | hex_digit(*low)?, after)),
+        _ => None,
     }
-    true
 }
 
 /// The bytes that a percent-encoded text stands for. A `%` that is not an escape stands for itself.
 pub(crate) fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
-    while let [first, after @ ..] = rest {
-        let escape = match rest {
-            [b'%', high, low, ..] => hex_digit(*high).zip(hex_digit(*low)),
-            _ => None,
-        };
-        if let Some((high, low)) = escape {
-            bytes.push(high << 4 | low);
-            rest = after.get(2..).unwrap_or_default();
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
+    while let Some((byte, after)) = escape(rest).or_else(|| rest.split_first().map(|(byte, after)| (*byte, after))) {
+        bytes.push(byte);
+        rest = after;
     }
     bytes
 }
@@ -182,21 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
-        for right in ["", "a", "a.test:80", "a:", "127.0.0.1", "[::1]", "[::1]:8080", "a%2db", "x!$&'()*+,;=~"] {
-            assert!(is_host(right.as_bytes()), "{right:?}");
-        }
-        for wrong in ["a b", "a/b", "a@b", "::1", "[::1", "[]", "[::1]x", "a:8x", "a%2", "a%zz", "{a}", "a?b", "\u{e9}"]
-        {
-            assert!(!is_host(wrong.as_bytes()), "{wrong:?}");
-        }
-    }
-
-    #[test]
     fn escapes() {
-        assert!(has_whole_escapes(b"a%20b%2F"));
-        for wrong in ["%", "a%", "a%2", "a%zz", "%%20"] {
-            assert!(!has_whole_escapes(wrong.as_bytes()), "{wrong:?}");
+        assert_eq!(escape(b"%2Fb"), Some((b'/', &b"b"[..])));
+        assert_eq!(escape(b"%e9"), Some((0xe9, &b""[..])));
+        for wrong in ["", "a", "%", "%2", "%zz", "%2z", "%%20", "a%20"] {
+            assert_eq!(escape(wrong.as_bytes()), None, "{wrong:?}");
         }
         assert_eq!(unescaped(b"a%20b%2f%"), b"a b/%");
     }

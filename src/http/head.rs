@@ -7,9 +7,9 @@
 //! ```
 
 use super::fields::{Field, FieldLines, Span};
-use super::grammar::{is_target, is_tchar};
 use super::method::{Method, Version};
 use super::reject::Reject;
+use super::scan::{behind_target, behind_tchars};
 
 /// The longest method name that is read before it is called unknown. The IANA registry's longest has 17 letters.
 const METHOD_BYTES_MAX: usize = 32;
@@ -101,53 +101,56 @@ impl Head {
     ///
     /// The first thing wrong, in the order of the bytes.
     pub(crate) fn advance(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<bool, Reject> {
-        let window = bytes.get(..limits.head_bytes).unwrap_or(bytes);
-        while self.step(window, limits)? {}
-        if self.at == At::Done {
+        let bytes_max = limits.head_bytes.min(Span::REACH);
+        let window = bytes.get(..bytes_max).unwrap_or(bytes);
+        if self.read(window, limits)? {
             Ok(true)
-        } else if window.len() >= limits.head_bytes {
+        } else if window.len() >= bytes_max {
             Err(Reject::HeadTooLarge)
         } else {
             Ok(false)
         }
     }
 
-    /// Reads one element. `Ok(false)`: there is no more to read, or none is needed.
-    fn step(&mut self, window: &[u8], limits: &HeadLimits) -> Result<bool, Reject> {
-        match self.at {
-            At::Start => Ok(self.skip_empty_line(window)),
-            At::Method => self.read_method(window),
-            At::Target => self.read_target(window, limits.target_bytes),
-            At::Version => self.read_version(window),
-            At::Fields => {
-                if self.fields.advance(window, &mut self.pos, limits.fields)? {
-                    self.at = At::Done;
-                }
-                Ok(false)
-            }
-            At::Done => Ok(false),
+    /// Reads one element behind the other, from where it is. False: one of them is not whole.
+    fn read(&mut self, window: &[u8], limits: &HeadLimits) -> Result<bool, Reject> {
+        if self.at == At::Start && !self.skip_empty_lines(window) {
+            return Ok(false);
         }
+        if self.at == At::Method && !self.read_method(window)? {
+            return Ok(false);
+        }
+        if self.at == At::Target && !self.read_target(window, limits.target_bytes)? {
+            return Ok(false);
+        }
+        if self.at == At::Version && !self.read_version(window)? {
+            return Ok(false);
+        }
+        if self.at == At::Fields {
+            if !self.fields.advance(window, &mut self.pos, limits.fields)? {
+                return Ok(false);
+            }
+            self.at = At::Done;
+        }
+        Ok(true)
     }
 
     /// RFC 9112 §2.2: empty lines before the request line are ignored. They count towards the head's limit.
-    fn skip_empty_line(&mut self, window: &[u8]) -> bool {
-        match window.get(self.pos..).unwrap_or_default() {
-            [] | [b'\r'] => false,
-            [b'\r', b'\n', ..] => {
-                self.pos = self.pos.saturating_add(2);
-                true
-            }
-            _ => {
-                self.mark = self.pos;
-                self.at = At::Method;
-                true
+    fn skip_empty_lines(&mut self, window: &[u8]) -> bool {
+        loop {
+            match window.get(self.pos..).unwrap_or_default() {
+                [] | [b'\r'] => return false,
+                [b'\r', b'\n', ..] => self.pos = self.pos.saturating_add(2),
+                _ => break,
             }
         }
+        (self.at, self.mark) = (At::Method, self.pos);
+        true
     }
 
     /// `method = token`, then one SP.
     fn read_method(&mut self, window: &[u8]) -> Result<bool, Reject> {
-        let Some(end) = self.find_end(window, METHOD_BYTES_MAX, is_tchar, Reject::Method)? else {
+        let Some(end) = self.find_end(window, METHOD_BYTES_MAX, behind_tchars, Reject::Method)? else {
             return Ok(false);
         };
         self.method = Method::from_name(end.of(window)).ok_or(Reject::Method)?;
@@ -157,7 +160,7 @@ impl Head {
 
     /// `request-target`, then one SP. What its form means is told once the head is complete.
     fn read_target(&mut self, window: &[u8], bytes_max: usize) -> Result<bool, Reject> {
-        let Some(end) = self.find_end(window, bytes_max, is_target, Reject::TargetTooLong)? else {
+        let Some(end) = self.find_end(window, bytes_max, behind_target, Reject::TargetTooLong)? else {
             return Ok(false);
         };
         self.target = end;
@@ -165,54 +168,90 @@ impl Head {
         Ok(true)
     }
 
-    /// The element that began at `mark` and goes on while `class` holds: at least one byte and at most `bytes_max`,
-    /// ended by a space, which is passed over.
+    /// The element that began at `mark` and goes on to what is left by `behind`: at least one byte and at most
+    /// `bytes_max`, ended by a space, which is passed over.
+    #[inline(always)] // With each `behind` of its own.
     fn find_end(
         &mut self,
         window: &[u8],
         bytes_max: usize,
-        class: impl Fn(u8) -> bool,
+        behind: impl Fn(&[u8]) -> &[u8],
         too_long: Reject,
     ) -> Result<Option<Span>, Reject> {
-        let rest = window.get(self.pos..).unwrap_or_default();
-        let taken = rest.iter().position(|byte| !class(*byte)).unwrap_or(rest.len());
-        self.pos = self.pos.saturating_add(taken);
+        let rest = behind(window.get(self.pos..).unwrap_or_default());
+        self.pos = window.len().saturating_sub(rest.len());
         let length = self.pos.saturating_sub(self.mark);
         if length > bytes_max {
             // By the order of the bytes: too long comes before whatever may be wrong behind the limit.
             return Err(too_long);
         }
-        match window.get(self.pos) {
-            None => Ok(None),
-            Some(b' ') if length > 0 => {
+        match rest {
+            [] => Ok(None),
+            [b' ', ..] if length > 0 => {
                 let element = Span::new(self.mark, self.pos);
                 self.pos = self.pos.saturating_add(1);
                 self.mark = self.pos;
                 Ok(Some(element))
             }
-            Some(_) => Err(Reject::RequestLine),
+            _ => Err(Reject::RequestLine),
         }
     }
 
     /// `HTTP-version = "HTTP/" DIGIT "." DIGIT`, then CRLF (RFC 9112 §2.3). A higher minor version is read as 1.1.
     fn read_version(&mut self, window: &[u8]) -> Result<bool, Reject> {
         let rest = window.get(self.pos..).unwrap_or_default();
-        let fits = |(have, want): (&u8, &u8)| {
-            if *want == b'#' { have.is_ascii_digit() } else { have == want }
-        };
-        if !rest.iter().zip(b"HTTP/#.#\r\n").all(fits) {
-            return Err(Reject::RequestLine);
-        }
-        let [_, _, _, _, _, major, _, minor, _, _, ..] = rest else {
-            return Ok(false);
-        };
-        self.version = match (major, minor) {
-            (b'1', b'0') => Version::Http10,
-            (b'1', _) => Version::Http11,
-            _ => return Err(Reject::Version),
+        self.version = if rest.starts_with(b"HTTP/1.1\r\n") {
+            Version::Http11
+        } else {
+            // Byte by byte, so that the verdict on a mistake does not wait for the rest.
+            let fits = |(have, want): (&u8, &u8)| {
+                if *want == b'#' { have.is_ascii_digit() } else { have == want }
+            };
+            if !rest.iter().zip(b"HTTP/#.#\r\n").all(fits) {
+                return Err(Reject::RequestLine);
+            }
+            match rest {
+                [_, _, _, _, _, b'1', _, b'0', _, _, ..] => Version::Http10,
+                [_, _, _, _, _, b'1', _, _, _, _, ..] => Version::Http11,
+                [_, _, _, _, _, _, _, _, _, _, ..] => return Err(Reject::Version),
+                _ => return Ok(false),
+            }
         };
         self.pos = self.pos.saturating_add(b"HTTP/1.1\r\n".len());
         self.at = At::Fields;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scan::tests::looks;
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { head_bytes: 16 * 1024, target_bytes: 8 * 1024, fields: 100 };
+
+    /// Gives a head a byte more each time, and counts how often a byte is looked at in all.
+    #[track_caller]
+    fn check_work(head: &str) {
+        let before = looks();
+        let mut machine = Head::new();
+        for end in 1..head.len() {
+            let part = head.as_bytes().get(..end).unwrap();
+            assert_eq!(machine.advance(part, &LIMITS), Ok(false), "after {end} bytes");
+        }
+        assert_eq!(machine.advance(head.as_bytes(), &LIMITS), Ok(true));
+        let looked = looks().saturating_sub(before);
+        assert!(looked <= head.len().saturating_mul(2), "{looked} looks at {} bytes", head.len());
+    }
+
+    #[test]
+    fn a_head_that_comes_a_byte_at_a_time_is_not_read_again_from_its_beginning() {
+        let long = |count| "a".repeat(count);
+        check_work(&format!("GET /{} HTTP/1.1\r\n\r\n", long(8000)));
+        check_work(&format!("GET / HTTP/1.1\r\n{}: b\r\n\r\n", long(16000)));
+        check_work(&format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", long(16000)));
+        check_work(&format!("GET / HTTP/1.1\r\na: {}b{}\r\n\r\n", " ".repeat(8000), "\t".repeat(8000)));
+        check_work(&format!("GET / HTTP/1.1\r\n{}\r\n", format!("{}: b\r\n", long(150)).repeat(100)));
+        check_work(&format!("{}GET / HTTP/1.1\r\n\r\n", "\r\n".repeat(8000)));
     }
 }

@@ -8,9 +8,9 @@
 //!             └─ body ── fields ─┘      └ headers, pattern     └ streamed
 //! ```
 //!
-//! `grammar` is what each of them reads bytes by, and `reject` what each of them may say instead. "Not enough bytes
-//! yet" is never an error. Every machine here keeps its place between calls, and no verdict depends on how the bytes
-//! were cut: the same bytes give the same answer whole, halved or one at a time.
+//! `grammar`, `scan` and `host` are what each of them reads bytes by, and `reject` what each of them may say instead.
+//! "Not enough bytes yet" is never an error. Every machine here keeps its place between calls, and no verdict depends
+//! on how the bytes were cut: the same bytes give the same answer whole, halved or one at a time.
 
 // Hostile bytes must meet no panic: nothing here indexes, and nothing overflows.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic_in_result_fn)]
@@ -24,12 +24,14 @@ mod grammar;
 mod handler;
 mod head;
 mod headers;
+mod host;
 mod incoming;
 mod method;
 mod pattern;
 mod reject;
 mod request;
 mod response;
+mod scan;
 mod streamed;
 mod target;
 

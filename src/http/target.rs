@@ -1,9 +1,11 @@
 //! The four forms of a request target (RFC 9112 §3.2), and the host that the request is for.
 
 use super::fields::Span;
-use super::grammar::{has_whole_escapes, is_host, unescaped};
+use super::grammar::escape;
+use super::host::is_host;
 use super::method::Method;
 use super::reject::Reject;
+use super::scan::behind_plain;
 
 /// A target taken apart: positions in the request's bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,15 +25,14 @@ pub(crate) struct Target {
 /// [`Reject::Target`] or, for an absolute-form of another scheme than `http`, [`Reject::Misdirected`].
 pub(crate) fn dissect(span: Span, bytes: &[u8], method: Method) -> Result<Target, Reject> {
     let text = span.of(bytes);
-    let target = match text {
+    match text {
         // origin-form = absolute-path [ "?" query ]
         [b'/', ..] => split_query(span, bytes, None),
         // asterisk-form, for a server-wide OPTIONS alone
-        [b'*'] if method == Method::Options => Target { path: span, query: None, authority: None },
+        [b'*'] if method == Method::Options => Ok(Target { path: span, query: None, authority: None }),
         // absolute-form, or the authority-form that only CONNECT may have
-        _ => absolute(span, bytes)?,
-    };
-    if is_path(target.path.of(bytes)) { Ok(target) } else { Err(Reject::Target) }
+        _ => absolute(span, bytes),
+    }
 }
 
 /// `absolute-URI`, of which `http://authority/path` is served.
@@ -52,31 +53,83 @@ fn absolute(span: Span, bytes: &[u8]) -> Result<Target, Reject> {
     let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let (authority, _) = rest.split_at(length);
     // RFC 9110 §4.2.1: an empty host is invalid; §4.2.4: user information is an attempt to mislead.
-    if authority.is_empty() || authority.starts_with(b":") || !is_host(authority) {
+    if authority.is_empty() || !is_host(authority) {
         return Err(Reject::Target);
     }
     let start = (span.end as usize).saturating_sub(rest.len());
     let end = start.saturating_add(length);
-    Ok(split_query(Span::new(end, span.end as usize), bytes, Some(Span::new(start, end))))
+    split_query(Span::new(end, span.end as usize), bytes, Some(Span::new(start, end)))
 }
 
-fn split_query(span: Span, bytes: &[u8], authority: Option<Span>) -> Target {
-    let start = span.start as usize;
-    match span.of(bytes).iter().position(|byte| *byte == b'?') {
-        None => Target { path: span, query: None, authority },
-        Some(at) => {
-            let mark = start.saturating_add(at);
-            let query = Span::new(mark.saturating_add(1), span.end as usize);
-            Target { path: Span::new(start, mark), query: Some(query), authority }
+/// Takes path and query apart.
+fn split_query(span: Span, bytes: &[u8], authority: Option<Span>) -> Result<Target, Reject> {
+    let (start, end) = (span.start as usize, span.end as usize);
+    // The space behind the target ends the run at the latest.
+    let rest = behind_plain(bytes.get(start..).unwrap_or_default());
+    let mut mark = bytes.len().saturating_sub(rest.len());
+    if let [b'%', ..] = rest {
+        let text = span.of(bytes);
+        let (path, query) = text.split_at(text.iter().position(|byte| *byte == b'?').unwrap_or(text.len()));
+        if !is_text(path) {
+            return Err(Reject::Target);
+        }
+        mark = end.saturating_sub(query.len());
+    }
+    let path = Span::new(start, mark);
+    let query = (mark < end).then(|| Span::new(mark.saturating_add(1), end));
+    Ok(Target { path, query, authority })
+}
+
+/// True for a path whose escapes are whole and stand for UTF-8 without NUL, so that handlers can be given text.
+fn is_text(path: &[u8]) -> bool {
+    let mut rest = path;
+    loop {
+        rest = behind_plain(rest);
+        if rest.is_empty() {
+            return true;
+        }
+        // What stands for itself is ASCII, so that a character is either that or escapes alone.
+        match escaped_char(rest) {
+            Some(after) => rest = after,
+            None => return false,
         }
     }
 }
 
-/// A path whose escapes are whole and stand for UTF-8 without NUL, so that handlers can be given text.
-fn is_path(path: &[u8]) -> bool {
-    if !path.contains(&b'%') {
-        return true;
+/// What comes behind the character at the front, all of it in escapes; `None` if that is none, or NUL.
+fn escaped_char(text: &[u8]) -> Option<&[u8]> {
+    let (first, mut rest) = escape(text)?;
+    let mut bytes = [first, 0, 0, 0];
+    // The first byte of a character in UTF-8 tells how many there are by its leading ones.
+    let length = if first.is_ascii() { 1 } else { first.leading_ones() as usize };
+    for byte in bytes.get_mut(1..length)? {
+        (*byte, rest) = escape(rest)?;
     }
-    let bytes = unescaped(path);
-    has_whole_escapes(path) && !bytes.contains(&0) && std::str::from_utf8(&bytes).is_ok()
+    let is_char = std::str::from_utf8(bytes.get(..length)?).is_ok_and(|text| text.chars().count() == 1);
+    (is_char && first != 0).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::grammar::unescaped;
+    use super::*;
+
+    #[test]
+    fn a_path_is_text_if_what_it_stands_for_is() {
+        let parts =
+            ["a", "/", "%20", "%00", "%7f", "%80", "%bf", "%c0", "%c3", "%A9", "%e2", "%82", "%AC", "%ed", "%a0"];
+        let parts = parts.into_iter().chain(["%f0", "%9f", "%98", "%f4", "%90", "%ff", "%", "%4", "%g0"]);
+        let mut paths = vec![String::new()];
+        for _ in 0..3 {
+            let longer = paths.iter().flat_map(|path| parts.clone().map(move |part| format!("{path}{part}")));
+            paths.extend(longer.collect::<Vec<_>>());
+        }
+        paths.extend(["/%f0%9f%98%80", "/%f4%90%80%80", "/%f0%9f%98", "/%f8%88%80%80%80"].map(str::to_owned));
+        for path in paths {
+            let bytes = unescaped(path.as_bytes());
+            // A `%` that begins no escape is left as it is, and so is one that was escaped: there is none here.
+            let wanted = std::str::from_utf8(&bytes).is_ok() && !bytes.contains(&0) && !bytes.contains(&b'%');
+            assert_eq!(is_text(path.as_bytes()), wanted, "{path}");
+        }
+    }
 }

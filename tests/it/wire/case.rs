@@ -1,0 +1,131 @@
+//! What a case is: bytes in, the answers to them, and what becomes of the connection; and short ways to write it down.
+
+/// Bytes in, the answers to them, and what becomes of the connection.
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) input: &'static [u8],
+    pub(super) answers: &'static [Answer],
+    pub(super) end: End,
+}
+
+/// An answer as it goes out; its date and its `Connection` are added when it is compared.
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    pub(super) status: &'static str,
+    pub(super) fields: &'static str,
+    pub(super) body: Option<&'static str>,
+    pub(super) is_to_head: bool,
+    pub(super) is_to_1_0: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// The connection takes another request.
+    Open,
+    /// The last answer says that it is the last, and a FIN follows it.
+    Closed,
+    /// The same, before the body was sent: what comes behind the head at once would be taken for it.
+    Refused,
+    /// More is needed: the server waits, and says nothing when the client ends.
+    Waits,
+}
+pub(super) use End::{Closed, Open, Refused, Waits};
+
+pub(super) const fn case(name: &'static str, input: &'static str, answers: &'static [Answer], end: End) -> Case {
+    raw(name, input.as_bytes(), answers, end)
+}
+
+pub(super) const fn raw(name: &'static str, input: &'static [u8], answers: &'static [Answer], end: End) -> Case {
+    Case { name, input, answers, end }
+}
+
+pub(super) const fn text(status: &'static str, body: &'static str) -> Answer {
+    let fields = "Content-Type: text/plain; charset=utf-8\r\n";
+    Answer { status, fields, body: Some(body), is_to_head: false, is_to_1_0: false }
+}
+
+pub(super) const fn echo(body: &'static str) -> Answer {
+    Answer { fields: "Content-Type: application/octet-stream\r\n", ..text("200 OK", body) }
+}
+
+pub(super) const fn bodiless(fields: &'static str) -> Answer {
+    Answer { fields, body: None, ..text("204 No Content", "") }
+}
+
+/// The same to HEAD: without the body.
+pub(super) const fn head(answer: Answer) -> Answer {
+    Answer { is_to_head: true, ..answer }
+}
+
+/// The same to a 1.0 client that wants to go on, which must be told that it may.
+pub(super) const fn kept(answer: Answer) -> Answer {
+    Answer { is_to_1_0: true, ..answer }
+}
+
+pub(super) const PONG: Answer = text("200 OK", "pong");
+pub(super) const GONE: Answer = bodiless("");
+pub(super) const SAME: Answer = Answer { body: None, ..text("304 Not Modified", "") };
+pub(super) const METHODS: Answer = bodiless("Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n");
+pub(super) const NOT_FOUND: Answer = text("404 Not Found", "not found\n");
+pub(super) const ONLY_GET: Answer = Answer {
+    fields: "Content-Type: text/plain; charset=utf-8\r\nAllow: GET, HEAD, OPTIONS\r\n",
+    ..text("405 Method Not Allowed", "method not allowed\n")
+};
+pub(super) const ONLY_POST: Answer =
+    Answer { fields: "Content-Type: text/plain; charset=utf-8\r\nAllow: POST, OPTIONS\r\n", ..ONLY_GET };
+
+pub(super) const BAD_LINE: Answer = text("400 Bad Request", "malformed request line\n");
+pub(super) const BAD_TARGET: Answer = text("400 Bad Request", "malformed request target\n");
+pub(super) const BAD_FIELD: Answer = text("400 Bad Request", "malformed header field\n");
+pub(super) const BAD_HOST: Answer = text("400 Bad Request", "missing, repeated or malformed Host\n");
+pub(super) const BAD_LENGTH: Answer = text("400 Bad Request", "malformed or repeated Content-Length\n");
+pub(super) const BAD_FRAMING: Answer = text("400 Bad Request", "contradictory message framing\n");
+pub(super) const BAD_CHUNK: Answer = text("400 Bad Request", "malformed chunked body\n");
+pub(super) const NO_CODING: Answer = text("501 Not Implemented", "transfer coding not implemented\n");
+pub(super) const NO_METHOD: Answer = text("501 Not Implemented", "method not implemented\n");
+pub(super) const NO_VERSION: Answer = text("505 HTTP Version Not Supported", "HTTP version not supported\n");
+pub(super) const TARGET_TOO_LONG: Answer = text("414 URI Too Long", "request target too long\n");
+pub(super) const NO_SCHEME: Answer = text("421 Misdirected Request", "this scheme is not served here\n");
+pub(super) const TOO_LARGE: Answer = text("413 Content Too Large", "request body too large\n");
+pub(super) const FIELDS_TOO_LARGE: Answer = text("431 Request Header Fields Too Large", "header fields too large\n");
+pub(super) const NO_EXPECTATION: Answer = text("417 Expectation Failed", "expectation not supported\n");
+
+/// A request line with a Host.
+macro_rules! line {
+    ($line:literal) => {
+        concat!($line, "\r\nHost: test\r\n\r\n")
+    };
+}
+
+/// GET /ping with a Host and these field lines.
+macro_rules! get {
+    ($($field:expr),*) => {
+        concat!("GET /ping HTTP/1.1\r\nHost: test\r\n", $($field, "\r\n",)* "\r\n")
+    };
+}
+
+/// POST /echo with a Host, these field lines, and these bytes behind the head.
+macro_rules! post {
+    ([$($field:expr),*] $body:expr) => {
+        concat!("POST /echo HTTP/1.1\r\nHost: test\r\n", $($field, "\r\n",)* "\r\n", $body)
+    };
+}
+
+/// The same with the chunked coding.
+macro_rules! chunked {
+    ($body:expr) => {
+        post!(["Transfer-Encoding: chunked"] $body)
+    };
+}
+
+/// 64, 512 and 4096 times the same.
+macro_rules! times_8 {
+    ($text:expr) => {
+        concat!($text, $text, $text, $text, $text, $text, $text, $text)
+    };
+}
+macro_rules! times_64 {
+    ($text:expr) => {
+        times_8!(times_8!($text))
+    };
+}
