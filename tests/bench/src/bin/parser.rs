@@ -46,6 +46,7 @@ parser! {
     reject = "../../../../src/http/reject.rs";
     response = "../../../../src/http/response.rs";
     scan = "../../../../src/http/scan.rs";
+    streamed = "../../../../src/http/streamed.rs";
     target = "../../../../src/http/target.rs";
 }
 
