@@ -1,0 +1,203 @@
+//! Whole connections, through the real event loop: however the bytes come and the answers go, the answers are the
+//! same, well-formed, and one for each request that the parser has found.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::dice::Dice;
+use crate::http::{Request, Response, Status, Version};
+use crate::reader::{DEFAULT, End, Seen, read_whole};
+use crate::responses::{Answer, answers};
+use crate::server::play::{Outcome, SMOOTH, Script, Site};
+
+pub fn check(data: &[u8]) {
+    let mut dice = Dice::of(data);
+    let scripts = [script(data, &mut dice), script(data, &mut dice)];
+    check_scripts(data, &scripts[..1 + dice.below(2)]);
+}
+
+fn script(data: &[u8], dice: &mut Dice) -> Script {
+    let cuts = dice.cuts(data.len());
+    Script {
+        ends_at_once: dice.once_in(2),
+        room: dice.once_in(3).then(|| 1 + dice.below(600)),
+        slow_once_in: dice.below(4),
+        is_swept: dice.once_in(3),
+        breaks_at: dice.once_in(6).then(|| dice.below(cuts.len() + 4)),
+        cuts,
+    }
+}
+
+#[track_caller]
+pub(crate) fn check_scripts(data: &[u8], scripts: &[Script]) {
+    let expected = Expected::of(data);
+    let counts = Arc::new(Counts::default());
+    let mut site = Site::new(answer_with(&counts), {
+        let counts = Arc::clone(&counts);
+        move || {
+            counts.rejects.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    // The same loop and the same desk for all, and for some at the same time: what one leaves behind, another finds.
+    let smooth = &site.play(data, std::slice::from_ref(&SMOOTH))[0];
+    expected.hold(smooth, true);
+    let wanted = (expected.requests.len(), usize::from(expected.refused.is_some()));
+    assert_eq!((counts.calls(), counts.rejects()), wanted, "handlers called, requests rejected");
+
+    for (script, outcome) in scripts.iter().zip(&site.play(data, scripts)) {
+        expected.hold(outcome, script.breaks_at.is_none());
+    }
+    let most = (wanted.0 * (1 + scripts.len()), wanted.1 * (1 + scripts.len()));
+    assert!(counts.calls() <= most.0 && counts.rejects() <= most.1, "called or rejected more often than {most:?}");
+}
+
+#[derive(Default)]
+struct Counts {
+    calls: AtomicUsize,
+    rejects: AtomicUsize,
+}
+
+impl Counts {
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    fn rejects(&self) -> usize {
+        self.rejects.load(Ordering::Relaxed)
+    }
+}
+
+// ---- The handler, and what is expected of it -----------------------------------------------------------------------
+
+/// Tells everything that it knows of a request.
+fn answer_with(counts: &Arc<Counts>) -> impl Fn(&Request<'_>) -> Response + Send + Sync + 'static {
+    let counts = Arc::clone(counts);
+    move |request| {
+        counts.calls.fetch_add(1, Ordering::Relaxed);
+        let told = tell(
+            request.version() == Version::Http11,
+            (request.raw_path(), request.query(), request.host()),
+            request.headers().iter(),
+            request.body(),
+        );
+        let kind = Kind::of(request.raw_path());
+        let response = Response::text(told + &" ".repeat(kind.padding()))
+            .with_status(Status::from_code(kind.status()).expect("a final one"))
+            .with_field("X-Method", request.method().name());
+        if kind == Kind::Last { response.closing() } else { response }
+    }
+}
+
+fn tell<'a>(
+    is_1_1: bool,
+    target: (&str, Option<&str>, Option<&str>),
+    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+    body: &[u8],
+) -> String {
+    let mut told = format!("{is_1_1} {target:?}\n");
+    for (name, value) in fields {
+        let _ = writeln!(told, "{name}: {}", value.escape_ascii());
+    }
+    let _ = writeln!(told, "{}", body.escape_ascii());
+    told
+}
+
+/// What a path is answered with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Bodiless(u16),
+    /// More than one batch holds twice.
+    Large,
+    Last,
+}
+
+impl Kind {
+    fn of(path: &str) -> Self {
+        match path {
+            "/gone" => Self::Bodiless(204),
+            "/same" => Self::Bodiless(304),
+            "/large" => Self::Large,
+            "/last" => Self::Last,
+            _ => Self::Plain,
+        }
+    }
+
+    fn status(self) -> u16 {
+        if let Self::Bodiless(status) = self { status } else { 200 }
+    }
+
+    fn padding(self) -> usize {
+        if self == Self::Large { 40 * 1024 } else { 0 }
+    }
+}
+
+/// What must come of a connection, by the parser's word.
+struct Expected {
+    requests: Vec<Seen>,
+    /// The status of the reject behind them.
+    refused: Option<u16>,
+}
+
+impl Expected {
+    fn of(data: &[u8]) -> Self {
+        let mut read = read_whole(data, DEFAULT);
+        let is_last = |seen: &Seen| !seen.keeps_alive || Kind::of(&seen.head.path) == Kind::Last;
+        let last = read.requests.iter().position(is_last);
+        if let Some(last) = last {
+            read.requests.truncate(last + 1);
+        }
+        let refused = match read.end {
+            End::Refused(reject) if last.is_none() => Some(reject.status().code()),
+            _ => None,
+        };
+        Self { requests: read.requests, refused }
+    }
+
+    /// `is_all`: nothing has broken, so that every answer must be there.
+    #[track_caller]
+    fn hold(&self, outcome: &Outcome, is_all: bool) {
+        let is_head = |number: usize, answer: &Answer| match answer.field("X-Method") {
+            Some(method) => method == "HEAD",
+            // A reject of HEAD: nothing follows it.
+            None => number == self.requests.len() && is_bodiless_reject(&outcome.taken),
+        };
+        let (answers, rest) = answers(&outcome.taken, is_head);
+        let wanted = self.requests.len() + usize::from(self.refused.is_some());
+        assert!(answers.len() <= wanted, "{} answers to {wanted} requests", answers.len());
+        assert!(!is_all || (answers.len() == wanted && rest.is_empty()), "{} of {wanted} answers", answers.len());
+        for (seen, answer) in self.requests.iter().zip(&answers) {
+            hold_answer(seen, answer);
+        }
+        if let Some(reject) = answers.get(self.requests.len()) {
+            assert_eq!((Some(reject.status), reject.is_last()), (self.refused, true), "{reject:?}");
+        }
+    }
+}
+
+/// True if the last head is the end.
+fn is_bodiless_reject(wire: &[u8]) -> bool {
+    wire.ends_with(b"\r\n\r\n")
+}
+
+#[track_caller]
+fn hold_answer(seen: &Seen, answer: &Answer) {
+    let (head, kind) = (&seen.head, Kind::of(&seen.head.path));
+    assert_eq!((answer.status, answer.field("x-method")), (kind.status(), Some(head.method)));
+    let connection = match (seen.keeps_alive && kind != Kind::Last, head.is_1_1) {
+        (false, _) => Some("close"),
+        (true, false) => Some("keep-alive"),
+        (true, true) => None,
+    };
+    assert_eq!(answer.field("connection"), connection, "{answer:?}");
+    let fields = head.fields.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    let target = (head.path.as_str(), head.query.as_deref(), head.host.as_deref());
+    let told = tell(head.is_1_1, target, fields, &seen.body);
+    if !matches!(kind, Kind::Bodiless(_)) {
+        assert_eq!(answer.field("content-length"), Some((told.len() + kind.padding()).to_string().as_str()));
+        if head.method != "HEAD" {
+            assert_eq!(String::from_utf8_lossy(&answer.body).trim_end_matches(' '), told);
+        }
+    }
+}

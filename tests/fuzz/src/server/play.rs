@@ -1,0 +1,207 @@
+//! One event loop, and the peers of its connections as a script moves them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::config::Config;
+use super::desk::Desk;
+use super::event_loop::{EventLoop, Turn};
+use super::handoff::Permits;
+use super::inbox::{Answer, Arrival, Inbox, Parcel};
+use super::notice::Notice;
+use super::poller::{Event, Poller};
+use super::shared::{Seat, Shared};
+use super::stream::{Pipe, Stream};
+use crate::http::{Handler, Peer};
+use crate::stop::{FAR, Stop};
+
+/// What a peer does, in this order, and how its requests are answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    /// Where its bytes are cut.
+    pub(crate) cuts: Vec<usize>,
+    /// Its end of stream comes together with its last bytes.
+    pub(crate) ends_at_once: bool,
+    /// It takes so many bytes, and so many more with each step; `None`: whatever it is sent.
+    pub(crate) room: Option<usize>,
+    /// One handler in so many is slow, and its answer comes by the inbox; 0: none.
+    pub(crate) slow_once_in: usize,
+    /// A read need not be the last because it came back short, as with the `sweep` poller.
+    pub(crate) is_swept: bool,
+    /// After so many steps the connection breaks.
+    pub(crate) breaks_at: Option<usize>,
+}
+
+/// Everything at once, and nothing out of the ordinary.
+pub(crate) const SMOOTH: Script =
+    Script { cuts: Vec::new(), ends_at_once: false, room: None, slow_once_in: 0, is_swept: false, breaks_at: None };
+
+/// What came of a connection.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The bytes that its peer was sent.
+    pub(crate) taken: Vec<u8>,
+    /// We have sent FIN, or would have.
+    pub(crate) is_shut: bool,
+}
+
+/// A loop and what it stands on.
+pub(crate) struct Site {
+    shared: Arc<Shared>,
+    event_loop: EventLoop,
+    desk: Desk,
+    /// Answers of slow handlers, until the next step.
+    late: VecDeque<Answer>,
+    calls: usize,
+}
+
+impl Site {
+    pub(crate) fn new(handler: impl Handler, on_reject: impl Fn() + Send + Sync + 'static) -> Self {
+        // No clock may run out, however slow the machine is.
+        let config = Config {
+            loops: 1,
+            head_timeout: FAR,
+            body_timeout: FAR,
+            idle_timeout: FAR,
+            write_timeout: FAR,
+            turn_timeout: FAR,
+            linger: FAR,
+            ..Config::default()
+        };
+        let poller = Poller::default();
+        let shared = Arc::new(Shared {
+            limits: config.limits(),
+            stop: Stop::new(),
+            gates: Vec::new(),
+            seats: vec![Seat { inbox: Inbox::new(poller.waker()), connections: AtomicUsize::new(0) }],
+            permits: Permits::new(1, config.threads),
+            connections: AtomicUsize::new(0),
+            stats: Arc::default(),
+            handler: Box::new(handler),
+            on_notice: Box::new(move |notice: &Notice<'_>| match notice {
+                Notice::Rejected { .. } => on_reject(),
+                other => panic!("{other}"),
+            }),
+            started: Instant::now(),
+            accept_told_ms: AtomicU64::new(0),
+            config,
+        });
+        let event_loop = EventLoop::new(Arc::clone(&shared), 0, poller).expect("no system call is made");
+        Self { shared, event_loop, desk: Desk::new(), late: VecDeque::new(), calls: 0 }
+    }
+
+    /// Plays the same input by several scripts at once, step by step in turn.
+    pub(crate) fn play(&mut self, input: &[u8], scripts: &[Script]) -> Vec<Outcome> {
+        let streams: Vec<Stream> = scripts.iter().map(|script| self.connect(input, script)).collect();
+        let tokens: Vec<u64> = self.event_loop.poller.added.drain(..).collect();
+        let slow_once_in = scripts.iter().map(|script| script.slow_once_in).max().unwrap_or(0);
+        let mut players: Vec<Player<'_>> = scripts
+            .iter()
+            .zip(&streams)
+            .zip(tokens)
+            .map(|((script, stream), token)| Player { script, stream, token, input, steps: 0 })
+            .collect();
+        let mut is_moving = true;
+        while is_moving {
+            is_moving = false;
+            for player in &mut players {
+                if let Some(event) = player.step() {
+                    self.event_loop.poller.events.push_back(event);
+                    is_moving = true;
+                    self.turn(slow_once_in);
+                }
+            }
+            if let Some(answer) = self.late.pop_front() {
+                is_moving = true;
+                let inbox = &self.shared.seats[0].inbox;
+                assert!(inbox.push(Parcel::Answer(answer)).is_ok(), "the inbox is closed");
+                self.shared.permits.replace();
+                self.turn(slow_once_in);
+            }
+        }
+        assert_eq!(self.event_loop.table.len(), 0, "connections whose peers have ended are still there");
+        streams
+            .into_iter()
+            .map(|Stream(pipe)| {
+                let pipe = Arc::into_inner(pipe).expect("closed").into_inner().expect("no panic");
+                Outcome { taken: pipe.taken, is_shut: pipe.is_shut }
+            })
+            .collect()
+    }
+
+    fn connect(&mut self, input: &[u8], script: &Script) -> Stream {
+        let room = script.room.unwrap_or(usize::MAX);
+        let stream = Stream(Arc::new(Mutex::new(Pipe::new(input, room))));
+        let seat = &self.shared.seats[0];
+        seat.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let arrival = Arrival { stream: stream.clone(), peer: Peer::Unix, refusals: 0 };
+        assert!(seat.inbox.push(Parcel::Arrival(arrival)).is_ok(), "the inbox is closed");
+        self.turn(0);
+        stream
+    }
+
+    /// Turns the loop until it would wait, and calls handlers as `handoff` does.
+    fn turn(&mut self, slow_once_in: usize) {
+        loop {
+            match self.event_loop.turn(&mut self.desk) {
+                Err(_) => return,
+                Ok(Turn::Over) => panic!("over without a stop"),
+                Ok(Turn::Call) => {
+                    self.calls += 1;
+                    let response = self.shared.call(&self.desk.request());
+                    let permits = &self.shared.permits;
+                    if slow_once_in == 0 || self.calls % slow_once_in > 0 {
+                        permits.words[0].withdraw();
+                        self.event_loop.answer(response, &mut self.desk);
+                        continue;
+                    }
+                    // A spare takes the loop over, with a desk of its own.
+                    permits.displace();
+                    permits.words[0].withdraw();
+                    let mut desk = std::mem::replace(&mut self.desk, Desk::new());
+                    self.event_loop.go_on_without_caller();
+                    let (token, exchange) = (desk.called_for(), desk.exchange());
+                    desk.finish_request();
+                    self.late.push_back(Answer { token, exchange, response, unfinished: desk.put_down() });
+                }
+            }
+        }
+    }
+}
+
+struct Player<'a> {
+    script: &'a Script,
+    stream: &'a Stream,
+    token: u64,
+    input: &'a [u8],
+    steps: usize,
+}
+
+impl Player<'_> {
+    /// The next thing that its peer does; `None`: it has nothing more to do.
+    fn step(&mut self) -> Option<Event> {
+        let Script { cuts, ends_at_once, room, is_swept, breaks_at, .. } = self.script;
+        let mut pipe = self.stream.pipe();
+        let step = self.steps;
+        self.steps += 1;
+        let has_come = step > cuts.len();
+        if breaks_at.is_some_and(|at| step >= at) {
+            let was_broken = std::mem::replace(&mut pipe.is_broken, true);
+            return (!was_broken).then_some(Event { token: self.token, is_hangup: true });
+        }
+        if !has_come {
+            pipe.send_to(cuts.get(step).copied().unwrap_or(self.input.len()));
+        }
+        let was_ended = pipe.has_ended;
+        pipe.has_ended |= step + usize::from(*ends_at_once) > cuts.len();
+        // A peer that takes little by little takes it until nothing more comes.
+        let is_full = room.is_some() && pipe.room == 0;
+        if let Some(room) = room {
+            pipe.room = *room;
+        }
+        let is_news = !has_come || !was_ended || is_full;
+        is_news.then_some(Event { token: self.token, is_hangup: *is_swept || pipe.has_ended })
+    }
+}
