@@ -96,16 +96,21 @@ fn read(data: &[u8]) -> Option<Theirs> {
 /// RFC 9112 §6.3: a coding comes before a length, and a length before none.
 fn body(data: &[u8], fields: &[(String, Vec<u8>)]) -> Option<(Vec<u8>, usize)> {
     let values = |name: &str| {
-        let of_name = fields.iter().filter(move |(have, _)| have.eq_ignore_ascii_case(name));
-        of_name.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect::<Vec<_>>().join(",")
+        let of_name = fields.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name));
+        let values: Vec<_> = of_name.map(|(_, value)| String::from_utf8_lossy(value)).collect();
+        (!values.is_empty()).then(|| values.join(","))
     };
-    let (codings, lengths) = (values("transfer-encoding"), values("content-length"));
-    if !codings.is_empty() {
-        let last = codings.rsplit(',').next()?.trim();
-        return if last.eq_ignore_ascii_case("chunked") { chunks(data) } else { None };
+    match (values("transfer-encoding"), values("content-length")) {
+        (Some(codings), _) if codings.rsplit(',').next()?.trim().eq_ignore_ascii_case("chunked") => chunks(data),
+        (Some(_), _) => None,
+        // std's reader takes a sign before the digits; nobody else should.
+        (None, Some(digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let length = digits.parse().ok()?;
+            Some((data.get(..length)?.to_vec(), length))
+        }
+        (None, Some(_)) => None,
+        (None, None) => Some((Vec::new(), 0)),
     }
-    let length = if lengths.is_empty() { 0 } else { lengths.parse().ok()? };
-    Some((data.get(..length)?.to_vec(), length))
 }
 
 fn chunks(data: &[u8]) -> Option<(Vec<u8>, usize)> {

@@ -40,8 +40,9 @@ fn every_cut(length: usize) -> impl Iterator<Item = Vec<usize>> {
 fn requests_are_read_alike_at_every_cut() {
     all("requests", |data| {
         for cuts in every_cut(data.len()) {
-            head::check_cuts(data, &cuts, DEFAULT);
-            head::check_cuts(data, &cuts, TIGHT);
+            for (limits, is_put_down) in [(DEFAULT, true), (DEFAULT, false), (TIGHT, true), (TIGHT, false)] {
+                head::check_cuts(data, &cuts, limits, is_put_down);
+            }
         }
     });
 }
@@ -61,15 +62,27 @@ fn chunked_bodies_are_read_alike_at_every_cut() {
 fn connections_answer_alike_at_every_cut() {
     all("requests", |data| {
         for cuts in every_cut(data.len()) {
-            connection::check_scripts(data, &[Script { cuts, ..SMOOTH }]);
+            connection::check_scripts(data, &[Script { cuts, ..SMOOTH }], None);
         }
         let bytewise: Vec<usize> = (1..data.len()).collect();
         for room in [None, Some(1)] {
             let script = Script { cuts: bytewise.clone(), room, slow_once_in: 2, ends_at_once: true, ..SMOOTH };
-            connection::check_scripts(data, &[Script { is_swept: true, ..script.clone() }, script]);
+            connection::check_scripts(data, &[Script { is_swept: true, ..script.clone() }, script], None);
         }
         for breaks_at in 0..4 {
-            connection::check_scripts(data, &[Script { breaks_at: Some(breaks_at), slow_once_in: 1, ..SMOOTH }]);
+            let script = Script { breaks_at: Some(breaks_at), slow_once_in: 1, ..SMOOTH };
+            connection::check_scripts(data, &[script], None);
+        }
+    });
+}
+
+#[test]
+fn a_stop_at_any_byte_takes_no_answer_away() {
+    all("requests", |data| {
+        let bytewise: Vec<usize> = (1..data.len()).collect();
+        for stops_at in (0..data.len() + 2).step_by(if data.len() <= 200 { 1 } else { 37 }) {
+            let script = Script { cuts: bytewise.clone(), ..SMOOTH };
+            connection::check_scripts(data, &[script.clone(), Script { slow_once_in: 2, ..script }], Some(stops_at));
         }
     });
 }

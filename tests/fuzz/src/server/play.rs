@@ -15,7 +15,7 @@ use super::poller::{Event, Poller};
 use super::shared::{Seat, Shared};
 use super::stream::{Pipe, Stream};
 use crate::http::{Handler, Peer};
-use crate::stop::{FAR, Stop};
+use crate::stop::{Cause, FAR, Stop};
 
 /// What a peer does, in this order, and how its requests are answered.
 #[derive(Clone, Debug)]
@@ -43,8 +43,8 @@ pub(crate) const SMOOTH: Script =
 pub(crate) struct Outcome {
     /// The bytes that its peer was sent.
     pub(crate) taken: Vec<u8>,
-    /// We have sent FIN, or would have.
-    pub(crate) is_shut: bool,
+    /// How many bytes its peer had sent when the server was told to stop, if it was.
+    pub(crate) sent_before_stop: Option<usize>,
 }
 
 /// A loop and what it stands on.
@@ -52,9 +52,13 @@ pub(crate) struct Site {
     shared: Arc<Shared>,
     event_loop: EventLoop,
     desk: Desk,
+    /// Of threads that are spare.
+    desks: Vec<Desk>,
     /// Answers of slow handlers, until the next step.
     late: VecDeque<Answer>,
     calls: usize,
+    /// It was told to stop, and has nothing left to do.
+    is_over: bool,
 }
 
 impl Site {
@@ -67,13 +71,16 @@ impl Site {
             idle_timeout: FAR,
             write_timeout: FAR,
             turn_timeout: FAR,
+            idle_grace: FAR,
             linger: FAR,
             ..Config::default()
         };
+        let stop = Stop::new();
+        stop.start(FAR, Duration::ZERO);
         let poller = Poller::default();
         let shared = Arc::new(Shared {
             limits: config.limits(),
-            stop: Stop::new(),
+            stop,
             gates: Vec::new(),
             seats: vec![Seat { inbox: Inbox::new(poller.waker()), connections: AtomicUsize::new(0) }],
             permits: Permits::new(1, config.threads),
@@ -89,11 +96,20 @@ impl Site {
             config,
         });
         let event_loop = EventLoop::new(Arc::clone(&shared), 0, poller).expect("no system call is made");
-        Self { shared, event_loop, desk: Desk::new(), late: VecDeque::new(), calls: 0 }
+        Self {
+            shared,
+            event_loop,
+            desk: Desk::new(),
+            desks: Vec::new(),
+            late: VecDeque::new(),
+            calls: 0,
+            is_over: false,
+        }
     }
 
-    /// Plays the same input by several scripts at once, step by step in turn.
-    pub(crate) fn play(&mut self, input: &[u8], scripts: &[Script]) -> Vec<Outcome> {
+    /// Plays the same input by several scripts at once, step by step in turn. After `stops_at` steps the server is told
+    /// to stop, and nothing can be played any more.
+    pub(crate) fn play(&mut self, input: &[u8], scripts: &[Script], stops_at: Option<usize>) -> Vec<Outcome> {
         let streams: Vec<Stream> = scripts.iter().map(|script| self.connect(input, script)).collect();
         let tokens: Vec<u64> = self.event_loop.poller.added.drain(..).collect();
         let slow_once_in = scripts.iter().map(|script| script.slow_once_in).max().unwrap_or(0);
@@ -103,9 +119,20 @@ impl Site {
             .zip(tokens)
             .map(|((script, stream), token)| Player { script, stream, token, input, steps: 0 })
             .collect();
+        let mut sent_before_stop = vec![None; streams.len()];
         let mut is_moving = true;
-        while is_moving {
+        for round in 0.. {
+            if !is_moving {
+                break;
+            }
             is_moving = false;
+            if stops_at == Some(round) {
+                for (sent, stream) in sent_before_stop.iter_mut().zip(&streams) {
+                    *sent = Some(stream.pipe().sent());
+                }
+                self.shared.stop.trigger(Cause::Signal);
+                self.turn(slow_once_in);
+            }
             for player in &mut players {
                 if let Some(event) = player.step() {
                     self.event_loop.poller.events.push_back(event);
@@ -115,20 +142,18 @@ impl Site {
             }
             if let Some(answer) = self.late.pop_front() {
                 is_moving = true;
-                let inbox = &self.shared.seats[0].inbox;
-                assert!(inbox.push(Parcel::Answer(answer)).is_ok(), "the inbox is closed");
+                let pushed = self.shared.seats[0].inbox.push(Parcel::Answer(answer));
+                assert!(pushed.is_ok() || self.is_over, "the inbox is closed");
                 self.shared.permits.replace();
                 self.turn(slow_once_in);
             }
         }
         assert_eq!(self.event_loop.table.len(), 0, "connections whose peers have ended are still there");
-        streams
-            .into_iter()
-            .map(|Stream(pipe)| {
-                let pipe = Arc::into_inner(pipe).expect("closed").into_inner().expect("no panic");
-                Outcome { taken: pipe.taken, is_shut: pipe.is_shut }
-            })
-            .collect()
+        let outcome = |(Stream(pipe), sent_before_stop)| {
+            let pipe = Arc::into_inner(pipe).expect("closed").into_inner().expect("no panic");
+            Outcome { taken: pipe.taken, sent_before_stop }
+        };
+        streams.into_iter().zip(sent_before_stop).map(outcome).collect()
     }
 
     fn connect(&mut self, input: &[u8], script: &Script) -> Stream {
@@ -144,10 +169,13 @@ impl Site {
 
     /// Turns the loop until it would wait, and calls handlers as `handoff` does.
     fn turn(&mut self, slow_once_in: usize) {
-        loop {
+        while !self.is_over {
             match self.event_loop.turn(&mut self.desk) {
                 Err(_) => return,
-                Ok(Turn::Over) => panic!("over without a stop"),
+                Ok(Turn::Over) => {
+                    assert!(self.shared.stop.is_set(), "over without a stop");
+                    self.is_over = true;
+                }
                 Ok(Turn::Call) => {
                     self.calls += 1;
                     let response = self.shared.call(&self.desk.request());
@@ -160,11 +188,12 @@ impl Site {
                     // A spare takes the loop over, with a desk of its own.
                     permits.displace();
                     permits.words[0].withdraw();
-                    let mut desk = std::mem::replace(&mut self.desk, Desk::new());
+                    let mut desk = std::mem::replace(&mut self.desk, self.desks.pop().unwrap_or_else(Desk::new));
                     self.event_loop.go_on_without_caller();
                     let (token, exchange) = (desk.called_for(), desk.exchange());
                     desk.finish_request();
                     self.late.push_back(Answer { token, exchange, response, unfinished: desk.put_down() });
+                    self.desks.push(desk);
                 }
             }
         }

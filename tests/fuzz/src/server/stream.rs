@@ -30,8 +30,8 @@ impl Pipe {
         self.sent = end;
     }
 
-    pub(crate) fn unread(&self) -> usize {
-        self.sent - self.read
+    pub(crate) fn sent(&self) -> usize {
+        self.sent
     }
 }
 
