@@ -64,7 +64,8 @@ fn compare(ours: &Seen, theirs: &Theirs) {
     assert_eq!(head.host.as_deref().map(str::as_bytes), host, "host (httparse right)");
 }
 
-/// The place of a minor version from 2 on in the first line, which we read as 1 (RFC 9110 §2.5) and httparse not at all.
+/// The place of a minor version from 2 on in the first line, which we read as 1 (RFC 9110 §2.5), and httparse not at
+/// all.
 pub(crate) fn high_minor(data: &[u8]) -> Option<usize> {
     let start = data.iter().position(|byte| !b"\r\n".contains(byte))?;
     let end = start + data[start..].iter().position(|byte| *byte == b'\r')?;
