@@ -8,7 +8,7 @@ use crate::dice::Dice;
 use crate::reader::{DEFAULT, Limits, Reader, TIGHT, read, read_whole};
 
 /// Once in so many inputs one is stretched and timed.
-const TIMED_ONCE_IN: usize = 2048;
+const TIMED_ONCE_IN: usize = 16 * 1024;
 
 pub fn check(data: &[u8]) {
     let mut dice = Dice::of(data);
