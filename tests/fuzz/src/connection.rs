@@ -138,6 +138,8 @@ impl Kind {
 /// What must come of a connection, by the parser's word.
 struct Expected {
     requests: Vec<Seen>,
+    /// The first whose handler asks for the connection to be closed: what has come behind it by then is answered.
+    leaving: Option<usize>,
     /// The status of the reject behind them.
     refused: Option<u16>,
 }
@@ -145,16 +147,16 @@ struct Expected {
 impl Expected {
     fn of(data: &[u8]) -> Self {
         let mut read = read_whole(data, DEFAULT);
-        let is_last = |seen: &Seen| !seen.keeps_alive || Kind::of(&seen.head.path) == Kind::Last;
-        let last = read.requests.iter().position(is_last);
+        let last = read.requests.iter().position(|seen| !seen.keeps_alive);
         if let Some(last) = last {
             read.requests.truncate(last + 1);
         }
+        let leaving = read.requests.iter().position(|seen| Kind::of(&seen.head.path) == Kind::Last);
         let refused = match read.end {
-            End::Refused(reject) if last.is_none() => Some(reject.status().code()),
+            End::Refused(reject) if last.or(leaving).is_none() => Some(reject.status().code()),
             _ => None,
         };
-        Self { requests: read.requests, refused }
+        Self { requests: read.requests, leaving, refused }
     }
 
     #[track_caller]
@@ -166,15 +168,22 @@ impl Expected {
         };
         let (answers, rest) = answers(&outcome.taken, is_head);
         let most = self.requests.len() + usize::from(self.refused.is_some());
-        let least = match outcome.sent_before_stop {
+        let sent = outcome.sent_before_stop.unwrap_or(usize::MAX);
+        let least = match self.leaving {
             _ if script.breaks_at.is_some() => 0,
-            Some(sent) => self.requests.iter().filter(|seen| seen.end <= sent).count(),
-            None => most,
+            None if outcome.sent_before_stop.is_none() => most,
+            leaving => {
+                let owed = self.requests.iter().filter(|seen| seen.end <= sent).count();
+                leaving.map_or(owed, |leaving| owed.min(leaving + 1))
+            }
         };
         assert!((least..=most).contains(&answers.len()), "{} answers of {least} to {most}", answers.len());
         assert!(script.breaks_at.is_some() || rest.is_empty(), "half an answer: {:?}", rest.escape_ascii());
         for (number, (seen, answer)) in self.requests.iter().zip(&answers).enumerate() {
-            let is_cut_short = outcome.sent_before_stop.is_some() && number + 1 == answers.len() && answer.is_last();
+            let is_leaving = self.leaving.is_some_and(|leaving| leaving <= number);
+            let may_be_last = is_leaving || outcome.sent_before_stop.is_some();
+            let is_cut_short = may_be_last && number + 1 == answers.len() && answer.is_last();
+            assert!(!is_leaving || number + 1 < most || is_cut_short, "a connection that is to close stays open");
             hold_answer(seen, answer, is_cut_short);
         }
         if let Some(reject) = answers.get(self.requests.len()) {
@@ -188,12 +197,12 @@ fn is_bodiless_reject(wire: &[u8]) -> bool {
     wire.ends_with(b"\r\n\r\n")
 }
 
-/// `is_cut_short`: it is the last because of a stop.
+/// `is_cut_short`: it is the last because of a stop or a handler.
 #[track_caller]
 fn hold_answer(seen: &Seen, answer: &Answer, is_cut_short: bool) {
     let (head, kind) = (&seen.head, Kind::of(&seen.head.path));
     assert_eq!((answer.status, answer.field("x-method")), (kind.status(), Some(head.method)));
-    let connection = match (seen.keeps_alive && kind != Kind::Last && !is_cut_short, head.is_1_1) {
+    let connection = match (seen.keeps_alive && !is_cut_short, head.is_1_1) {
         (false, _) => Some("close"),
         (true, false) => Some("keep-alive"),
         (true, true) => None,

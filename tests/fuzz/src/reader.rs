@@ -77,7 +77,7 @@ impl Reader {
         self.fed += piece.len();
         self.bytes.extend_from_slice(piece);
         loop {
-            let progress = match self.incoming.advance(&mut self.bytes, &self.limits) {
+            let progress = match self.advance() {
                 Ok(progress) => progress,
                 Err(reject) => {
                     self.end = End::Refused(reject);
@@ -101,6 +101,17 @@ impl Reader {
             self.incoming.compact(&mut self.bytes);
             let kept = self.limits.head.head_bytes as u64 + self.limits.body.body_bytes;
             assert!(self.bytes.len() as u64 <= kept + piece.len() as u64, "{} bytes are kept", self.bytes.len());
+        }
+    }
+
+    /// Reads on, and says of each body that it is to be held.
+    fn advance(&mut self) -> Result<Progress, Reject> {
+        match self.incoming.advance(&mut self.bytes, &self.limits)? {
+            Progress::Begun => {
+                self.incoming.hold_body(&self.limits)?;
+                self.incoming.advance(&mut self.bytes, &self.limits)
+            }
+            progress => Ok(progress),
         }
     }
 
@@ -158,8 +169,9 @@ fn rank(progress: Progress) -> u8 {
     match progress {
         Progress::Nothing => 0,
         Progress::Head => 1,
-        Progress::Body => 2,
-        Progress::Whole => 3,
+        Progress::Begun => 2,
+        Progress::Body => 3,
+        Progress::Whole => 4,
     }
 }
 

@@ -43,7 +43,19 @@ impl Gate {
         Some(look(&self.listener))
     }
 
-    pub(crate) fn close(&self, _: impl FnMut() -> bool) -> Vec<(Stream, Peer)> {
+    pub(crate) fn fail(&self) -> bool {
+        match self.listener {}
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        match self.listener {}
+    }
+
+    pub(crate) fn close(&self, _: &mut Vec<(Stream, Peer)>) -> io::Result<()> {
+        match self.listener {}
+    }
+
+    pub(crate) fn abandon(&self, _: impl FnMut(Stream)) -> io::Result<()> {
         match self.listener {}
     }
 }

@@ -1,10 +1,13 @@
 //! The rooms of the server as they are, and stand-ins for the three that hold sockets: [`stream`], [`listener`] and
 //! [`poller`]. A connection's peer is a script, time does not matter, and no system call is made.
 //!
-//! A new room of `src/server` needs a line here if one of these names it; a new method of a socket, a stand-in.
+//! A new room of `src/server` needs a line here if one of these names it; a new method of a socket, a stand-in. Bodies
+//! are held, not streamed: a handler that streams has a thread that waits for its peer, and here nobody waits.
 
 #[path = "../../../../src/server/accept.rs"]
 mod accept;
+#[path = "../../../../src/server/away.rs"]
+mod away;
 #[path = "../../../../src/server/calls.rs"]
 mod calls;
 #[path = "../../../../src/server/config.rs"]
@@ -29,6 +32,8 @@ mod outgoing;
 mod service;
 #[path = "../../../../src/server/shared.rs"]
 mod shared;
+#[path = "../../../../src/server/streaming/mod.rs"]
+mod streaming;
 #[path = "../../../../src/server/table.rs"]
 mod table;
 #[path = "../../../../src/server/timeouts.rs"]

@@ -82,7 +82,11 @@ impl Site {
             limits: config.limits(),
             stop,
             gates: Vec::new(),
-            seats: vec![Seat { inbox: Inbox::new(poller.waker()), connections: AtomicUsize::new(0) }],
+            seats: vec![Seat {
+                inbox: Inbox::new(poller.waker()),
+                connections: AtomicUsize::new(0),
+                idle_since_us: AtomicU64::new(u64::MAX),
+            }],
             permits: Permits::new(1, config.threads),
             connections: AtomicUsize::new(0),
             stats: Arc::default(),
@@ -161,7 +165,7 @@ impl Site {
         let stream = Stream(Arc::new(Mutex::new(Pipe::new(input, room))));
         let seat = &self.shared.seats[0];
         seat.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let arrival = Arrival { stream: stream.clone(), peer: Peer::Unix, refusals: 0 };
+        let arrival = Arrival { stream: stream.clone(), peer: Peer::Unix, gate: 0, is_sent: false, refusals: 0 };
         assert!(seat.inbox.push(Parcel::Arrival(arrival)).is_ok(), "the inbox is closed");
         self.turn(0);
         stream
@@ -190,9 +194,7 @@ impl Site {
                     permits.words[0].withdraw();
                     let mut desk = std::mem::replace(&mut self.desk, self.desks.pop().unwrap_or_else(Desk::new));
                     self.event_loop.go_on_without_caller();
-                    let (token, exchange) = (desk.called_for(), desk.exchange());
-                    desk.finish_request();
-                    self.late.push_back(Answer { token, exchange, response, unfinished: desk.put_down() });
+                    self.late.push_back(desk.take_answer(response));
                     self.desks.push(desk);
                 }
             }

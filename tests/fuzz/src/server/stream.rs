@@ -1,7 +1,9 @@
 //! A socket without a system: what has come for us to read, and what the peer has taken.
 
+use std::io;
 use std::net::Shutdown;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// Both ends of a connection. The peer's is moved by the script.
 #[derive(Debug, Default)]
@@ -79,6 +81,18 @@ impl Stream {
                 Moved::Bytes(count)
             }
         }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.pipe().is_broken
+    }
+
+    pub(crate) fn wait_up_to(&self, _: Duration) -> io::Result<()> {
+        unreachable!("no handler here streams")
+    }
+
+    pub(crate) fn never_wait(&self) -> io::Result<()> {
+        Ok(())
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) {
