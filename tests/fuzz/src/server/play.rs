@@ -121,7 +121,7 @@ impl Site {
             .iter()
             .zip(&streams)
             .zip(tokens)
-            .map(|((script, stream), token)| Player { script, stream, token, input, steps: 0 })
+            .map(|((script, stream), token)| Player { stream, token, is_swept: script.is_swept })
             .collect();
         let mut sent_before_stop = vec![None; streams.len()];
         let mut is_moving = true;
@@ -161,8 +161,7 @@ impl Site {
     }
 
     fn connect(&mut self, input: &[u8], script: &Script) -> Stream {
-        let room = script.room.unwrap_or(usize::MAX);
-        let stream = Stream(Arc::new(Mutex::new(Pipe::new(input, room))));
+        let stream = Stream(Arc::new(Mutex::new(Pipe::new(input, script))));
         let seat = &self.shared.seats[0];
         seat.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let arrival = Arrival { stream: stream.clone(), peer: Peer::Unix, gate: 0, is_sent: false, refusals: 0 };
@@ -182,57 +181,57 @@ impl Site {
                 }
                 Ok(Turn::Call) => {
                     self.calls += 1;
-                    let response = self.shared.call(&self.desk.request());
-                    let permits = &self.shared.permits;
-                    if slow_once_in == 0 || self.calls % slow_once_in > 0 {
-                        permits.words[0].withdraw();
-                        self.event_loop.answer(response, &mut self.desk);
-                        continue;
-                    }
-                    // A spare takes the loop over, with a desk of its own.
-                    permits.displace();
-                    permits.words[0].withdraw();
-                    let mut desk = std::mem::replace(&mut self.desk, self.desks.pop().unwrap_or_else(Desk::new));
-                    self.event_loop.go_on_without_caller();
-                    self.late.push_back(desk.take_answer(response));
-                    self.desks.push(desk);
+                    let is_slow = slow_once_in > 0 && self.calls % slow_once_in == 0;
+                    self.call(is_slow);
                 }
             }
         }
     }
 }
 
+impl Site {
+    fn call(&mut self, is_slow: bool) {
+        let permits = &self.shared.permits;
+        if let Some(upload) = self.event_loop.take_upload(&mut self.desk) {
+            let answer = upload.run(&self.shared);
+            permits.words[0].withdraw();
+            self.event_loop.go_on_without_caller();
+            if is_slow {
+                permits.displace();
+                self.late.push_back(answer);
+            } else {
+                self.event_loop.take_parcel(Parcel::Answer(answer), &mut self.desk);
+            }
+            return;
+        }
+        let response = self.shared.call(&self.desk.request());
+        if !is_slow {
+            permits.words[0].withdraw();
+            self.event_loop.answer(response, &mut self.desk);
+            return;
+        }
+        // A spare takes the loop over, with a desk of its own.
+        permits.displace();
+        permits.words[0].withdraw();
+        let mut desk = std::mem::replace(&mut self.desk, self.desks.pop().unwrap_or_else(Desk::new));
+        self.event_loop.go_on_without_caller();
+        self.late.push_back(desk.take_answer(response));
+        self.desks.push(desk);
+    }
+}
+
 struct Player<'a> {
-    script: &'a Script,
     stream: &'a Stream,
     token: u64,
-    input: &'a [u8],
-    steps: usize,
+    is_swept: bool,
 }
 
 impl Player<'_> {
     /// The next thing that its peer does; `None`: it has nothing more to do.
     fn step(&mut self) -> Option<Event> {
-        let Script { cuts, ends_at_once, room, is_swept, breaks_at, .. } = self.script;
         let mut pipe = self.stream.pipe();
-        let step = self.steps;
-        self.steps += 1;
-        let has_come = step > cuts.len();
-        if breaks_at.is_some_and(|at| step >= at) {
-            let was_broken = std::mem::replace(&mut pipe.is_broken, true);
-            return (!was_broken).then_some(Event { token: self.token, is_hangup: true });
-        }
-        if !has_come {
-            pipe.send_to(cuts.get(step).copied().unwrap_or(self.input.len()));
-        }
-        let was_ended = pipe.has_ended;
-        pipe.has_ended |= step + usize::from(*ends_at_once) > cuts.len();
-        // A peer that takes little by little takes it until nothing more comes.
-        let is_full = room.is_some() && pipe.room == 0;
-        if let Some(room) = room {
-            pipe.room = *room;
-        }
-        let is_news = !has_come || !was_ended || is_full;
-        is_news.then_some(Event { token: self.token, is_hangup: *is_swept || pipe.has_ended })
+        let is_news = pipe.step();
+        let is_hangup = self.is_swept || pipe.has_ended || pipe.is_broken;
+        is_news.then_some(Event { token: self.token, is_hangup })
     }
 }

@@ -5,9 +5,17 @@ use std::net::Shutdown;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Both ends of a connection. The peer's is moved by the script.
-#[derive(Debug, Default)]
+use super::play::Script;
+
+/// Both ends of a connection. The peer's is moved by its script.
+#[derive(Debug)]
 pub(crate) struct Pipe {
+    script: Script,
+    steps: usize,
+    /// A handler's thread has the socket, and its calls wait for the peer: then the script goes on by itself.
+    is_waiting: bool,
+    /// The peer has done something that the poller has not reported.
+    has_news: bool,
     input: Vec<u8>,
     /// How much of the input has been sent, and how much of that has been read.
     sent: usize,
@@ -23,17 +31,60 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    pub(crate) fn new(input: &[u8], room: usize) -> Self {
-        Self { input: input.to_vec(), room, ..Self::default() }
+    pub(crate) fn new(input: &[u8], script: &Script) -> Self {
+        Self {
+            script: script.clone(),
+            steps: 0,
+            is_waiting: false,
+            has_news: false,
+            input: input.to_vec(),
+            sent: 0,
+            read: 0,
+            has_ended: false,
+            taken: Vec::new(),
+            room: script.room.unwrap_or(usize::MAX),
+            is_broken: false,
+            is_shut: false,
+        }
     }
 
-    /// The peer has sent so many bytes in all.
-    pub(crate) fn send_to(&mut self, end: usize) {
-        self.sent = end;
-    }
-
+    /// How many bytes the peer has sent.
     pub(crate) fn sent(&self) -> usize {
         self.sent
+    }
+
+    /// Lets the peer do the next thing. False if there was none, and nothing has happened unreported.
+    pub(crate) fn step(&mut self) -> bool {
+        let is_news = self.go_on();
+        std::mem::take(&mut self.has_news) || is_news
+    }
+
+    fn go_on(&mut self) -> bool {
+        let Script { cuts, ends_at_once, room, breaks_at, .. } = &self.script;
+        let step = self.steps;
+        self.steps += 1;
+        if breaks_at.is_some_and(|at| step >= at) {
+            return !std::mem::replace(&mut self.is_broken, true);
+        }
+        let has_come = step > cuts.len();
+        if !has_come {
+            self.sent = cuts.get(step).copied().unwrap_or(self.input.len());
+        }
+        let was_ended = self.has_ended;
+        self.has_ended |= step + usize::from(*ends_at_once) > cuts.len();
+        // A peer that takes little by little takes it until nothing more comes.
+        let is_full = room.is_some() && self.room == 0;
+        if let Some(room) = room {
+            self.room = *room;
+        }
+        !has_come || !was_ended || is_full
+    }
+
+    /// Goes on until `is_ready`, if calls wait.
+    fn wait(&mut self, is_ready: impl Fn(&Self) -> bool) {
+        while self.is_waiting && !is_ready(self) && self.go_on() {
+            self.has_news = true;
+        }
     }
 }
 
@@ -54,6 +105,7 @@ impl Stream {
 
     pub(crate) fn read(&self, buffer: &mut [u8]) -> Moved {
         let pipe = &mut *self.pipe();
+        pipe.wait(|pipe| pipe.read < pipe.sent || pipe.has_ended || pipe.is_broken);
         let here = &pipe.input[pipe.read..pipe.sent];
         let count = here.len().min(buffer.len());
         match count {
@@ -70,6 +122,7 @@ impl Stream {
 
     pub(crate) fn write(&self, bytes: &[u8]) -> Moved {
         let mut pipe = self.pipe();
+        pipe.wait(|pipe| pipe.room > 0 || pipe.is_broken);
         assert!(!pipe.is_shut, "written behind a FIN");
         let count = bytes.len().min(pipe.room);
         match count {
@@ -88,10 +141,12 @@ impl Stream {
     }
 
     pub(crate) fn wait_up_to(&self, _: Duration) -> io::Result<()> {
-        unreachable!("no handler here streams")
+        self.pipe().is_waiting = true;
+        Ok(())
     }
 
     pub(crate) fn never_wait(&self) -> io::Result<()> {
+        self.pipe().is_waiting = false;
         Ok(())
     }
 
