@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::builds::{Profile, stripped_bytes};
+use crate::builds::{self, Profile, stripped_bytes};
 use crate::figures::{Times, ms, table};
 use crate::servers::Server;
 use crate::speed::idle;
@@ -31,6 +31,8 @@ pub fn servers(servers: &[Server]) -> Result<String> {
         "binary",
         "binary, `small`",
     ];
+    eprintln!("building the servers in the profile `small`");
+    builds::peers(Profile::Small)?;
     let mut rows = Vec::new();
     for (at, server) in servers.iter().enumerate() {
         eprint!("\r\x1b[Kfootprint: {} ({} of {})", server.name, at + 1, servers.len());
