@@ -48,14 +48,16 @@ fn main() -> Result<()> {
     let wants = |what: &str| options.only.as_deref().is_none_or(|only| only == what);
     if wants("speed") && installed("wrk", "-v", "wrk") {
         let mut speed = Speed::default();
+        let mut text = String::new();
         for round in 1..=options.rounds {
             speed.round(round, &servers, &workloads, options.seconds)?;
+            // After each, so that a run that is ended early leaves what it has.
+            let head = format!("{machine}; medians of {round} rounds of {} s.", options.seconds);
+            text = format!("{head}\n\n{}", speed.tables(&servers, &workloads));
+            put("speed.md", &text)?;
+            put("speed.svg", &plot(&speed, &servers, &workloads))?;
         }
-        let head = format!("{machine}; medians of {} rounds of {} s.", options.rounds, options.seconds);
-        let text = format!("{head}\n\n{}", speed.tables(&servers, &workloads));
         print!("{text}");
-        put("speed.md", &text)?;
-        put("speed.svg", &plot(&speed, &servers, &workloads))?;
     }
     if wants("footprint") {
         let text = format!("{machine}.\n\n{}\n{}", footprint::servers(&servers)?, footprint::command()?);

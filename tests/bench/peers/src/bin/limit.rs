@@ -3,10 +3,13 @@
 //! `limit ADDRESS REQUEST_BYTES BODY_BYTES [close]`
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+};
 
 type Failure = Box<dyn std::error::Error>;
 const HEAD: &str = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain; charset=utf-8";
@@ -25,18 +28,26 @@ fn main() -> Result<(), Failure> {
     let (request_bytes, body_bytes): (usize, usize) = (request_bytes.parse()?, body_bytes.parse()?);
     let connection = if rest.is_empty() { "" } else { "\r\nConnection: close" };
     let answer = format!("{HEAD}\r\nContent-Length: {body_bytes}{connection}\r\n\r\n{}", "x".repeat(body_bytes));
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
+    let address = address.parse()?;
+    let (one, two) = (listener(address)?, listener(address)?);
     std::thread::scope(|scope| {
-        scope.spawn(|| turn(&listener, request_bytes, &answer, !rest.is_empty()).unwrap());
-        turn(&listener, request_bytes, &answer, !rest.is_empty())
+        scope.spawn(|| turn(&one, request_bytes, &answer, !rest.is_empty()).unwrap());
+        turn(&two, request_bytes, &answer, !rest.is_empty())
     })
+}
+
+/// One of several on the same address: the kernel shares the connections out among them.
+fn listener(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_NONBLOCK, None)?;
+    setsockopt(&socket, sockopt::ReusePort, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&socket, Backlog::new(1024)?)?;
+    Ok(TcpListener::from(socket))
 }
 
 fn turn(listener: &TcpListener, request_bytes: usize, answer: &str, closes: bool) -> Result<(), Failure> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    let gate = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-    epoll.add(listener, EpollEvent::new(gate, listener.as_raw_fd() as u64))?;
+    epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, listener.as_raw_fd() as u64))?;
     let batch = answer.repeat((1 << 18) / answer.len());
     let (mut events, mut scratch) = ([EpollEvent::empty(); 256], vec![0; 1 << 16]);
     let mut connections: Vec<Option<Connection>> = Vec::new();
