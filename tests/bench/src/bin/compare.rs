@@ -60,7 +60,9 @@ fn main() -> Result<()> {
         print!("{text}");
     }
     if wants("footprint") {
-        let text = format!("{machine}.\n\n{}\n{}", footprint::servers(&servers)?, footprint::command()?);
+        let mut text = format!("{machine}.\n\n{}", footprint::servers(&servers)?);
+        put("footprint.md", &text)?;
+        text = format!("{text}\n{}", footprint::command()?);
         print!("{text}");
         put("footprint.md", &text)?;
     }
