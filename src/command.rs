@@ -236,11 +236,10 @@ fn finish(volume: Volume, stats: &Stats, outcome: &Outcome) -> ExitCode {
     if volume >= Volume::Normal || outcome.exit_code() != 0 {
         let cause = outcome.cause().map_or_else(|| "nothing to do".to_owned(), ToString::to_string);
         let (finished, cut_off) = (stats.finished_while_draining(), stats.cut_off());
-        let seconds = outcome.took().as_secs_f64();
+        let hundredths = (outcome.took().as_millis() + 5) / 10;
+        let took = format!("{}.{:02} s", hundredths / 100, hundredths % 100);
         let requests = if finished == 1 { "request" } else { "requests" };
-        say(format_args!(
-            "all out: {cause}; {finished} {requests} finished while draining, {cut_off} cut off; {seconds:.2} s"
-        ));
+        say(format_args!("all out: {cause}; {finished} {requests} finished while draining, {cut_off} cut off; {took}"));
     }
     ExitCode::from(outcome.exit_code())
 }

@@ -70,7 +70,7 @@ const VALUED: [(&str, &str); 8] = [
 /// The most that a count may be: more is a slip of the finger.
 const COUNT_MAX: usize = 10_000_000;
 const THREADS_MAX: usize = 10_000;
-const SECONDS_MAX: f64 = 1_000_000.0;
+const SECONDS_MAX: u64 = 1_000_000;
 
 fn help(name: &str) -> String {
     format!(
@@ -227,11 +227,17 @@ fn count(origin: &str, value: &str, max: usize) -> Result<usize, UsageError> {
     number.ok_or_else(|| UsageError(format!("bad value `{value}` for {origin}: a number from 1 to {max} is wanted")))
 }
 
+/// Decimal seconds, to the nanosecond. Read without floating point, which the binary would carry around for this alone.
 fn seconds(origin: &str, value: &str) -> Result<Duration, UsageError> {
-    let is_number = value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let seconds = value.parse().ok().filter(|seconds: &f64| is_number && *seconds <= SECONDS_MAX);
-    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    duration.ok_or_else(|| {
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    let is_number = !(whole.is_empty() && fraction.is_empty())
+        && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+    let whole = if whole.is_empty() { Some(0) } else { whole.parse().ok() };
+    let duration = whole.filter(|_| is_number).map(|whole| {
+        let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
+        Duration::new(whole, digits.fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0')))
+    });
+    duration.filter(|duration| *duration <= Duration::from_secs(SECONDS_MAX)).ok_or_else(|| {
         UsageError(format!("bad value `{value}` for {origin}: seconds from 0 to {SECONDS_MAX} are wanted"))
     })
 }
@@ -305,6 +311,22 @@ mod tests {
     }
 
     #[test]
+    fn seconds_are_decimal() {
+        for (value, seconds, nanos) in [
+            ("0", 0, 0),
+            ("0.25", 0, 250_000_000),
+            (".5", 0, 500_000_000),
+            ("5.", 5, 0),
+            ("007.000000001", 7, 1),
+            ("1.9999999999", 1, 999_999_999),
+            ("1000000.0", 1_000_000, 0),
+        ] {
+            let options = read_with(&["--grace", value], &[]).expect(value);
+            assert_eq!(options.grace, Duration::new(seconds, nanos), "{value}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (arguments, named) in [
             (&["--port"][..], "unknown option `--port`"),
@@ -320,6 +342,10 @@ mod tests {
             (&["--grace", "-1"], "bad value `-1` for --grace"),
             (&["--grace", "inf"], "bad value `inf` for --grace"),
             (&["--grace", "1e3"], "bad value `1e3` for --grace"),
+            (&["--grace", "."], "bad value `.` for --grace"),
+            (&["--grace", "1.2.3"], "bad value `1.2.3` for --grace"),
+            (&["--grace", "1000000.1"], "bad value `1000000.1` for --grace"),
+            (&["--grace", "99999999999999999999"], "bad value `99999999999999999999` for --grace"),
             (&["--grace", ""], "bad value `` for --grace"),
             (&["--idle-grace", "9999999"], "bad value `9999999` for --idle-grace"),
             (&["--loops", "0"], "bad value `0` for --loops"),

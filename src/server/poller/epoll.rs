@@ -52,7 +52,10 @@ const WAKER: u64 = u64::MAX;
 
 pub(crate) struct Epoll {
     epoll: OwnedFd,
-    found: Vec<EpollEvent>,
+    /// The first `count` of these are what the last wait found. Written by the kernel alone: to clear them for each
+    /// wait would take longer than all else that is done for one.
+    found: Box<[EpollEvent]>,
+    count: usize,
     reported: usize,
     wake: Arc<WakePair>,
 }
@@ -67,7 +70,9 @@ impl Epoll {
         // SAFETY: the kernel has just given us this descriptor, so it is open and nobody else owns it.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
         let wake = Arc::new(WakePair::new()?);
-        let poller = Self { epoll, found: Vec::new(), reported: 0, wake };
+        let none = EpollEvent { events: 0, data: 0 };
+        let found = vec![none; EVENTS_MAX as usize].into_boxed_slice();
+        let poller = Self { epoll, found, count: 0, reported: 0, wake };
         // Level-triggered: it is emptied whenever it is reported.
         poller.control(EPOLL_CTL_ADD, poller.wake.receiver.as_fd(), EPOLLIN, WAKER)?;
         Ok(poller)
@@ -101,8 +106,6 @@ impl Epoll {
     }
 
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let none = EpollEvent { events: 0, data: 0 };
-        self.found.resize(EVENTS_MAX as usize, none);
         // Rounded up, so that a wait that was meant to end at a deadline does not end just before it.
         let timeout =
             timeout.map_or(-1, |timeout| c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX));
@@ -111,7 +114,7 @@ impl Epoll {
         let count = unsafe { epoll_wait(self.epoll.as_raw_fd(), self.found.as_mut_ptr(), EVENTS_MAX, timeout) };
         self.reported = 0;
         // A negative count is an error, and then nothing was found.
-        self.found.truncate(usize::try_from(count).unwrap_or(0));
+        self.count = usize::try_from(count).unwrap_or(0);
         match count {
             0.. => Ok(()),
             _ => Err(io::Error::last_os_error()).or_else(|error: io::Error| match error.kind() {
@@ -123,7 +126,7 @@ impl Epoll {
 
     pub(crate) fn next(&mut self) -> Option<Event> {
         loop {
-            let EpollEvent { events, data } = *self.found.get(self.reported)?;
+            let EpollEvent { events, data } = *self.found[..self.count].get(self.reported)?;
             self.reported += 1;
             if data == WAKER {
                 self.wake.clear();

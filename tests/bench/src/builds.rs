@@ -1,4 +1,4 @@
-//! The binaries that are measured, built in release mode into this crate's own target directory.
+//! The binaries that are measured, built into this crate's own target directory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,8 +20,25 @@ pub const HANDOFF: Build = Build { poller: "epoll", features: &[], flags: "" };
 pub const NO_HANDOFF: Build = Build { poller: "no-handoff", features: &[], flags: "--cfg allout_no_handoff" };
 
 /// Both pollers: the default on Linux, and the one in safe std.
-pub const BUILDS: [Build; 2] =
-    [HANDOFF, Build { poller: "sweep", features: &["--no-default-features", "--features", "signals"], flags: "" }];
+pub const BUILDS: [Build; 2] = [HANDOFF, Build { poller: "sweep", features: NO_EPOLL, flags: "" }];
+
+const NO_EPOLL: &[&str] = &["--no-default-features", "--features", "signals"];
+
+/// A profile of `Cargo.toml`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    Release,
+    Small,
+}
+
+impl Profile {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Small => "small",
+        }
+    }
+}
 
 impl Build {
     /// Builds the command, and says where it lies.
@@ -36,21 +53,50 @@ impl Build {
     }
 
     fn build(self, what: &[&str]) -> Result<PathBuf> {
-        let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let target = bench.join("target").join(self.poller);
-        let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--release", "--locked", "--quiet"])
-            .args(what)
-            .args(self.features)
-            .arg("--manifest-path")
-            .arg(bench.join("../../Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&target)
-            .env("RUSTFLAGS", self.flags)
-            .status()?;
-        if !built.success() {
+        let target = target().join(self.poller);
+        let mut cargo = cargo(&here().join("../../Cargo.toml"), Profile::Release, &target);
+        cargo.args(what).args(self.features).env("RUSTFLAGS", self.flags);
+        if !cargo.status()?.success() {
             return Err(format!("cannot build allout for `{}`", self.poller).into());
         }
         Ok(target.join("release"))
     }
+}
+
+/// Builds the command stripped, with these options of cargo, and says how many bytes it has.
+pub fn stripped_bytes(profile: Profile, features: &[&str]) -> Result<u64> {
+    let target = target().join("stripped");
+    let mut cargo = cargo(&here().join("../../Cargo.toml"), profile, &target);
+    cargo.args(["--bin", "allout"]).args(features);
+    cargo.arg("--config").arg(format!("profile.{}.strip=true", profile.name()));
+    if !cargo.status()?.success() {
+        return Err(format!("cannot build allout in the profile `{}`", profile.name()).into());
+    }
+    let program = target.join(profile.name()).join(format!("allout{}", std::env::consts::EXE_SUFFIX));
+    Ok(std::fs::metadata(program)?.len())
+}
+
+/// Builds all peers in a profile, and says in which folder they lie.
+pub fn peers(profile: Profile) -> Result<PathBuf> {
+    let mut cargo = cargo(&here().join("Cargo.toml"), profile, &target());
+    if !cargo.args(["--package", "allout-bench-peers", "--bins"]).status()?.success() {
+        return Err("cannot build the peers".into());
+    }
+    Ok(target().join(profile.name()))
+}
+
+/// This crate's own target directory.
+pub fn target() -> PathBuf {
+    here().join("target")
+}
+
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn cargo(manifest: &Path, profile: Profile, target: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--locked", "--quiet", "--profile", profile.name()]);
+    cargo.arg("--manifest-path").arg(manifest).arg("--target-dir").arg(target);
+    cargo
 }

@@ -5,12 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use crate::Result;
-
-/// Only a hang takes this long.
-const HANG: Duration = Duration::from_secs(30);
+use crate::{HANG, Result};
 
 /// One keep-alive connection.
 #[derive(Debug)]
@@ -71,6 +67,13 @@ impl Client {
         }
         self.received.drain(..head_end + length);
         Ok(Answer { status, is_last })
+    }
+
+    /// True if the connection rests: nothing has come, and the server has not closed it.
+    pub fn is_resting(&self) -> bool {
+        let peeked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        let is_resting = peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).is_ok() && is_resting
     }
 
     /// Reads until the server closes, as an attentive client does, and then closes too.

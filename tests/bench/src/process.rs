@@ -1,17 +1,20 @@
 //! A server under measurement, as a process.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::Result;
+use crate::clients::Client;
+use crate::proc::{self, Memory};
+use crate::{HANG, Result};
 
-/// A running server; killed if it is dropped before it has ended.
+/// A running server; killed with all its children if it is dropped before it has ended.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -41,13 +44,45 @@ impl Process {
         Ok(Self { child, address })
     }
 
-    /// User and system time that it has used, in hundredths of a second, which is what Linux counts in.
-    pub fn cpu_ticks(&self) -> Result<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name, in parentheses, may hold anything.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let tick = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-        Ok(tick(11) + tick(12))
+    /// Starts any server, which was told to listen on this address, and waits until it has answered a request. Returns
+    /// how long that took, too.
+    pub fn start_at(mut command: Command, address: SocketAddr, request: &str) -> Result<(Self, Duration)> {
+        let name = format!("{:?}", command.get_program());
+        let started = Instant::now();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
+        let mut process = Self { child, address };
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = process.child.try_wait()? {
+                return Err(format!("{name} does not listen: {status}").into());
+            }
+            if started.elapsed() > HANG {
+                return Err(format!("{name} does not listen").into());
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+        let mut client = Client::connect(address)?;
+        client.send(request)?;
+        let answer = client.answer()?;
+        let took = started.elapsed();
+        if answer.status == 200 { Ok((process, took)) } else { Err(format!("{name} says {}", answer.status).into()) }
+    }
+
+    /// User and system time that it has used.
+    pub fn cpu(&self) -> Result<Duration> {
+        proc::cpu(self.child.id())
+    }
+
+    pub fn memory(&self) -> Result<Memory> {
+        proc::memory(self.child.id())
+    }
+
+    pub fn threads(&self) -> usize {
+        proc::threads(self.child.id())
+    }
+
+    pub fn switches(&self) -> u64 {
+        proc::switches(self.child.id())
     }
 
     /// Sends SIGTERM.
@@ -63,8 +98,17 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both do nothing if it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Nothing is done if it has ended: its number may be somebody else's by now.
+        if let Ok(None) = self.child.try_wait() {
+            for pid in proc::tree(self.child.id()) {
+                let _ = pid.try_into().map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+            }
+            let _ = self.child.wait();
+        }
     }
+}
+
+/// An address on this machine whose port is free now.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }

@@ -1,9 +1,20 @@
 //! The load generator `wrk`, and what it prints.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::Result;
 use crate::process::Process;
+
+/// What a server is driven with.
+#[derive(Clone, Debug)]
+pub struct Drive {
+    pub path: &'static str,
+    pub connections: u32,
+    pub seconds: u32,
+    /// In Lua: a body, fields, pipelining.
+    pub script: Option<PathBuf>,
+}
 
 /// What one run of `wrk` came to.
 #[derive(Clone, Copy, Debug)]
@@ -18,46 +29,57 @@ pub struct Load {
     pub cpu_us: f64,
 }
 
-fn command(server: &Process, path: &str, connections: u32, seconds: u32) -> Command {
-    let mut command = Command::new("wrk");
-    command.arg("-t1").arg(format!("-c{connections}")).arg(format!("-d{seconds}"));
-    command.args(["--latency", "--timeout", "10"]).arg(format!("http://{}{path}", server.address));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    command
-}
+impl Drive {
+    /// Keep-alive connections that ask for one path.
+    pub fn new(path: &'static str, connections: u32, seconds: u32) -> Self {
+        Self { path, connections, seconds, script: None }
+    }
 
-/// Drives one path of a server with so many keep-alive connections.
-pub fn load(server: &Process, path: &str, connections: u32, seconds: u32) -> Result<Load> {
-    let before = server.cpu_ticks()?;
-    let output =
-        command(server, path, connections, seconds).output().map_err(|error| format!("cannot run wrk: {error}"))?;
-    let ticks = server.cpu_ticks()? - before;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let word_after = |label: &str| text.split(label).nth(1).and_then(|rest| rest.split_whitespace().next());
-    let word_before = |label: &str| text.split(label).next().and_then(|rest| rest.split_whitespace().last());
-    let requests: u64 = word_before(" requests in").and_then(|word| word.parse().ok()).ok_or("wrk printed no count")?;
-    let numbers = |line: &str| -> u64 {
-        line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok()).sum()
-    };
-    let failed = |line: &&str| line.contains("Socket errors") || line.contains("Non-2xx");
-    Ok(Load {
-        requests,
-        per_second: word_after("Requests/sec:").and_then(|word| word.parse().ok()).ok_or("wrk printed no rate")?,
-        // After the heading: before it, another column may well end in "99%".
-        p99_ms: word_of_percentile(&text).and_then(milliseconds).ok_or("wrk printed no percentile")?,
-        // "Non-2xx or 3xx responses: N": the digits of its own text are taken off.
-        errors: text.lines().filter(failed).map(|line| numbers(&line.replace("Non-2xx or 3xx", ""))).sum(),
-        cpu_us: ticks as f64 * 10_000.0 / requests.max(1) as f64,
-    })
+    fn command(&self, server: &Process) -> Command {
+        let mut command = Command::new("wrk");
+        command.arg("-t1").arg(format!("-c{}", self.connections)).arg(format!("-d{}", self.seconds));
+        command.args(["--latency", "--timeout", "10"]);
+        if let Some(script) = &self.script {
+            command.arg("-s").arg(script);
+        }
+        command.arg(format!("http://{}{}", server.address, self.path));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    /// Drives a server.
+    pub fn run(&self, server: &Process) -> Result<Load> {
+        let before = server.cpu()?;
+        let output = self.command(server).output().map_err(|error| format!("cannot run wrk: {error}"))?;
+        let cpu = server.cpu()? - before;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let word_after = |label: &str| text.split(label).nth(1).and_then(|rest| rest.split_whitespace().next());
+        let word_before = |label: &str| text.split(label).next().and_then(|rest| rest.split_whitespace().last());
+        let requests: u64 =
+            word_before(" requests in").and_then(|word| word.parse().ok()).ok_or("wrk printed no count")?;
+        let numbers = |line: &str| -> u64 {
+            line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok()).sum()
+        };
+        let failed = |line: &&str| line.contains("Socket errors") || line.contains("Non-2xx");
+        Ok(Load {
+            requests,
+            per_second: word_after("Requests/sec:").and_then(|word| word.parse().ok()).ok_or("wrk printed no rate")?,
+            // After the heading: before it, another column may well end in "99%".
+            p99_ms: word_of_percentile(&text).and_then(milliseconds).ok_or("wrk printed no percentile")?,
+            // "Non-2xx or 3xx responses: N": the digits of its own text are taken off.
+            errors: text.lines().filter(failed).map(|line| numbers(&line.replace("Non-2xx or 3xx", ""))).sum(),
+            cpu_us: cpu.as_secs_f64() * 1e6 / requests.max(1) as f64,
+        })
+    }
+
+    /// The same in the background; it ends by itself.
+    pub fn start(&self, server: &Process) -> Result<Child> {
+        Ok(self.command(server).stdout(Stdio::null()).spawn()?)
+    }
 }
 
 fn word_of_percentile(text: &str) -> Option<&str> {
     text.split("Latency Distribution").nth(1)?.split("99%").nth(1)?.split_whitespace().next()
-}
-
-/// The same in the background; it ends by itself.
-pub fn start(server: &Process, path: &str, connections: u32, seconds: u32) -> Result<Child> {
-    Ok(command(server, path, connections, seconds).stdout(Stdio::null()).spawn()?)
 }
 
 fn milliseconds(word: &str) -> Option<f64> {

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use allout_bench::Result;
 use allout_bench::builds::{HANDOFF, NO_HANDOFF};
-use allout_bench::figures::{ms, table};
+use allout_bench::figures::{median, ms, table};
 use allout_bench::process::Process;
-use allout_bench::wrk::{Load, load, start};
+use allout_bench::wrk::{Drive, Load};
 
 const SECONDS: u32 = 4;
 const LONE_REQUESTS: u32 = 200;
@@ -25,18 +25,19 @@ fn main() -> Result<()> {
     let rounds = std::env::args().nth(1).map_or(Ok(7), |text| text.parse())?;
     eprintln!("building");
     let (with, without) = (HANDOFF.demo()?, NO_HANDOFF.demo()?);
+    let drive = Drive::new("/ping", 64, SECONDS);
     let (mut alone, mut beside, mut lone_alone, mut lone_beside) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut cpu_with, mut cpu_without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut errors = 0;
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
         let server = Process::start_with(&with, &["--loops", "2"])?;
-        alone.push(load(&server, "/ping", 64, SECONDS)?);
+        alone.push(drive.run(&server)?);
         lone_alone.push(lone(&server)?);
-        let mut sleepers = start(&server, "/sleep/170", 12, SECONDS + 1)?;
-        beside.push(load(&server, "/ping", 64, SECONDS)?);
+        let mut sleepers = Drive::new("/sleep/170", 12, SECONDS + 1).start(&server)?;
+        beside.push(drive.run(&server)?);
         sleepers.wait()?;
-        let mut sleepers = start(&server, "/sleep/170", 12, 3)?;
+        let mut sleepers = Drive::new("/sleep/170", 12, 3).start(&server)?;
         lone_beside.push(lone(&server)?);
         sleepers.wait()?;
         drop(server);
@@ -46,8 +47,8 @@ fn main() -> Result<()> {
         let mut cpu = Vec::new();
         for program in pair {
             let server = Process::start_with(program, &["--loops", "2"])?;
-            load(&server, "/ping", 64, 1)?;
-            let measured = load(&server, "/ping", 64, SECONDS)?;
+            Drive::new("/ping", 64, 1).run(&server)?;
+            let measured = drive.run(&server)?;
             errors += measured.errors;
             cpu.push(measured.cpu_us);
         }
@@ -60,8 +61,8 @@ fn main() -> Result<()> {
     }
     errors += alone.iter().chain(&beside).map(|load| load.errors).sum::<u64>();
 
-    let rate = |loads: &[Load]| median(loads.iter().map(|load| load.per_second).collect());
-    let p99 = |loads: &[Load]| median(loads.iter().map(|load| load.p99_ms).collect());
+    let rate = |loads: &[Load]| median(loads.iter().map(|load| load.per_second));
+    let p99 = |loads: &[Load]| median(loads.iter().map(|load| load.p99_ms));
     let row = |cells: [String; 4]| cells.to_vec();
     let rows = [
         row([
@@ -112,11 +113,6 @@ fn lone(server: &Process) -> Result<Duration> {
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(longest)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn median_time(times: &[Duration]) -> Duration {
