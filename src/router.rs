@@ -129,8 +129,8 @@ impl Router {
 
     /// The handler for a request, and the pattern that matched; or the answer if there is none.
     fn find(&self, request: &Request<'_>) -> Result<(&Pattern, &dyn Handler), Response> {
-        let raw_path = request.raw_path();
-        if raw_path == "*" {
+        let raw_path = request.raw_path_bytes();
+        if raw_path == b"*" {
             return Err(allowed(self.paths.iter().flat_map(Path::methods)));
         }
         let Some(path) = self.paths.iter().find(|path| path.pattern.matches(raw_path)) else {

@@ -9,7 +9,7 @@
 use super::body::{Body, BodyLimits};
 use super::framing::{Facts, Framing, examine};
 use super::head::{Head, HeadLimits};
-use super::method::Method;
+use super::method::{Method, Version};
 use super::reject::Reject;
 use super::request::{Parts, Peer, Request};
 use super::target::{Target, dissect};
@@ -73,11 +73,12 @@ impl Incoming {
             let target = dissect(self.head.target(), bytes, self.head.method())?;
             let facts = examine(&self.head, bytes)?;
             self.body.clear();
-            self.awaits_continue = facts.expects_continue;
             self.known = Some((facts, target));
             if facts.framing == Framing::Length(0) {
-                self.hold_body(limits)?;
+                (self.has_body_begun, self.awaits_continue) = (true, false);
+                return Ok(Progress::Whole);
             }
+            self.awaits_continue = facts.expects_continue;
         }
         if !self.has_body_begun {
             return Ok(Progress::Begun);
@@ -138,6 +139,10 @@ impl Incoming {
     /// The client is willing to send another request on this connection.
     pub(crate) fn keeps_alive(&self) -> bool {
         self.known.is_some_and(|(facts, _)| facts.keep_alive)
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.head.version()
     }
 
     /// True if this is a request of HEAD, as far as it has come: a reject of it must have no body either.

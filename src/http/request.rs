@@ -88,8 +88,13 @@ impl<'a> Request<'a> {
 
     /// The path as it was sent. An absolute target without a path has `/` (RFC 9110 §4.2.3).
     pub fn raw_path(&self) -> &'a str {
-        match self.text(self.parts.target.path.of(self.parts.bytes)) {
-            "" => "/",
+        self.text(self.raw_path_bytes())
+    }
+
+    /// The same, for those who compare or keep it: to look at it as text takes time.
+    pub(crate) fn raw_path_bytes(&self) -> &'a [u8] {
+        match self.parts.target.path.of(self.parts.bytes) {
+            [] => b"/",
             path => path,
         }
     }

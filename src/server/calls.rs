@@ -32,9 +32,9 @@ impl Calls {
     /// Written over and over in the same memory: a call allocates nothing.
     fn note(&mut self, desk: &Desk, now: Instant) {
         let request = desk.request();
-        let path = request.raw_path();
+        let path = request.raw_path_bytes();
         self.current.path.clear();
-        self.current.path.push_str(path.get(..PATH_BYTES_MAX).unwrap_or(path));
+        self.current.path.extend_from_slice(path.get(..PATH_BYTES_MAX).unwrap_or(path));
         (self.current.method, self.current.since) = (request.method(), now);
     }
 }

@@ -15,6 +15,7 @@
 //! A request that comes whole and is answered at once leaves no trace: the phase is what a connection is found in
 //! between two services. A connection closes for good when it is dropped.
 
+use std::borrow::Cow;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,7 +80,7 @@ pub(crate) enum Sent {
 pub(crate) struct Call {
     pub(crate) method: Method,
     /// As it was sent; the beginning, if it is long.
-    pub(crate) path: String,
+    pub(crate) path: Vec<u8>,
     pub(crate) since: Instant,
     /// Of a request whose body the handler reads itself: that all of it has come.
     pub(crate) has_come: Option<Arc<AtomicBool>>,
@@ -120,8 +121,19 @@ pub(crate) struct Connection {
 }
 
 impl Call {
+    /// As text. Where it was cut may have been in the middle of a character.
+    pub(crate) fn path(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.path)
+    }
+
+    /// For how long, in seconds with one decimal. Without floating point, which takes its place in a small binary.
+    pub(crate) fn age(&self) -> String {
+        let tenths = self.since.elapsed().as_millis() / 100;
+        format!("{}.{}", tenths / 10, tenths % 10)
+    }
+
     pub(crate) fn nobody(now: Instant) -> Self {
-        Self { method: Method::Get, path: String::new(), since: now, has_come: None }
+        Self { method: Method::Get, path: Vec::new(), since: now, has_come: None }
     }
 
     /// The request has wholly come, so that its answer is owed.

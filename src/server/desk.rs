@@ -7,7 +7,7 @@
 use super::inbox::Answer;
 use super::stream::{Moved, Stream};
 use super::table::Token;
-use crate::http::{Body, Incoming, Limits, Method, Peer, Progress, Reject, Request, Response, Version};
+use crate::http::{Body, Incoming, Limits, Peer, Progress, Reject, Request, Response, Version};
 
 /// Bytes of one read. A socket's receive buffer holds more, but a larger read only pushes out the caches.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -216,10 +216,9 @@ impl Desk {
     }
 
     pub(crate) fn exchange(&self) -> Exchange {
-        let request = self.request();
         Exchange {
-            is_head: request.method() == Method::Head,
-            version: request.version(),
+            is_head: self.incoming.is_head_request(),
+            version: self.incoming.version(),
             keeps_alive: self.incoming.keeps_alive(),
         }
     }

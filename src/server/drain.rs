@@ -40,7 +40,7 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::{Call, Close, Connection, Phase};
+use super::connection::{Close, Connection, Phase};
 use super::desk::Desk;
 use super::event_loop::EventLoop;
 use super::listener::Gate;
@@ -165,14 +165,14 @@ impl EventLoop {
 fn describe_owed(connection: &Connection, owed: usize) -> Option<String> {
     let peer = connection.peer();
     match (connection.phase(), connection.call()) {
-        (_, Some(Call { method, path, since, .. })) if connection.is_deserted() => {
-            let age = since.elapsed().as_secs_f64();
-            Some(format!("{method} {path} for {peer}, which has gone, its handler running for {age:.1} s"))
+        (_, Some(call)) if connection.is_deserted() => {
+            let (method, path, age) = (call.method, call.path(), call.age());
+            Some(format!("{method} {path} for {peer}, which has gone, its handler running for {age} s"))
         }
         _ if owed == 0 => None,
-        (_, Some(Call { method, path, since, .. })) => {
-            let age = since.elapsed().as_secs_f64();
-            Some(format!("{method} {path} for {peer}, its handler running for {age:.1} s"))
+        (_, Some(call)) => {
+            let (method, path, age) = (call.method, call.path(), call.age());
+            Some(format!("{method} {path} for {peer}, its handler running for {age} s"))
         }
         (Phase::Waiting, _) => Some(format!("{owed} for {peer}, waiting for a worker thread")),
         _ => Some(format!("{owed} for {peer}, which did not take what it was sent")),

@@ -57,7 +57,7 @@ impl Download {
         let is_whole = match written {
             Ok(result) => result.and_then(|()| sink.finish()).is_ok(),
             Err(payload) => {
-                shared.tell_panic(call.method, &call.path, payload);
+                shared.tell_panic(call.method, &call.path(), payload);
                 false
             }
         };
