@@ -33,7 +33,8 @@ struct Content {
     line: Line,
     decoder: Body,
     limits: BodyLimits,
-    /// Bytes that have come: `..decoder.decoded()` is content, of which `..given` has been taken.
+    /// Bytes that have come: `..decoder.decoded()` is content, of which `..given` has been taken, and from
+    /// `decoder.raw()` on is what has not been read yet. Invariant: none of them is past `filled <= bytes.len()`.
     bytes: Vec<u8>,
     filled: usize,
     given: usize,
@@ -57,7 +58,7 @@ impl Content {
     fn fill(&mut self) -> Result<(), Fault> {
         loop {
             let decoded = self.decoder.decoded();
-            let bytes = self.bytes.get_mut(..self.filled).unwrap_or_default();
+            let bytes = &mut self.bytes[..self.filled];
             let is_whole = self.decoder.advance(bytes, &self.limits).map_err(Fault::Reject)?;
             self.has_come.store(is_whole, Ordering::Relaxed);
             if is_whole || self.decoder.decoded() > decoded {
@@ -87,6 +88,17 @@ impl Content {
             Err(_) => Err(Fault::Gone),
         }
     }
+
+    /// Decodes what has come. True if that is all of it.
+    fn pass_over(&mut self) -> bool {
+        let bytes = &mut self.bytes[..self.filled];
+        self.decoder.advance(bytes, &self.limits).is_ok_and(|is_whole| is_whole)
+    }
+
+    /// What has come behind the body.
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.decoder.raw()..self.filled]
+    }
 }
 
 impl Read for Content {
@@ -100,11 +112,9 @@ impl Read for Content {
             Some(Fault::Reject(Reject::Timeout)) => return Err(ErrorKind::TimedOut.into()),
             Some(Fault::Reject(reject)) => return Err(io::Error::new(ErrorKind::InvalidData, reject)),
         }
-        let ready = self.bytes.get(self.given..self.decoder.decoded()).unwrap_or_default();
+        let ready = &self.bytes[self.given..self.decoder.decoded()];
         let count = ready.len().min(out.len());
-        for (to, from) in out.iter_mut().zip(ready) {
-            *to = *from;
-        }
+        out[..count].copy_from_slice(&ready[..count]);
         self.given += count;
         Ok(count)
     }
@@ -139,30 +149,14 @@ impl Upload {
         let Self { token, mut exchange, peer, head, mut content } = self;
         let request = head.request(&peer);
         let mut response = shared.call_streaming(&request, &mut BodyReader::new(&mut content));
-        match content.fault {
-            Some(Fault::Reject(reject)) => {
-                shared.tell(&Notice::Rejected { peer: &peer, reject });
-                response = Response::text(reject.reason()).with_status(reject.status());
-            }
-            Some(Fault::Gone) | None => {}
+        if let Some(Fault::Reject(reject)) = content.fault {
+            shared.tell(&Notice::Rejected { peer: &peer, reject });
+            response = Response::text(reject.reason()).with_status(reject.status());
         }
         // A small rest that has come already is passed over; anything more closes the connection.
         let is_whole = content.fault.is_none() && content.pass_over();
         exchange.keeps_alive &= is_whole;
         let unfinished = is_whole.then(|| Unfinished::behind(content.rest())).flatten();
         Answer { token, exchange, response, unfinished, is_gone: matches!(content.fault, Some(Fault::Gone)) }
-    }
-}
-
-impl Content {
-    /// Decodes what has come. True if that is all of it.
-    fn pass_over(&mut self) -> bool {
-        let bytes = self.bytes.get_mut(..self.filled).unwrap_or_default();
-        self.decoder.advance(bytes, &self.limits).is_ok_and(|is_whole| is_whole)
-    }
-
-    /// What has come behind the body.
-    fn rest(&self) -> &[u8] {
-        self.bytes.get(self.decoder.raw()..self.filled).unwrap_or_default()
     }
 }
