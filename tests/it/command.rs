@@ -253,7 +253,7 @@ fn one_bad_address_keeps_the_good_ones_from_starting() {
     check_fails(allout(&["--listen", &good, "--listen", &good]), 1, &[&text]);
 }
 
-#[allow(clippy::print_stderr)] // Whoever reads the results should know.
+#[expect(clippy::print_stderr)] // Whoever reads the results should know.
 fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }

@@ -257,7 +257,7 @@ fn look_up_for_ever(folder: &Folder, options: &[&str]) -> Option<(Process, std::
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
-#[allow(clippy::print_stderr)] // Whoever reads the results should know.
+#[expect(clippy::print_stderr)] // Whoever reads the results should know.
 fn a_signal_does_not_wait_for_a_look_up_that_hangs() {
     let folder = Folder::new("signal-while-looking-up");
     let socket = folder.path("socket");
@@ -308,7 +308,7 @@ fn a_signal_long_after_a_group_that_ended_otherwise_ends_the_process() {
 
 /// Not a test, but the process that those above run.
 #[test]
-#[allow(clippy::print_stderr)] // By its lines it is followed.
+#[expect(clippy::print_stderr)] // By its lines it is followed.
 fn child() {
     let Some(part) = std::env::var_os(CHILD) else { return };
     if part == "over" {
