@@ -7,8 +7,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::LockResult;
 use std::time::Duration;
 
-pub(crate) use shuttle::sync::mpsc::{SyncSender, sync_channel};
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use shuttle::sync::mpsc::{SyncSender, sync_channel};
 pub(crate) use shuttle::sync::{Arc, Weak};
 pub(crate) use shuttle::thread::{Builder, JoinHandle};
 pub(crate) use std::sync::PoisonError;
