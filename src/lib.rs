@@ -43,9 +43,8 @@
 //! (`server/accept.rs`). When its bytes come, the loop lays the `connection` on its thread's `desk` and reads
 //! (`server/service.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once a request is
 //! whole, the thread lets go of the loop and calls the [`Handler`] (`server/handoff/`), a [`Router`] as a rule, with
-//! the
-//! [`Request`]. The [`Response`] is encoded behind others of its batch (`server/outgoing.rs`), and one write sends
-//! them.
+//! the [`Request`]. The [`Response`] is encoded behind others of its batch (`server/outgoing.rs`), and one write sends
+//! them. A body that is too large to be held is read or written by the handler's thread itself (`server/streaming/`).
 //!
 //! **A stop.** A [`Cause`] triggers the [`Stop`]: first come, first kept. Wakers end the wait of every event loop. Each
 //! drains (`server/drain.rs`): the queue of the listener is emptied and the listener closed, answers say

@@ -66,7 +66,7 @@ impl EventLoop {
     }
 
     /// A handler has returned that had been displaced, or had the socket.
-    pub(super) fn take_answer(&mut self, answer: Answer, desk: &mut Desk) {
+    fn take_answer(&mut self, answer: Answer, desk: &mut Desk) {
         let Answer { token, exchange, response, unfinished, is_gone } = answer;
         if is_gone {
             return self.drop_away(token);

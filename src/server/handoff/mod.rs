@@ -13,6 +13,7 @@
 //! ```text
 //! HELD ──a request is whole, a permit was had──▶ BUSY ──▶ LENT ──claimed by the thread that lent it──▶ HELD
 //!                                                          └────claimed by a spare────────────────────▶ HELD
+//!                                       BUSY ◀── borrowed by the thread that lent it, to stream ── LENT
 //! ```
 //!
 //! A thread:

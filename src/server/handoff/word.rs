@@ -7,11 +7,12 @@
 //!    └────── withdraw ────┘ └─ borrow (n+1) ─┘ (the thread that lent it)
 //! ```
 //!
-//! Whoever holds the loop makes the first three moves, and only a holder can; so they need no comparison. The others
-//! are
-//! a compare-and-swap from exactly the lending that the claimant knows. Two can try it, the thread whose handler has
-//! returned and the spare that was sent for the loop, and one succeeds: the loop is never held twice, and never lost.
-//! A spare that comes late finds another number, since each lending has its own.
+//! Whoever holds the loop announces, withdraws and lends, and only a holder can; so these need no comparison. To claim
+//! and to borrow is a compare-and-swap from exactly the lending that the claimant knows. Two can try it, the thread
+//! that has lent the loop and the spare that was sent for it, and one succeeds: the loop is never held twice, and
+//! never lost. A spare that comes late finds another number, since each lending has its own. The thread borrows the
+//! loop to have the head of a streamed answer sent, and lends it again while it writes the body: its handler still
+//! counts as running.
 
 use crate::sync::{AtomicU64, Ordering};
 
