@@ -3,7 +3,7 @@
 //! The next server takes the place of the last as soon as that has closed its listener. In between nobody listens, and
 //! the proxy answers 502 or 503 for what it would have sent on a new connection: such requests were never sent to the
 //! server. Those that it sent on a connection that it kept are another matter. Each of them is answered, unless it
-//! crosses the close of a connection that has been quiet (RFC 9112 §9.6). The proxy's log tells which it was.
+//! crosses the close of a connection that has been quiet (RFC 9112 §9.6). The proxy tells how many it could not send.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Report {
 
 /// Restarts the server so many times while the load runs.
 pub(crate) fn run(demo: &mut Demo, proxy: &Proxy, restarts: u64, load: Load) -> Result<Report> {
-    let log_start = proxy.log_length();
+    let (log_start, before) = (proxy.log_length(), proxy.counts()?);
     let (right, told) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
     let load = Load { until: Until::Told(Arc::clone(&told)), right: Arc::clone(&right), rests: true, ..load };
     let load = thread::spawn(move || load.run());
@@ -64,16 +64,15 @@ pub(crate) fn run(demo: &mut Demo, proxy: &Proxy, restarts: u64, load: Load) -> 
     restarted?;
     let unanswered = tally.unserved + tally.broken_off;
     let start = Instant::now();
-    let (complaints, unsent) = loop {
-        let complaints = proxy.complaints(log_start);
-        let unsent = complaints.iter().filter(|(text, _)| proxy.tells_of_no_connection(text)).map(|(_, count)| count);
-        let unsent: u64 = unsent.sum();
-        // The log may lag behind the answers.
+    let unsent = loop {
+        let unsent = proxy.counts()?.unsent_since(before);
+        // A log may lag behind the answers.
         if unsent >= unanswered || start.elapsed() > LOG_LAG_MAX {
-            break (complaints, unsent);
+            break unsent;
         }
         thread::sleep(Duration::from_millis(10));
     };
+    let complaints = proxy.complaints(log_start);
     let lost = unanswered.saturating_sub(unsent);
     let wrong = tally.wrong() - unanswered;
     Ok(Report { tally, unsent, lost, wrong, complaints })
