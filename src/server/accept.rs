@@ -1,5 +1,11 @@
-//! How an event loop takes connections in: accepts them, gives them to the loop that has the fewest, makes room.
+//! How an event loop takes connections in: accepts them, makes room, and gives them a place on the loop that has the
+//! fewest.
+//!
+//! Whoever accepts a connection serves it, at first. To give it to another loop means to wake that one, which costs as
+//! much as a request, and most that are closed after one answer are not worth it. Once a connection rests after an
+//! answer it is known to stay, and is given away if another loop has clearly less to carry.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -17,38 +23,42 @@ use crate::http::{Peer, Response, Status};
 /// Marks a token as a listener's; the rest is its number.
 pub(super) const GATE_BIT: u64 = 1 << 63;
 
-/// Connections accepted at a time, before those that are there get their turn.
+/// Most connections accepted at a time, before those that are there get their turn.
 const ACCEPTS_MAX: u32 = 64;
 /// Idle connections that are looked at for one that can make room.
 const LOOKS_MAX: u32 = 8;
 /// Refusals that may linger beyond the most connections; more are dropped without an answer.
 const REFUSALS_MAX: usize = 128;
 
-/// Which listeners are paused, one entry for each.
+/// How each listener is accepted from.
 #[derive(Debug)]
 pub(super) struct Intake {
-    pauses: Vec<Pause>,
+    paces: Vec<Pace>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Pause {
-    /// The next pause.
-    length: Duration,
+struct Pace {
+    /// Connections accepted at a time: twice as many after a queue that was longer, one after a queue that was not. The
+    /// system makes a descriptor before it finds the queue empty, so that asking it once more than needed costs half an
+    /// accept.
+    batch: u32,
+    /// The next pause, for want of descriptors.
+    pause: Duration,
     resumes_at: Option<Instant>,
 }
 
 impl Intake {
     pub(super) fn new(gates: usize) -> Self {
-        Self { pauses: vec![Pause { length: ACCEPT_PAUSE_MIN, resumes_at: None }; gates] }
+        Self { paces: vec![Pace { batch: 1, pause: ACCEPT_PAUSE_MIN, resumes_at: None }; gates] }
     }
 
     pub(super) fn resumes_at(&self) -> Option<Instant> {
-        self.pauses.iter().filter_map(|pause| pause.resumes_at).min()
+        self.paces.iter().filter_map(|pace| pace.resumes_at).min()
     }
 
     /// Has this listener looked at again then, or not any more.
     pub(super) fn pause_until(&mut self, number: usize, resumes_at: Option<Instant>) {
-        self.pauses[number].resumes_at = resumes_at;
+        self.paces[number].resumes_at = resumes_at;
     }
 }
 
@@ -75,20 +85,24 @@ impl EventLoop {
             // Reported before; it is tried again as `close_gate` has it.
             return;
         }
-        for count in 0..ACCEPTS_MAX {
+        let batch = self.intake.paces[number].batch;
+        for count in 0..batch {
             let Some(accepted) = self.shared.gates.get(number).and_then(Gate::accept) else {
                 return;
             };
             match accepted {
                 Ok((stream, peer)) => {
                     self.poller.progressed();
-                    self.seat_arrival(Arrival { stream, peer, gate: number, is_sent: false, refusals: 0 }, desk);
-                    if self.intake.pauses[number].resumes_at.is_some() {
+                    self.settle(Arrival { stream, peer, gate: number, is_sent: false, refusals: 0 }, desk);
+                    if self.intake.paces[number].resumes_at.is_some() {
                         return;
                     }
-                    self.intake.pauses[number].length = ACCEPT_PAUSE_MIN;
+                    self.intake.paces[number].pause = ACCEPT_PAUSE_MIN;
                 }
-                Err(AcceptError::WouldBlock) => return,
+                Err(AcceptError::WouldBlock) => {
+                    self.intake.paces[number].batch = 1;
+                    return;
+                }
                 Err(AcceptError::Transient) => {}
                 // The system says so even if nobody waits. If somebody does, the listener is reported again.
                 Err(AcceptError::Exhausted(_)) if count > 0 => return,
@@ -106,13 +120,14 @@ impl EventLoop {
                 }
             }
         }
+        self.intake.paces[number].batch = (batch * 2).min(ACCEPTS_MAX);
     }
 
     fn pause_gate(&mut self, number: usize) {
         self.ignore_gate(number);
-        let pause = &mut self.intake.pauses[number];
-        pause.resumes_at = Some(self.now + pause.length);
-        pause.length = (pause.length * 2).min(ACCEPT_PAUSE_MAX);
+        let pace = &mut self.intake.paces[number];
+        pace.resumes_at = Some(self.now + pace.pause);
+        pace.pause = (pace.pause * 2).min(ACCEPT_PAUSE_MAX);
     }
 
     /// Has the poller report this listener no more.
@@ -123,9 +138,9 @@ impl EventLoop {
 
     /// Looks at paused listeners again, once their time has come.
     pub(super) fn resume_gates(&mut self) {
-        for number in 0..self.intake.pauses.len() {
-            if self.intake.pauses[number].resumes_at.is_some_and(|at| at <= self.now) {
-                self.intake.pauses[number].resumes_at = None;
+        for number in 0..self.intake.paces.len() {
+            if self.intake.paces[number].resumes_at.is_some_and(|at| at <= self.now) {
+                self.intake.paces[number].resumes_at = None;
                 if self.is_draining {
                     self.close_gate(number);
                 } else if self.watch_gate(number).is_err() {
@@ -135,18 +150,7 @@ impl EventLoop {
         }
     }
 
-    /// Takes a connection, or gives it to the loop that has the fewest if that is clearly fewer.
-    fn seat_arrival(&mut self, arrival: Arrival, desk: &mut Desk) {
-        let own = self.shared.seats[self.seat].connections.load(Ordering::Relaxed);
-        let (seat, least) = self.shared.least_loaded();
-        // A little difference is cheaper than waking another loop.
-        if seat == self.seat || own <= least + 1 + least / 16 {
-            return self.settle(arrival, desk);
-        }
-        self.pass_on(arrival, seat, desk);
-    }
-
-    /// Gives a connection to another loop; a loop that has left gives it back.
+    /// Gives a new connection to another loop; a loop that has left gives it back.
     fn pass_on(&mut self, arrival: Arrival, seat: usize, desk: &mut Desk) {
         let connections = &self.shared.seats[seat].connections;
         connections.fetch_add(1, Ordering::Relaxed);
@@ -156,7 +160,7 @@ impl EventLoop {
         }
     }
 
-    /// A connection that another loop has passed on.
+    /// A new connection that another loop has passed on.
     pub(super) fn take_arrival(&mut self, arrival: Arrival, desk: &mut Desk) {
         // It was counted when it was passed on.
         self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
@@ -246,22 +250,61 @@ impl EventLoop {
         }
     }
 
-    /// Enters a connection. `None`: the system has nothing left to watch it with. It is closed, and as with a failed
-    /// accept that is told, and the listener paused: the next ones had better wait than be closed too.
+    /// Enters a new connection. `None`: the system has nothing left to watch it with. It is closed, and as with a
+    /// failed accept that is told, and the listener paused: the next ones had better wait than be closed too.
     pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, gate: usize) -> Option<Token> {
-        let token = self.table.insert(Connection::new(stream, peer, self.now));
-        self.shared.seats[self.seat].connections.fetch_add(1, Ordering::Relaxed);
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let connection = self.table.get_mut(token)?;
-        if let Err(error) = self.poller.add(connection.stream(), token.raw()) {
-            self.drop_connection(token);
+        let entered = self.enter(Connection::new(Arc::new(stream), peer, self.now));
+        let failed = |error| {
             self.shared.tell_accept_failed(&self.shared.gates[gate], &error, self.now);
             self.pause_gate(gate);
-            return None;
-        }
+        };
+        entered.map_err(failed).ok()
+    }
+
+    fn enter(&mut self, connection: Connection) -> std::io::Result<Token> {
         let clock = connection.clock(self.is_draining);
+        let token = self.table.insert(connection);
+        self.shared.seats[self.seat].connections.fetch_add(1, Ordering::Relaxed);
+        self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.timeouts.start(token.index(), clock, self.now);
-        Some(token)
+        let (poller, connection) = (&mut self.poller, self.table.get_mut(token));
+        let watched = connection.map_or(Ok(()), |connection| poller.add(connection.stream(), token.raw()));
+        if watched.is_err() {
+            self.drop_connection(token);
+        }
+        watched.map(|()| token)
+    }
+
+    /// Gives a connection that rests after its first answer to the loop that has the fewest, if that is clearly fewer.
+    /// Returns false if it stays. Nothing is lost on the way: what comes meanwhile waits in the socket, and is reported
+    /// when the other loop adds it.
+    pub(super) fn find_place(&mut self, token: Token) -> bool {
+        if self.is_draining || !self.table.get_mut(token).is_some_and(Connection::needs_place) {
+            return false;
+        }
+        let own = self.shared.seats[self.seat].connections.load(Ordering::Relaxed);
+        let (seat, least) = self.shared.least_loaded();
+        if seat == self.seat || own <= least + 1 + least / 16 {
+            return false;
+        }
+        let Some(connection) = self.take_out(token) else { return false };
+        self.poller.remove(connection.stream(), token.raw());
+        let (stream, peer) = connection.into_parts();
+        self.shared.seats[seat].connections.fetch_add(1, Ordering::Relaxed);
+        if let Err(Parcel::Moved(stream, peer)) = self.shared.seats[seat].inbox.push(Parcel::Moved(stream, peer)) {
+            self.shared.seats[seat].connections.fetch_sub(1, Ordering::Relaxed);
+            // It has drained and left, as this one is about to.
+            let _ = self.enter(Connection::moved(stream, peer, self.now));
+        }
+        true
+    }
+
+    /// A connection that another loop has given away. It has its place among the most connections already.
+    pub(super) fn take_moved(&mut self, stream: Arc<Stream>, peer: Peer) {
+        // It was counted when it was given away.
+        self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
+        // The system may have given what watched it to somebody else meanwhile: then it is closed, as an idle one may be.
+        let _ = self.enter(Connection::moved(stream, peer, self.now));
     }
 }
 

@@ -55,6 +55,9 @@ pub(crate) enum Phase {
 pub(crate) enum Close {
     /// With FIN, and reading on until the peer's own, so that no reset destroys the answer.
     Lingering,
+    /// At once, since the peer has asked for it and so has said that it sends nothing more (RFC 9112 §9.6); but
+    /// lingering if something has come all the same.
+    Asked,
     /// At once: nothing is in flight that could be destroyed, or nobody is left to wait.
     AtOnce,
 }
@@ -109,6 +112,10 @@ pub(crate) struct Connection {
     is_hung_up: bool,
     /// The peer's end of stream has been read.
     has_ended: bool,
+    /// The poller reports room to write.
+    awaits_room: bool,
+    /// It is decided which loop it stays with.
+    has_place: bool,
     close: Option<Close>,
     /// A handler has asked for the connection to be closed after its response, and others follow that one.
     is_leaving: bool,
@@ -143,9 +150,9 @@ impl Call {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream, peer: Peer, now: Instant) -> Self {
+    pub(crate) fn new(stream: Arc<Stream>, peer: Peer, now: Instant) -> Self {
         Self {
-            stream: Arc::new(stream),
+            stream,
             peer,
             phase: Phase::Idle,
             unfinished: None,
@@ -153,12 +160,30 @@ impl Connection {
             is_readable: false,
             is_hung_up: false,
             has_ended: false,
+            awaits_room: false,
+            has_place: false,
             close: None,
             is_leaving: false,
             is_deserted: false,
             call: None,
             mark: now,
         }
+    }
+
+    /// One that another loop has given away stays here.
+    pub(crate) fn moved(stream: Arc<Stream>, peer: Peer, now: Instant) -> Self {
+        Self { has_place: true, ..Self::new(stream, peer, now) }
+    }
+
+    /// True the first time that it rests after an answer, and keeps nothing that another loop would have to know.
+    pub(crate) fn needs_place(&mut self) -> bool {
+        let is_bare = self.phase == Phase::Idle && self.unfinished.is_none() && !self.is_leaving;
+        is_bare && !std::mem::replace(&mut self.has_place, true)
+    }
+
+    /// What another loop needs of it.
+    pub(crate) fn into_parts(self) -> (Arc<Stream>, Peer) {
+        (self.stream, self.peer)
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -189,6 +214,21 @@ impl Connection {
     /// The peer has not taken all of the answers before.
     pub(crate) fn is_blocked(&self) -> bool {
         self.unsent.is_some()
+    }
+
+    /// Its last answer is out, and something may be on its way to us that would be answered with a reset.
+    pub(crate) fn must_linger(&self) -> bool {
+        match self.close {
+            _ if self.has_ended => false,
+            Some(Close::Lingering) => true,
+            Some(Close::Asked) => self.is_readable,
+            Some(Close::AtOnce) | None => false,
+        }
+    }
+
+    /// True the first time: from then on, the poller is to report room.
+    pub(crate) fn must_await_room(&mut self) -> bool {
+        !std::mem::replace(&mut self.awaits_room, true)
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
@@ -369,6 +409,9 @@ impl Connection {
     /// Takes what is left from the desk: it is needed again unless the last answer has been given.
     pub(crate) fn keep(&mut self, desk: &mut Desk) {
         let unfinished = desk.put_down();
+        if unfinished.is_some() && self.close == Some(Close::Asked) {
+            self.close = Some(Close::Lingering);
+        }
         self.unfinished = if self.close.is_some() { None } else { unfinished };
     }
 

@@ -220,11 +220,16 @@ impl EventLoop {
 
     /// Closes a connection, whatever it is in the middle of.
     pub(super) fn drop_connection(&mut self, token: Token) {
-        self.timeouts.stop(token.index());
         self.poller.retired(token.raw());
-        if self.table.remove(token).is_some() {
-            self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.take_out(token);
+    }
+
+    /// Takes a connection out of all books but the poller's.
+    pub(super) fn take_out(&mut self, token: Token) -> Option<Connection> {
+        self.timeouts.stop(token.index());
+        let connection = self.table.remove(token)?;
+        self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        Some(connection)
     }
 }

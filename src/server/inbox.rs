@@ -1,4 +1,6 @@
-//! What others give a loop: connections that another loop has accepted, and what displaced handlers have to say.
+//! What others give a loop: connections of another loop's, and what displaced handlers have to say.
+
+use std::sync::Arc;
 
 use super::desk::{Exchange, Unfinished};
 use super::poller::Waker;
@@ -10,13 +12,15 @@ use crate::sync::{Mutex, PoisonError, SyncSender};
 
 pub(crate) enum Parcel {
     Arrival(Arrival),
+    /// A connection between two requests, whose loop has more than its share.
+    Moved(Arc<Stream>, Peer),
     Answer(Answer),
     /// An answer whose body the sender is going to write, once it gets what it needs for that.
     Asked(Box<Answer>, SyncSender<Download>),
     Streamed(Streamed),
 }
 
-/// A connection that another loop has accepted.
+/// A connection that another loop has accepted, and has no room for.
 pub(crate) struct Arrival {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,

@@ -178,7 +178,7 @@ impl EventLoop {
     fn refuse(&mut self, desk: &mut Desk) -> bool {
         let Some(response) = self.shared.refuse(&desk.request()) else { return false };
         // Whether the body will follow is not known, so that the next request could not be told from it.
-        let exchange = Exchange { keeps_alive: false, ..desk.exchange() };
+        let exchange = Exchange { keeps_alive: false, is_final: false, ..desk.exchange() };
         desk.finish_request();
         self.push_answer(response, exchange, desk);
         self.flush();
@@ -223,7 +223,7 @@ impl EventLoop {
         let Some(service) = &mut self.service else { return };
         service.answers = service.answers.saturating_add(1);
         if let (true, Some(connection)) = (is_last, self.table.get_mut(service.token)) {
-            connection.close_with(Close::Lingering);
+            connection.close_with(if exchange.is_final { Close::Asked } else { Close::Lingering });
         }
     }
 
@@ -264,13 +264,21 @@ impl EventLoop {
     /// Writes the answers that have been gathered.
     pub(super) fn flush(&mut self) -> Sent {
         let (patience, now) = (self.shared.config.write_timeout, self.now);
-        let Some(connection) = self.service.and_then(|service| self.table.get_mut(service.token)) else {
+        let at_hand = self.service.and_then(|service| self.table.get_mut(service.token).zip(Some(service)));
+        let Some((connection, service)) = at_hand else {
             self.out.clear();
             return Sent::Failed;
         };
         let (sent, answers) = connection.send(&mut self.out, patience, now);
-        if sent == Sent::Failed {
-            connection.close_with(Close::AtOnce);
+        match sent {
+            Sent::All => {}
+            Sent::Blocked if connection.must_await_room() => {
+                let (stream, token) = (connection.stream(), service.token.raw());
+                // Never seen to fail; the clock of a blocked connection looks for room too.
+                let _ = self.poller.await_room(stream, token);
+            }
+            Sent::Blocked => {}
+            Sent::Failed => connection.close_with(Close::AtOnce),
         }
         self.count_answers(answers);
         sent
@@ -303,6 +311,12 @@ impl EventLoop {
             return;
         };
         let is_new = connection.rest(progress, answers > 0, now);
+        if answers > 0 && self.find_place(token) {
+            return;
+        }
+        let Some(connection) = self.table.get_mut(token) else {
+            return;
+        };
         if connection.is_readable() {
             self.again.push_back(token);
         }
@@ -324,7 +338,7 @@ impl EventLoop {
         };
         match sent {
             Sent::Blocked => self.timeouts.start(token.index(), Clock::Write, self.now),
-            Sent::All if connection.close() == Some(Close::Lingering) && !connection.has_ended() => {
+            Sent::All if connection.must_linger() => {
                 // What has come already is thrown away now, since it is not reported again.
                 if connection.linger() {
                     self.again.push_back(token);

@@ -36,6 +36,7 @@ unsafe extern "C" {
 const EPOLL_CLOEXEC: c_int = 0o2_000_000;
 const EPOLL_CTL_ADD: c_int = 1;
 const EPOLL_CTL_DEL: c_int = 2;
+const EPOLL_CTL_MOD: c_int = 3;
 const EPOLLIN: u32 = 0x001;
 const EPOLLOUT: u32 = 0x004;
 const EPOLLERR: u32 = 0x008;
@@ -83,8 +84,17 @@ impl Epoll {
     }
 
     pub(crate) fn add(&self, stream: &Stream, token: u64) -> io::Result<()> {
-        let events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
-        self.control(EPOLL_CTL_ADD, stream.as_fd(), events, token)
+        self.control(EPOLL_CTL_ADD, stream.as_fd(), EPOLLIN | EPOLLRDHUP | EPOLLET, token)
+    }
+
+    pub(crate) fn remove(&self, stream: &Stream) {
+        // Fails only if it is not there, which is what was wanted.
+        let _ = self.control(EPOLL_CTL_DEL, stream.as_fd(), 0, 0);
+    }
+
+    /// If there is room already, the next wait says so.
+    pub(crate) fn await_room(&self, stream: &Stream, token: u64) -> io::Result<()> {
+        self.control(EPOLL_CTL_MOD, stream.as_fd(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, token)
     }
 
     /// Exclusive: of several loops that wait for the same listener, a connection wakes one.

@@ -57,7 +57,7 @@ impl Poller {
         }
     }
 
-    /// Reports `stream` under `token` until it is closed.
+    /// Reports `stream` under `token` until it is closed; that it has room to write, only after [`Poller::await_room`].
     pub(crate) fn add(&mut self, stream: &Stream, token: u64) -> io::Result<()> {
         match self {
             #[cfg(all(target_os = "linux", feature = "epoll"))]
@@ -65,6 +65,20 @@ impl Poller {
             Self::Sweep(sweep) => {
                 let _ = stream;
                 sweep.add(token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reports room to write too, from now on. Most connections never need it, and a new one has room, which would be
+    /// reported before there is anything to read.
+    pub(crate) fn await_room(&mut self, stream: &Stream, token: u64) -> io::Result<()> {
+        match self {
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            Self::Epoll(epoll) => epoll.await_room(stream, token),
+            // It reports everything all the time.
+            Self::Sweep(_) => {
+                let _ = (stream, token);
                 Ok(())
             }
         }
@@ -89,6 +103,18 @@ impl Poller {
             Self::Epoll(epoll) => epoll.remove_listener(listener),
             Self::Sweep(_) => {
                 let _ = listener;
+                self.retired(token);
+            }
+        }
+    }
+
+    /// Reports `stream` no more, although it stays open.
+    pub(crate) fn remove(&mut self, stream: &Stream, token: u64) {
+        match self {
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            Self::Epoll(epoll) => epoll.remove(stream),
+            Self::Sweep(_) => {
+                let _ = stream;
                 self.retired(token);
             }
         }
