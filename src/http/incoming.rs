@@ -11,7 +11,7 @@ use super::framing::{Facts, Framing, examine};
 use super::head::{Head, HeadLimits};
 use super::method::{Method, Version};
 use super::reject::Reject;
-use super::request::{Parts, Peer, Request};
+use super::request::{Peer, Request};
 use super::target::{Target, dissect};
 
 /// What bounds a request.
@@ -168,16 +168,8 @@ impl Incoming {
     pub(crate) fn request<'a>(&'a self, bytes: &'a [u8], peer: &'a Peer) -> Request<'a> {
         let start = self.head.len();
         let body = bytes.get(start..start.saturating_add(self.body.decoded())).unwrap_or_default();
-        let target = self.known.map(|(_, target)| target).unwrap_or_default();
-        Request::new(Parts {
-            method: self.head.method(),
-            version: self.head.version(),
-            target,
-            fields: self.head.fields(),
-            bytes,
-            body,
-            peer,
-        })
+        let target = self.known.as_ref().map_or(&Target::NONE, |(_, target)| target);
+        Request::new(&self.head, target, bytes, body, peer)
     }
 
     /// How many whole requests `bytes` begin with. The bytes are copied, and nothing is changed.

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::fields::Field;
 use super::grammar::unescaped;
+use super::head::Head;
 use super::headers::Headers;
 use super::method::{Method, Version};
 use super::pattern::Pattern;
@@ -41,28 +41,21 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What a request is put together from.
-#[derive(Clone, Copy)]
-pub(crate) struct Parts<'a> {
-    pub(crate) method: Method,
-    pub(crate) version: Version,
-    pub(crate) target: Target,
-    pub(crate) fields: &'a [Field],
-    pub(crate) bytes: &'a [u8],
-    pub(crate) body: &'a [u8],
-    pub(crate) peer: &'a Peer,
-}
-
 /// A whole request. It is cheap to copy: all of it is borrowed.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
-    parts: Parts<'a>,
+    head: &'a Head,
+    target: &'a Target,
+    /// From the request's first byte on; what was found in them is told by positions.
+    bytes: &'a [u8],
+    body: &'a [u8],
+    peer: &'a Peer,
     pattern: Option<&'a Pattern>,
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn new(parts: Parts<'a>) -> Self {
-        Self { parts, pattern: None }
+    pub(crate) fn new(head: &'a Head, target: &'a Target, bytes: &'a [u8], body: &'a [u8], peer: &'a Peer) -> Self {
+        Self { head, target, bytes, body, peer, pattern: None }
     }
 
     /// The same request, its path matched by a pattern with captures.
@@ -72,12 +65,12 @@ impl<'a> Request<'a> {
 
     /// The method.
     pub fn method(&self) -> Method {
-        self.parts.method
+        self.head.method()
     }
 
     /// The version.
     pub fn version(&self) -> Version {
-        self.parts.version
+        self.head.version()
     }
 
     /// The path with its escapes decoded; `*` for a server-wide `OPTIONS`. `%2F` becomes a slash like any other here:
@@ -93,7 +86,7 @@ impl<'a> Request<'a> {
 
     /// The same, for those who compare or keep it: to look at it as text takes time.
     pub(crate) fn raw_path_bytes(&self) -> &'a [u8] {
-        match self.parts.target.path.of(self.parts.bytes) {
+        match self.target.path.of(self.bytes) {
             [] => b"/",
             path => path,
         }
@@ -101,7 +94,7 @@ impl<'a> Request<'a> {
 
     /// What stood behind the first `?`, as it was sent.
     pub fn query(&self) -> Option<&'a str> {
-        self.parts.target.query.map(|span| self.text(span.of(self.parts.bytes)))
+        self.target.query.map(|span| self.text(span.of(self.bytes)))
     }
 
     /// The decoded part of the path that a route's `{name}` stands for.
@@ -112,25 +105,25 @@ impl<'a> Request<'a> {
     /// The host and port that the request is for: of an absolute target, else of `Host` (RFC 9112 §3.3). None only on
     /// HTTP/1.0.
     pub fn host(&self) -> Option<&'a str> {
-        match self.parts.target.authority {
-            Some(span) => Some(self.text(span.of(self.parts.bytes))),
+        match self.target.authority {
+            Some(span) => Some(self.text(span.of(self.bytes))),
             None => self.headers().get_str("host"),
         }
     }
 
     /// The header fields.
     pub fn headers(&self) -> Headers<'a> {
-        Headers::new(self.parts.fields, self.parts.bytes)
+        Headers::new(self.head.fields(), self.bytes)
     }
 
     /// The body, whole, its transfer coding removed; at most as large as the configured limit.
     pub fn body(&self) -> &'a [u8] {
-        self.parts.body
+        self.body
     }
 
     /// Who sent it.
     pub fn peer(&self) -> &'a Peer {
-        self.parts.peer
+        self.peer
     }
 
     // A target and a valid Host are ASCII, so that they are always text.

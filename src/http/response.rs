@@ -123,6 +123,9 @@ impl std::error::Error for FieldError {}
 const RESERVED: [&str; 7] =
     ["connection", "content-length", "date", "keep-alive", "trailer", "transfer-encoding", "upgrade"];
 
+/// What [`Response::text`] has: one place in memory, by which it is known again.
+pub(crate) static TEXT: &str = "text/plain; charset=utf-8";
+
 /// A response. `Date`, the length and `Connection` are added when it is sent, and the body is left out where HTTP
 /// forbids one: on HEAD, 204 and 304.
 #[derive(Debug)]
@@ -195,7 +198,7 @@ impl Response {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         };
-        Self { content_type: Some("text/plain; charset=utf-8"), body: Body::Whole(body), ..self }
+        Self { content_type: Some(TEXT), body: Body::Whole(body), ..self }
     }
 
     /// Another status.
@@ -270,8 +273,17 @@ impl Response {
 
     /// The header fields that were added.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        let content_type = self.content_type.map(|value| ("Content-Type", value));
-        content_type.into_iter().chain(self.fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())))
+        self.content_type.map(|value| ("Content-Type", value)).into_iter().chain(self.other_fields())
+    }
+
+    /// The header fields without `Content-Type`, unless that was added like any other.
+    pub(crate) fn other_fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+    }
+
+    /// What the body is, as far as it was told with the body.
+    pub(crate) fn content_type(&self) -> Option<&'static str> {
+        self.content_type
     }
 
     /// Closes the connection after this response, whatever has been sent behind its request.

@@ -8,7 +8,7 @@ use super::reject::Reject;
 use super::scan::behind_plain;
 
 /// A target taken apart: positions in the request's bytes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     /// As sent, escapes and all; `*` for the asterisk-form, empty for `http://host`.
     pub(crate) path: Span,
@@ -16,6 +16,11 @@ pub(crate) struct Target {
     pub(crate) query: Option<Span>,
     /// Of an absolute-form: it overrides `Host` (RFC 9112 §3.2.2).
     pub(crate) authority: Option<Span>,
+}
+
+impl Target {
+    /// Of a request whose head is not complete.
+    pub(crate) const NONE: Self = Self { path: Span { start: 0, end: 0 }, query: None, authority: None };
 }
 
 /// Takes a target apart.

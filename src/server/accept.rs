@@ -303,7 +303,7 @@ impl EventLoop {
     pub(super) fn take_moved(&mut self, stream: Arc<Stream>, peer: Peer) {
         // It was counted when it was given away.
         self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
-        // The system may have given what watched it to somebody else meanwhile: then it is closed, as an idle one may be.
+        // The system may have nothing left to watch it with: then it is closed, as an idle one may be at any time.
         let _ = self.enter(Connection::moved(stream, peer, self.now));
     }
 }

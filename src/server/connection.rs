@@ -55,9 +55,6 @@ pub(crate) enum Phase {
 pub(crate) enum Close {
     /// With FIN, and reading on until the peer's own, so that no reset destroys the answer.
     Lingering,
-    /// At once, since the peer has asked for it and so has said that it sends nothing more (RFC 9112 §9.6); but
-    /// lingering if something has come all the same.
-    Asked,
     /// At once: nothing is in flight that could be destroyed, or nobody is left to wait.
     AtOnce,
 }
@@ -216,16 +213,6 @@ impl Connection {
         self.unsent.is_some()
     }
 
-    /// Its last answer is out, and something may be on its way to us that would be answered with a reset.
-    pub(crate) fn must_linger(&self) -> bool {
-        match self.close {
-            _ if self.has_ended => false,
-            Some(Close::Lingering) => true,
-            Some(Close::Asked) => self.is_readable,
-            Some(Close::AtOnce) | None => false,
-        }
-    }
-
     /// True the first time: from then on, the poller is to report room.
     pub(crate) fn must_await_room(&mut self) -> bool {
         !std::mem::replace(&mut self.awaits_room, true)
@@ -273,6 +260,8 @@ impl Connection {
     pub(crate) fn reported(&mut self, event: Event) {
         self.is_readable = true;
         self.is_hung_up |= event.is_hangup;
+        // We have ended it too: nothing is left to be read that anybody would answer.
+        self.has_ended |= event.is_over && self.phase == Phase::Lingering;
     }
 
     /// A read is to be tried although nothing was reported.
@@ -409,9 +398,6 @@ impl Connection {
     /// Takes what is left from the desk: it is needed again unless the last answer has been given.
     pub(crate) fn keep(&mut self, desk: &mut Desk) {
         let unfinished = desk.put_down();
-        if unfinished.is_some() && self.close == Some(Close::Asked) {
-            self.close = Some(Close::Lingering);
-        }
         self.unfinished = if self.close.is_some() { None } else { unfinished };
     }
 
@@ -442,6 +428,9 @@ impl Connection {
 
     /// Reads and throws away what comes while lingering. Returns true once the peer has ended too.
     pub(crate) fn discard(&mut self, desk: &mut Desk) -> bool {
+        if self.has_ended {
+            return true;
+        }
         // Bounded, so that a peer that keeps sending cannot keep the loop.
         for _ in 0..16 {
             match desk.discard(&self.stream) {

@@ -54,14 +54,12 @@ pub(crate) struct Exchange {
     pub(crate) version: Version,
     /// Another request may follow.
     pub(crate) keeps_alive: bool,
-    /// The client has said that none will, and all of this one has come: nothing more is to be expected.
-    pub(crate) is_final: bool,
 }
 
 impl Exchange {
     /// The last with a peer that could not be understood, or is not served.
     pub(crate) fn last(is_head: bool) -> Self {
-        Self { is_head, version: Version::Http11, keeps_alive: false, is_final: false }
+        Self { is_head, version: Version::Http11, keeps_alive: false }
     }
 }
 
@@ -223,7 +221,6 @@ impl Desk {
             is_head: self.incoming.is_head_request(),
             version: self.incoming.version(),
             keeps_alive: self.incoming.keeps_alive(),
-            is_final: !self.incoming.keeps_alive(),
         }
     }
 

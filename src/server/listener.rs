@@ -37,10 +37,7 @@ enum Socket {
     },
     /// The file is held to be removed when the listener is dropped.
     #[cfg(unix)]
-    Unix {
-        socket: UnixListener,
-        _file: SocketFile,
-    },
+    Unix { socket: UnixListener, _file: SocketFile },
 }
 
 /// Where a listener really listens, the port that the system chose included.

@@ -178,7 +178,7 @@ impl EventLoop {
     fn refuse(&mut self, desk: &mut Desk) -> bool {
         let Some(response) = self.shared.refuse(&desk.request()) else { return false };
         // Whether the body will follow is not known, so that the next request could not be told from it.
-        let exchange = Exchange { keeps_alive: false, is_final: false, ..desk.exchange() };
+        let exchange = Exchange { keeps_alive: false, ..desk.exchange() };
         desk.finish_request();
         self.push_answer(response, exchange, desk);
         self.flush();
@@ -223,7 +223,7 @@ impl EventLoop {
         let Some(service) = &mut self.service else { return };
         service.answers = service.answers.saturating_add(1);
         if let (true, Some(connection)) = (is_last, self.table.get_mut(service.token)) {
-            connection.close_with(if exchange.is_final { Close::Asked } else { Close::Lingering });
+            connection.close_with(Close::Lingering);
         }
     }
 
@@ -338,7 +338,7 @@ impl EventLoop {
         };
         match sent {
             Sent::Blocked => self.timeouts.start(token.index(), Clock::Write, self.now),
-            Sent::All if connection.must_linger() => {
+            Sent::All if connection.close() == Some(Close::Lingering) && !connection.has_ended() => {
                 // What has come already is thrown away now, since it is not reported again.
                 if connection.linger() {
                     self.again.push_back(token);

@@ -141,7 +141,8 @@ impl Epoll {
             if data == WAKER {
                 self.wake.clear();
             } else {
-                return Some(Event { token: data, is_hangup: events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0 });
+                let is_over = events & (EPOLLHUP | EPOLLERR) != 0;
+                return Some(Event { token: data, is_hangup: is_over || events & EPOLLRDHUP != 0, is_over });
             }
         }
     }

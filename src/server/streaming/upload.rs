@@ -156,7 +156,6 @@ impl Upload {
         // A small rest that has come already is passed over; anything more closes the connection.
         let is_whole = content.fault.is_none() && content.pass_over();
         exchange.keeps_alive &= is_whole;
-        exchange.is_final &= is_whole;
         let unfinished = is_whole.then(|| Unfinished::behind(content.rest())).flatten();
         Answer { token, exchange, response, unfinished, is_gone: matches!(content.fault, Some(Fault::Gone)) }
     }
