@@ -138,7 +138,8 @@ impl Site {
                 self.turn(slow_once_in);
             }
             for player in &mut players {
-                if let Some(event) = player.step() {
+                let awaits_room = self.event_loop.poller.await_room.contains(&player.token);
+                if let Some(event) = player.step(awaits_room) {
                     self.event_loop.poller.events.push_back(event);
                     is_moving = true;
                     self.turn(slow_once_in);
@@ -228,10 +229,11 @@ struct Player<'a> {
 
 impl Player<'_> {
     /// The next thing that its peer does; `None`: it has nothing more to do.
-    fn step(&mut self) -> Option<Event> {
+    fn step(&mut self, awaits_room: bool) -> Option<Event> {
         let mut pipe = self.stream.pipe();
-        let is_news = pipe.step();
+        let is_news = pipe.step(self.is_swept || awaits_room);
         let is_hangup = self.is_swept || pipe.has_ended || pipe.is_broken;
-        is_news.then_some(Event { token: self.token, is_hangup })
+        let is_over = !self.is_swept && (pipe.is_broken || pipe.has_ended && pipe.is_shut);
+        is_news.then_some(Event { token: self.token, is_hangup, is_over })
     }
 }

@@ -1,6 +1,6 @@
 //! Readiness by script: a wait gives the turn back to whoever moves the peers, who says what has changed.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::stream::Stream;
 pub(crate) struct Event {
     pub(crate) token: u64,
     pub(crate) is_hangup: bool,
+    pub(crate) is_over: bool,
 }
 
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(crate) struct Poller {
     /// The tokens of all connections that have been added, in that order.
     pub(crate) added: Vec<u64>,
     pub(crate) events: VecDeque<Event>,
+    /// Of those, the ones whose room to write is reported too.
+    pub(crate) await_room: HashSet<u64>,
     /// Waits that were none, since the loop had more to do, one after the other.
     looks: usize,
 }
@@ -33,6 +36,16 @@ impl Poller {
     pub(crate) fn add(&mut self, _: &Stream, token: u64) -> io::Result<()> {
         self.added.push(token);
         Ok(())
+    }
+
+    pub(crate) fn await_room(&mut self, _: &Stream, token: u64) -> io::Result<()> {
+        self.await_room.insert(token);
+        Ok(())
+    }
+
+    /// There is one loop alone, to which nobody else has a place to offer.
+    pub(crate) fn remove(&mut self, _: &Stream, token: u64) {
+        unreachable!("{token} is given away");
     }
 
     pub(crate) fn add_listener(&mut self, listener: &Listener, _: u64) -> io::Result<()> {

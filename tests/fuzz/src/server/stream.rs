@@ -53,10 +53,14 @@ impl Pipe {
         self.sent
     }
 
-    /// Lets the peer do the next thing. False if there was none, and nothing has happened unreported.
-    pub(crate) fn step(&mut self) -> bool {
+    /// Lets the peer do the next thing. False if there was none, and nothing has happened unreported; that there is
+    /// room is a thing only `with_room`.
+    pub(crate) fn step(&mut self, with_room: bool) -> bool {
+        let was_full = self.script.room.is_some() && self.room == 0;
+        let before = (self.sent, self.has_ended, self.is_broken);
         let is_news = self.go_on();
-        std::mem::take(&mut self.has_news) || is_news
+        let is_more_than_room = before != (self.sent, self.has_ended, self.is_broken) || !was_full;
+        std::mem::take(&mut self.has_news) || is_news && (with_room || is_more_than_room)
     }
 
     fn go_on(&mut self) -> bool {
