@@ -63,17 +63,28 @@ impl Build {
     }
 }
 
-/// Builds the command stripped, with these options of cargo, and says how many bytes it has.
-pub fn stripped_bytes(profile: Profile, features: &[&str]) -> Result<u64> {
-    let target = target().join("stripped");
-    let mut cargo = cargo(&here().join("../../Cargo.toml"), profile, &target);
-    cargo.args(["--bin", "allout"]).args(features);
+/// Builds the command stripped, with these options of cargo, and says where it lies. `None`: its target is not
+/// installed.
+pub fn stripped(profile: Profile, options: &[&str]) -> Result<Option<PathBuf>> {
+    let folder = target().join("stripped");
+    let mut cargo = cargo(&here().join("../../Cargo.toml"), profile, &folder);
+    cargo.args(["--bin", "allout"]).args(options);
     cargo.arg("--config").arg(format!("profile.{}.strip=true", profile.name()));
+    let target = options.iter().skip_while(|option| **option != "--target").nth(1);
+    if target.is_some_and(|target| !has_std(target)) {
+        return Ok(None);
+    }
     if !cargo.status()?.success() {
         return Err(format!("cannot build allout in the profile `{}`", profile.name()).into());
     }
-    let program = target.join(profile.name()).join(format!("allout{}", std::env::consts::EXE_SUFFIX));
-    Ok(std::fs::metadata(program)?.len())
+    let folder = target.map_or(folder.clone(), |target| folder.join(target)).join(profile.name());
+    Ok(Some(folder.join(format!("allout{}", std::env::consts::EXE_SUFFIX))))
+}
+
+/// True if the compiler has std for this target.
+fn has_std(target: &str) -> bool {
+    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+    asked.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
 }
 
 /// Builds all peers in a profile, and says in which folder they lie.

@@ -4,8 +4,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::builds::{self, Profile, stripped_bytes};
+use crate::builds::{self, Profile};
+use crate::clients::Client;
 use crate::figures::{Times, ms, table};
+use crate::process::Process;
 use crate::servers::Server;
 use crate::speed::idle;
 use crate::workloads::{IDLE, WORKLOADS, Workload};
@@ -85,19 +87,33 @@ fn row(server: &Server) -> Result<Vec<String>> {
     ])
 }
 
+/// A target whose programs need nothing of the system but its kernel.
+const STATIC: &str = "x86_64-unknown-linux-musl";
+
 /// A table in Markdown: the command `allout`, by features and profile.
 pub fn command() -> Result<String> {
-    let heads = ["the command `allout`, stripped", "default profile", "`small`"];
-    let features: [(&str, &[&str]); 3] = [
+    let heads = ["the command `allout`, stripped", "default profile", "`small`", "`small`, resident at rest"];
+    let builds: [(&str, &[&str]); 4] = [
         ("default features", &[]),
         ("`sweep` with signals", &["--no-default-features", "--features", "signals"]),
         ("without default features", &["--no-default-features"]),
+        ("default features, static, with musl", &["--target", STATIC]),
     ];
     let mut rows = Vec::new();
-    for (name, features) in features {
+    for (name, options) in builds {
         eprint!("\r\x1b[Kbuilding allout: {name}");
-        let size = |profile| stripped_bytes(profile, features).map(kilobytes);
-        rows.push(vec![name.to_owned(), size(Profile::Release)?, size(Profile::Small)?]);
+        let (Some(program), Some(small)) =
+            (builds::stripped(Profile::Release, options)?, builds::stripped(Profile::Small, options)?)
+        else {
+            eprintln!("\r\x1b[KSKIPPED: allout, {name}: rustup target add {STATIC}");
+            continue;
+        };
+        let bytes = [std::fs::metadata(program)?.len(), std::fs::metadata(&small)?.len()];
+        let process = Process::start_with(&small, &["--loops", "2"])?;
+        Client::connect(process.address)?.get("/ping")?;
+        thread::sleep(SETTLE);
+        let resident = process.memory()?.resident;
+        rows.push(vec![name.to_owned(), kilobytes(bytes[0]), kilobytes(bytes[1]), kilobytes(resident)]);
     }
     eprintln!();
     Ok(table(&heads, 1, &rows))

@@ -15,6 +15,8 @@ use crate::workloads::{LONG_BYTES, Workload};
 enum Kind {
     /// A binary of `peers/`.
     Rust,
+    /// `allout`'s, on the poller that it has for systems without epoll.
+    Sweep,
     /// The same, which must be told what to answer.
     Limit,
     Nginx,
@@ -30,8 +32,9 @@ pub struct Server {
 }
 
 /// `allout` first, and the limit last.
-const SERVERS: [(&str, Kind); 10] = [
+const SERVERS: [(&str, Kind); 11] = [
     ("allout", Kind::Rust),
+    ("sweep", Kind::Sweep),
     ("hyper", Kind::Rust),
     ("axum", Kind::Rust),
     ("actix", Kind::Rust),
@@ -58,6 +61,7 @@ impl Server {
         for (name, kind) in SERVERS.into_iter().filter(|(name, _)| is_wanted(name)) {
             let program = match kind {
                 Kind::Rust | Kind::Limit => Some(folder.join(name)),
+                Kind::Sweep => Some(folder.join("allout")),
                 Kind::Nginx => installed("nginx", "-v", "nginx-light").then(|| "nginx".into()),
                 Kind::Go => installed("go", "version", "golang-go").then(go).transpose()?,
             };
@@ -83,6 +87,7 @@ impl Server {
         let mut command = Command::new(&self.program);
         match self.kind {
             Kind::Rust => _ = command.arg(address.to_string()),
+            Kind::Sweep => _ = command.arg(address.to_string()).arg("sweep"),
             // What Go calls its threads that run handlers.
             Kind::Go => _ = command.arg(address.to_string()).env("GOMAXPROCS", "2"),
             Kind::Limit => {
@@ -98,6 +103,8 @@ impl Server {
     pub fn binary_bytes(&self, profile: Profile) -> Result<Option<u64>> {
         let program = match (self.kind, profile) {
             (Kind::Rust | Kind::Limit, _) => builds::peers(profile)?.join(self.name),
+            // It is in `allout`'s.
+            (Kind::Sweep, _) => return Ok(None),
             (Kind::Go, Profile::Release) => self.program.clone(),
             (Kind::Nginx, Profile::Release) => {
                 let found = Command::new("sh").args(["-c", "command -v nginx"]).output()?;
@@ -114,6 +121,11 @@ impl Server {
 
     pub fn is_limit(&self) -> bool {
         self.kind == Kind::Limit
+    }
+
+    /// The limit is a line, and the other poller is for systems where there is no comparison.
+    pub fn is_plotted(&self) -> bool {
+        !matches!(self.kind, Kind::Limit | Kind::Sweep)
     }
 }
 

@@ -75,7 +75,7 @@ fn plot(speed: &Speed, servers: &[Server], workloads: &[Workload]) -> String {
         title: workload.about.to_owned(),
         bars: servers
             .iter()
-            .filter(|server| !server.is_limit())
+            .filter(|server| server.is_plotted())
             .map(|server| (server.name.to_owned(), cpu(server.name, workload)))
             .collect(),
         limit: servers.iter().find(|server| server.is_limit()).and_then(|server| cpu(server.name, workload)),
