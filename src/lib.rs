@@ -39,7 +39,7 @@
 //!
 //! # Two walks
 //!
-//! **A request.** A `listener` accepts it and the event loop that has the fewest connections enters it in its table
+//! **A request.** An event loop accepts its connection from a `listener` and enters it in its table
 //! (`server/accept.rs`). When its bytes come, the loop lays the `connection` on its thread's `desk` and reads
 //! (`server/service.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once a request is
 //! whole, the thread lets go of the loop and calls the [`Handler`] (`server/handoff/`), a [`Router`] as a rule, with

@@ -107,7 +107,7 @@ pub(crate) struct Connection {
     is_readable: bool,
     /// The peer has sent FIN or reset: a short read is not the last.
     is_hung_up: bool,
-    /// The peer's end of stream has been read.
+    /// The peer's end of stream has been read, or while lingering reported.
     has_ended: bool,
     /// The poller reports room to write.
     awaits_room: bool,

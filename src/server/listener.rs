@@ -395,3 +395,20 @@ impl Gate {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_leave_at_once_on_every_connection() {
+        let listener = Listener::tcp(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
+        for _ in 0..2 {
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            let accepted = std::iter::repeat_with(|| listener.accept()).find_map(Result::ok);
+            let Some((Stream::Tcp(stream), _)) = accepted else { unreachable!("a client has connected") };
+            assert!(stream.nodelay().unwrap());
+        }
+    }
+}
