@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::connection::{Connection, Fill};
 use super::desk::Desk;
 use super::event_loop::EventLoop;
-use super::inbox::{Arrival, Parcel};
+use super::inbox::{Arrival, Parcel, Transfer};
 use super::listener::{AcceptError, Gate};
 use super::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN};
 use super::stream::Stream;
@@ -263,10 +263,12 @@ impl EventLoop {
 
     fn enter(&mut self, connection: Connection) -> std::io::Result<Token> {
         let clock = connection.clock(self.is_draining);
+        // The idle grace begins with the stop at the earliest.
+        let since = if self.is_draining { self.now } else { connection.mark() };
         let token = self.table.insert(connection);
         self.shared.seats[self.seat].connections.fetch_add(1, Ordering::Relaxed);
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        self.timeouts.start(token.index(), clock, self.now);
+        self.timeouts.start(token.index(), clock, since);
         let (poller, connection) = (&mut self.poller, self.table.get_mut(token));
         let watched = connection.map_or(Ok(()), |connection| poller.add(connection.stream(), token.raw()));
         if watched.is_err() {
@@ -289,22 +291,22 @@ impl EventLoop {
         }
         let Some(connection) = self.take_out(token) else { return false };
         self.poller.remove(connection.stream(), token.raw());
-        let (stream, peer) = connection.into_parts();
+        let parcel = Parcel::Transfer(connection.into_transfer());
         self.shared.seats[seat].connections.fetch_add(1, Ordering::Relaxed);
-        if let Err(Parcel::Moved(stream, peer)) = self.shared.seats[seat].inbox.push(Parcel::Moved(stream, peer)) {
+        if let Err(Parcel::Transfer(transfer)) = self.shared.seats[seat].inbox.push(parcel) {
             self.shared.seats[seat].connections.fetch_sub(1, Ordering::Relaxed);
             // It has drained and left, as this one is about to.
-            let _ = self.enter(Connection::moved(stream, peer, self.now));
+            let _ = self.enter(Connection::transferred(transfer));
         }
         true
     }
 
     /// A connection that another loop has given away. It has its place among the most connections already.
-    pub(super) fn take_moved(&mut self, stream: Arc<Stream>, peer: Peer) {
+    pub(super) fn take_transfer(&mut self, transfer: Transfer) {
         // It was counted when it was given away.
         self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
         // The system may have nothing left to watch it with: then it is closed, as an idle one may be at any time.
-        let _ = self.enter(Connection::moved(stream, peer, self.now));
+        let _ = self.enter(Connection::transferred(transfer));
     }
 }
 

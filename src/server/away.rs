@@ -149,7 +149,7 @@ impl EventLoop {
     pub(crate) fn take_parcel(&mut self, parcel: Parcel, desk: &mut Desk) {
         match parcel {
             Parcel::Arrival(arrival) => self.take_arrival(arrival, desk),
-            Parcel::Moved(stream, peer) => self.take_moved(stream, peer),
+            Parcel::Transfer(transfer) => self.take_transfer(transfer),
             Parcel::Answer(answer) => self.take_answer(answer, desk),
             Parcel::Streamed(streamed) => self.take_streamed(streamed, desk),
             // Whoever has asked has an end of the channel, unless it died.

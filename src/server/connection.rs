@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::desk::{Desk, Unfinished};
+use super::inbox::Transfer;
 use super::outgoing::{Outgoing, Unsent, Written};
 use super::poller::Event;
 use super::stream::{Moved, Stream};
@@ -120,7 +121,7 @@ pub(crate) struct Connection {
     is_deserted: bool,
     /// In Away: what for.
     call: Option<Box<Call>>,
-    /// In Head and Body, when they began; in Writing, when the peer's patience with us must end.
+    /// In Idle, Head and Body, when they began; in Writing, when the peer's patience with us must end.
     mark: Instant,
 }
 
@@ -168,8 +169,8 @@ impl Connection {
     }
 
     /// One that another loop has given away stays here.
-    pub(crate) fn moved(stream: Arc<Stream>, peer: Peer, now: Instant) -> Self {
-        Self { has_place: true, ..Self::new(stream, peer, now) }
+    pub(crate) fn transferred(Transfer { stream, peer, since }: Transfer) -> Self {
+        Self { has_place: true, ..Self::new(stream, peer, since) }
     }
 
     /// True the first time that it rests after an answer, and keeps nothing that another loop would have to know.
@@ -179,8 +180,8 @@ impl Connection {
     }
 
     /// What another loop needs of it.
-    pub(crate) fn into_parts(self) -> (Arc<Stream>, Peer) {
-        (self.stream, self.peer)
+    pub(crate) fn into_transfer(self) -> Transfer {
+        Transfer { stream: self.stream, peer: self.peer, since: self.mark }
     }
 
     pub(crate) fn stream(&self) -> &Stream {

@@ -1,6 +1,7 @@
 //! What others give a loop: connections of another loop's, and what displaced handlers have to say.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::desk::{Exchange, Unfinished};
 use super::poller::Waker;
@@ -13,7 +14,7 @@ use crate::sync::{Mutex, PoisonError, SyncSender};
 pub(crate) enum Parcel {
     Arrival(Arrival),
     /// A connection between two requests, whose loop has more than its share.
-    Moved(Arc<Stream>, Peer),
+    Transfer(Transfer),
     Answer(Answer),
     /// An answer whose body the sender is going to write, once it gets what it needs for that.
     Asked(Box<Answer>, SyncSender<Download>),
@@ -30,6 +31,14 @@ pub(crate) struct Arrival {
     pub(crate) is_sent: bool,
     /// Loops that had no room for it.
     pub(crate) refusals: usize,
+}
+
+/// A connection that has had its first answer.
+pub(crate) struct Transfer {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) peer: Peer,
+    /// Since when it is idle: of all loops' connections, the longest idle one makes room.
+    pub(crate) since: Instant,
 }
 
 /// The response of a handler whose loop was taken over meanwhile.

@@ -66,19 +66,26 @@ impl Timeouts {
         }
     }
 
-    /// Starts a clock; the connection's earlier one stops. `now` must not go back between calls.
-    pub(crate) fn start(&mut self, index: u32, clock: Clock, now: Instant) {
+    /// Starts a clock; the connection's earlier one stops. `since` is now, or a moment ago on another loop: then those
+    /// that were started meanwhile, a few, are passed over.
+    pub(crate) fn start(&mut self, index: u32, clock: Clock, since: Instant) {
         self.stop(index);
         if self.entries.len() <= index as usize {
             self.entries.resize(index as usize + 1, STOPPED);
         }
         let queue = &mut self.queues[clock as usize];
-        self.entries[index as usize] = Entry { clock: Some(clock), since: Some(now), before: queue.back, after: NONE };
-        let back = std::mem::replace(&mut queue.back, index);
-        if back == NONE {
-            queue.front = index;
-        } else {
-            self.entries[back as usize].after = index;
+        let (mut before, mut after) = (queue.back, NONE);
+        while before != NONE && self.entries[before as usize].since > Some(since) {
+            (before, after) = (self.entries[before as usize].before, before);
+        }
+        self.entries[index as usize] = Entry { clock: Some(clock), since: Some(since), before, after };
+        match before {
+            NONE => queue.front = index,
+            _ => self.entries[before as usize].after = index,
+        }
+        match after {
+            NONE => queue.back = index,
+            _ => self.entries[after as usize].before = index,
         }
     }
 
@@ -172,5 +179,19 @@ mod tests {
         assert_eq!(timeouts.expired(start + seconds(100)), None);
         assert_eq!(timeouts.next(), None);
         timeouts.stop(99);
+    }
+
+    #[test]
+    fn a_clock_that_began_on_another_loop_takes_its_place() {
+        let start = Instant::now();
+        let mut timeouts = Timeouts::new(|_| seconds(60));
+        for (index, since) in [(0, 2), (1, 4), (2, 3), (3, 1), (4, 5)] {
+            timeouts.start(index, Clock::Idle, start + seconds(since));
+        }
+        assert_eq!(timeouts.next(), Some(start + seconds(61)));
+        let order: Vec<_> = std::iter::from_fn(|| timeouts.expired(start + seconds(100))).collect();
+        assert_eq!(order, [3, 0, 2, 1, 4].map(|index| (index, Clock::Idle)));
+        timeouts.start(5, Clock::Idle, start);
+        assert_eq!(timeouts.longest(Clock::Idle), Some(5));
     }
 }

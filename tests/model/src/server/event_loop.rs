@@ -92,7 +92,7 @@ impl EventLoop {
     pub(crate) fn take_parcel(&mut self, parcel: Parcel, desk: &mut Desk) {
         match parcel {
             Parcel::Arrival(arrival) => self.service = Some((arrival.stream.0, false)),
-            Parcel::Moved(stream, _) => self.service = Some((stream.0, false)),
+            Parcel::Transfer(transfer) => self.service = Some((transfer.stream.0, false)),
             Parcel::Answer(answer) => self.finish(answer.token.0),
             Parcel::Streamed(streamed) => self.finish(streamed.0),
             Parcel::Asked(answer, reply) => {
