@@ -87,9 +87,9 @@ impl Epoll {
         self.control(EPOLL_CTL_ADD, stream.as_fd(), EPOLLIN | EPOLLRDHUP | EPOLLET, token)
     }
 
-    pub(crate) fn remove(&self, stream: &Stream) {
+    pub(crate) fn remove(&self, socket: &impl AsFd) {
         // Fails only if it is not there, which is what was wanted.
-        let _ = self.control(EPOLL_CTL_DEL, stream.as_fd(), 0, 0);
+        let _ = self.control(EPOLL_CTL_DEL, socket.as_fd(), 0, 0);
     }
 
     /// If there is room already, the next wait says so.
@@ -100,11 +100,6 @@ impl Epoll {
     /// Exclusive: of several loops that wait for the same listener, a connection wakes one.
     pub(crate) fn add_listener(&self, listener: &Listener, token: u64) -> io::Result<()> {
         self.control(EPOLL_CTL_ADD, listener.as_fd(), EPOLLIN | EPOLLEXCLUSIVE, token)
-    }
-
-    pub(crate) fn remove_listener(&self, listener: &Listener) {
-        // Fails only if it is not there, which is what was wanted.
-        let _ = self.control(EPOLL_CTL_DEL, listener.as_fd(), 0, 0);
     }
 
     fn control(&self, operation: c_int, fd: BorrowedFd<'_>, events: u32, token: u64) -> io::Result<()> {

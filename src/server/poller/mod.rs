@@ -102,7 +102,7 @@ impl Poller {
     pub(crate) fn remove_listener(&mut self, listener: &Listener, token: u64) {
         match self {
             #[cfg(all(target_os = "linux", feature = "epoll"))]
-            Self::Epoll(epoll) => epoll.remove_listener(listener),
+            Self::Epoll(epoll) => epoll.remove(listener),
             Self::Sweep(_) => {
                 let _ = listener;
                 self.retired(token);
