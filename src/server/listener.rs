@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
+#[cfg(unix)]
 use std::time::Duration;
 
 use super::address::Address;
@@ -97,7 +98,11 @@ pub(crate) fn bind(address: &Address) -> Result<Vec<Listener>, BindError> {
 fn bind_tcp(host: &str, port: u16) -> io::Result<Vec<Listener>> {
     let mut listeners: Vec<Listener> = Vec::new();
     let mut unsupported = None;
-    for address in Address::resolve(host, port)? {
+    for mut address in Address::resolve(host, port)? {
+        if let (true, Some(Bound::Tcp(first))) = (host.is_empty(), listeners.first().map(Listener::place)) {
+            // The port that the system has chosen for IPv6, for IPv4 too.
+            address.set_port(first.port());
+        }
         match TcpListener::bind(address) {
             Ok(socket) => listeners.push(Listener::tcp(socket)?),
             // A name's IPv6 address on a machine without IPv6, and the like: fine if another one works.
@@ -105,9 +110,6 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<Vec<Listener>> {
             // The unspecified IPv6 address has taken the IPv4 one with it, unless the system keeps them apart.
             Err(_) if host.is_empty() && !listeners.is_empty() => {}
             Err(error) => return Err(error),
-        }
-        if host.is_empty() && port == 0 && !listeners.is_empty() {
-            break;
         }
     }
     match unsupported {

@@ -4,7 +4,9 @@
 //! handler's panic ends no member, and the command has no member that a client could make panic.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
+#[cfg(unix)]
+use std::process::{Output, Stdio};
 
 use crate::support::{Client, PING, Process, Reply, allout, demo};
 
@@ -55,6 +57,7 @@ fn check_fails(process: Process, code: i32, texts: &[&str]) {
     assert!(said.starts_with("allout: ") && texts.iter().all(|text| said.contains(text)), "{said}");
 }
 
+#[cfg(unix)]
 fn output(script: &str, argument: &str) -> Output {
     Command::new("sh").args(["-c", script, ALLOUT, argument]).stdin(Stdio::null()).output().unwrap()
 }
@@ -200,6 +203,25 @@ fn no_host_means_every_address_of_the_machine() {
     shut_down(process, SocketAddr::from(([127, 0, 0, 1], address.port())));
 }
 
+/// A network of its own in which IPv6 sockets take no IPv4 connections: the default of the BSDs and of Windows.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_host_means_ipv4_too_where_an_ipv6_socket_does_not_take_it() {
+    let apart = |then: &str| {
+        let script = format!("echo 1 >/proc/sys/net/ipv6/bindv6only{then}");
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net", "sh", "-c", &script, ALLOUT]);
+        command
+    };
+    if !apart("").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return skip("no network namespace can be had, or no IPv6");
+    }
+    let mut process = Process::spawn(&mut apart(r#" && exec "$0" --listen :0"#));
+    let first = process.line_with("listening on http://[::]:");
+    let second = process.line_with("listening on http://0.0.0.0:");
+    assert_eq!(first.rsplit(':').next(), second.rsplit(':').next(), "one port for both");
+}
+
 #[test]
 fn an_ipv6_address_is_listened_on() {
     if TcpListener::bind("[::1]:0").is_err() {
@@ -214,7 +236,8 @@ fn an_ipv6_address_is_listened_on() {
 fn a_taken_port_is_named_and_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    check_fails(allout(&["--listen", &address]), 1, &[&format!("cannot listen on `{address}`: "), "in use"]);
+    let reason = if cfg!(windows) { "os error 10048" } else { "in use" };
+    check_fails(allout(&["--listen", &address]), 1, &[&format!("cannot listen on `{address}`: "), reason]);
 }
 
 #[test]
