@@ -172,11 +172,13 @@ fn run_members(members: Vec<(String, Body)>, stop: &Stop, mut slack: Slack) -> V
 
     let told = stop.triggered_at().unwrap_or_else(Instant::now);
     let after = |at: Instant| at.saturating_duration_since(told);
-    let mut exits: Vec<_> =
-        left.into_iter().map(|left| (running[left.member].0.clone(), left.exit, after(left.at))).collect();
-    let missing = running.into_iter().filter(|(_, thread)| thread.is_some());
-    exits.extend(missing.map(|(name, _)| (name, Exit::Missing, told.elapsed())));
-    exits.sort_by_key(|(_, exit, _)| *exit == Exit::Missing);
+    let (mut exits, missing): (Vec<_>, Vec<_>) = left
+        .into_iter()
+        .map(|left| (running[left.member].0.clone(), left.exit, after(left.at)))
+        .partition(|(_, exit, _)| *exit != Exit::Missing);
+    exits.extend(missing);
+    let never_left = running.into_iter().filter(|(_, thread)| thread.is_some());
+    exits.extend(never_left.map(|(name, _)| (name, Exit::Missing, told.elapsed())));
     exits.extend(not_started.into_iter().map(|name| (name, Exit::NotStarted, Duration::ZERO)));
     exits
 }

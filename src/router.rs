@@ -1,6 +1,5 @@
 //! Method and path to handler: exact paths and `{captures}`, 404, 405 with `Allow`, HEAD from GET, OPTIONS.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::http::{BodyReader, Handler, Method, Pattern, Request, Response, Status};
@@ -131,16 +130,17 @@ impl Router {
     fn find(&self, request: &Request<'_>) -> Result<(&Pattern, &dyn Handler), Response> {
         let raw_path = request.raw_path_bytes();
         if raw_path == b"*" {
-            return Err(allowed(self.paths.iter().flat_map(Path::methods)));
+            return Err(allowed(|method| self.paths.iter().any(|path| path.has(method))));
         }
         let Some(path) = self.paths.iter().find(|path| path.pattern.matches(raw_path)) else {
             return Err(Response::text("not found\n").with_status(Status::NOT_FOUND));
         };
         match path.route(request.method()) {
             Some(handler) => Ok((&path.pattern, handler)),
-            None if request.method() == Method::Options => Err(allowed(path.methods())),
+            None if request.method() == Method::Options => Err(allowed(|method| path.has(method))),
             None => {
-                Err(allowed(path.methods()).with_status(Status::METHOD_NOT_ALLOWED).with_text("method not allowed\n"))
+                let allowed = allowed(|method| path.has(method));
+                Err(allowed.with_status(Status::METHOD_NOT_ALLOWED).with_text("method not allowed\n"))
             }
         }
     }
@@ -201,16 +201,14 @@ impl Path {
         of(method).or_else(|| if method == Method::Head { of(Method::Get) } else { None })
     }
 
-    fn methods(&self) -> impl Iterator<Item = Method> {
-        let own = self.routes.iter().map(|(method, _)| *method);
-        let has_get = self.routes.iter().any(|(method, _)| *method == Method::Get);
-        own.chain([Method::Options]).chain(has_get.then_some(Method::Head))
+    fn has(&self, method: Method) -> bool {
+        method == Method::Options || self.route(method).is_some()
     }
 }
 
 /// 204 with the methods that a resource has (RFC 9110 §10.2.1).
-fn allowed(methods: impl Iterator<Item = Method>) -> Response {
-    let names: Vec<_> = methods.collect::<BTreeSet<_>>().into_iter().map(Method::name).collect();
+fn allowed(has: impl Fn(Method) -> bool) -> Response {
+    let names: Vec<_> = Method::ALL.into_iter().filter(|method| has(*method)).map(Method::name).collect();
     Response::new(Status::NO_CONTENT).with_field("Allow", names.join(", "))
 }
 

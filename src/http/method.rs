@@ -16,6 +16,9 @@ pub enum Method {
 }
 
 impl Method {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
+
     pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
         // Case counts (RFC 9110 §9.1).
         Some(match name {
