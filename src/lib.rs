@@ -30,6 +30,34 @@
 //! # }
 //! ```
 //!
+//! # Streaming
+//!
+//! A body need not be held in memory: a handler can read the request's as it arrives and write the response's as it is
+//! made.
+//!
+//! ```
+//! use std::io::{self, Write};
+//! use allout::{BodyReader, Method, Request, Response, Router};
+//!
+//! let router = Router::new()
+//!     .stream(Method::Post, "/count", |_: &Request<'_>, body: &mut BodyReader<'_>| {
+//!         match io::copy(body, &mut io::sink()) {
+//!             Ok(bytes) => Response::text(format!("{bytes}\n")),
+//!             Err(_) => Response::text(""), // not sent: the body's own fault is answered, 400 or 408
+//!         }
+//!     })
+//!     .get("/ticks", |_: &Request<'_>| {
+//!         Response::stream("text/plain", |out| {
+//!             for n in 0..10 {
+//!                 writeln!(out, "{n}")?;
+//!                 out.flush()?; // sent now; otherwise in chunks of 16 KiB
+//!                 std::thread::sleep(std::time::Duration::from_millis(100));
+//!             }
+//!             Ok(())
+//!         })
+//!     });
+//! ```
+//!
 //! # In scope, and not
 //!
 //! An origin server of HTTP/1.1 (RFC 9110 and 9112) over TCP and Unix sockets, for what runs behind a proxy or on a

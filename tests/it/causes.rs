@@ -1,12 +1,14 @@
 //! Ways to stop: before, during and after the start, from inside a handler, by a listener's end, by another member; and
 //! that each leads to the same drain. The drain itself is in `drain`.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
+#[cfg(target_os = "linux")]
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Bound, Cause, Config, Exit, Group, MemberResult, Outcome, Request, Response, Router, Server, Stop};
+use allout::{Bound, Cause, Config, Exit, Group, MemberResult, Request, Response, Router, Server, Stop};
 
 use crate::drain::{expect_answer, get, routes, wait_until_refused};
 use crate::support::{Client, Gate, HANG, PING, Site, demo};
@@ -188,6 +190,7 @@ fn a_stop_after_the_answer_leaves_the_listener_open_until_the_answer_is_out() {
 }
 
 /// A new client is served, and its connection kept.
+#[cfg(unix)]
 #[track_caller]
 fn expect_answer_once(address: SocketAddr) {
     let mut client = Client::connect(address);
@@ -244,8 +247,9 @@ fn shut_down(listener: &TcpStream) {
     listener.shutdown(std::net::Shutdown::Both).unwrap();
 }
 
+#[cfg(target_os = "linux")]
 #[track_caller]
-fn expect_listener_failed(outcome: &Outcome, address: SocketAddr) {
+fn expect_listener_failed(outcome: &allout::Outcome, address: SocketAddr) {
     assert_eq!(outcome.exit_code(), 1, "{outcome:?}");
     match outcome.cause() {
         Some(Cause::Failed { who, .. }) if who.contains(&address.to_string()) => {}

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Config, CutOff, Exit, Outcome, Request, Response, Router, Server};
+#[cfg(unix)]
+use allout::Server;
+use allout::{Config, CutOff, Exit, Outcome, Request, Response, Router};
 
 #[cfg(target_os = "linux")]
 use crate::support::Process;

@@ -658,6 +658,7 @@ fn a_client_that_goes_while_it_waits_for_its_turn_holds_nobody_up() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "there, only a read tells that the peer has reset")]
 fn a_client_that_resets_while_it_waits_for_its_turn_has_no_handler_called() {
     let gate = Gate::new();
     let called = Arc::new(AtomicUsize::new(0));
@@ -817,6 +818,7 @@ fn cut_off_for_nobody() -> (Outcome, u64, String) {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "there, only a read tells that the peer has reset")]
 fn an_answer_whose_client_has_reset_is_owed_to_nobody_but_its_handler_is_named() {
     let is_timely = |(outcome, ..): &(Outcome, _, _)| outcome.took() < SHORT + Duration::from_millis(45);
     let runs = (0..20).map(|_| cut_off_for_nobody());

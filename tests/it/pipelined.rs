@@ -8,7 +8,9 @@ use allout::{Config, Request, Response};
 #[cfg(unix)]
 use crate::drain::{BIG, cut_off, slow_reader, unix_site, wait_for_answer};
 use crate::drain::{LONG, SHORT, at_the_deadline, expect_answer, expect_clean, get, routes, start, wait_until_refused};
-use crate::support::{Client, Gate, PING, Site};
+#[cfg(unix)]
+use crate::support::Client;
+use crate::support::{Gate, PING, Site};
 
 // ---- Behind a running handler -------------------------------------------------------------------------------------
 

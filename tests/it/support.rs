@@ -97,6 +97,7 @@ impl Process {
         Self { child, lines, said: String::new() }
     }
 
+    #[cfg(target_os = "linux")]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -130,7 +131,7 @@ impl Process {
     }
 
     /// True once it has ended.
-    #[cfg(all(unix, feature = "signals"))]
+    #[cfg(all(target_os = "linux", target_env = "gnu", feature = "signals"))]
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
@@ -353,8 +354,10 @@ impl Gate {
 // ---- Files ---------------------------------------------------------------------------------------------------------
 
 /// A folder of a test's own, removed at the end with all that is in it.
+#[cfg(unix)]
 pub struct Folder(PathBuf);
 
+#[cfg(unix)]
 impl Folder {
     /// `name` is the test's.
     pub fn new(name: &str) -> Self {
@@ -368,6 +371,7 @@ impl Folder {
     }
 }
 
+#[cfg(unix)]
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);

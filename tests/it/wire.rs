@@ -167,12 +167,13 @@ fn play(plays: VecDeque<Play>) {
 
 fn play_on(router: Router, mut plays: VecDeque<Play>) {
     // With one loop the answer to a later request shows that earlier bytes of other connections have been read. The
-    // long linger is so that a slow machine cannot turn a FIN into a reset.
+    // long linger is so that a slow machine cannot turn a FIN into a reset. A head or body is there for as many steps as
+    // the longest of its company takes.
     let config = Config {
         loops: 1,
         linger: HANG,
-        head_timeout: HANG,
-        body_timeout: HANG,
+        head_timeout: 20 * HANG,
+        body_timeout: 20 * HANG,
         write_timeout: HANG,
         ..Config::default()
     };
