@@ -2,8 +2,7 @@
 //!
 //! The classes' tables judge one byte after the other, eight without looking for the end. Values and targets are long,
 //! and their classes a few ranges: sixteen bytes at a time are judged together, by comparisons without a branch, which
-//! compilers turn into the vector instructions of whatever machine they build for, so that none need be named here;
-//! and what is left of them, eight at a time, as the bytes of one number.
+//! compilers turn into the vector instructions of whatever machine they build for, so that none need be named here.
 
 use super::grammar::{is_plain, is_reg_name, is_target, is_tchar, is_value};
 
@@ -22,15 +21,13 @@ pub(crate) fn behind_tchars(bytes: &[u8]) -> &[u8] {
 #[inline(always)]
 pub(crate) fn behind_value(bytes: &[u8]) -> &[u8] {
     // HTAB and obs-text are left to the table: they are rare, and without them a range is all there is to tell.
-    let rest = behind_many(bytes, |byte| !matches!(byte, b' '..=b'~'));
-    behind(behind_words(rest, |word| below::<b' '>(word) | above_tilde(word)), is_value)
+    behind(behind_many(bytes, |byte| !matches!(byte, b' '..=b'~')), is_value)
 }
 
 /// Behind the rest of a request target.
 #[inline(always)]
 pub(crate) fn behind_target(bytes: &[u8]) -> &[u8] {
-    let rest = behind_many(bytes, |byte| !matches!(byte, b'!'..=b'~') || byte == b'#');
-    behind(behind_words(rest, |word| below::<b'!'>(word) | above_tilde(word) | equal::<b'#'>(word)), is_target)
+    behind(behind_many(bytes, |byte| !matches!(byte, b'!'..=b'~') || byte == b'#'), is_target)
 }
 
 /// Behind the rest of a host's name, or of a part of it between two escapes.
@@ -81,45 +78,6 @@ fn behind_many(bytes: &[u8], stops: impl Fn(u8) -> bool) -> &[u8] {
     rest
 }
 
-/// Behind as many bytes as do not stop, as long as there are whole words of them. `stops` gives a word with the highest
-/// bit of the first byte that does; of those behind it, it may give any.
-#[inline(always)]
-fn behind_words(bytes: &[u8], stops: impl Fn(u64) -> u64) -> &[u8] {
-    let mut rest = bytes;
-    while let Some((word, after)) = rest.split_first_chunk::<8>() {
-        #[cfg(test)]
-        tests::count(8);
-        let stop = stops(u64::from_le_bytes(*word)).trailing_zeros() as usize / 8;
-        if stop < 8 {
-            return rest.get(stop..).unwrap_or_default();
-        }
-        rest = after;
-    }
-    rest
-}
-
-/// In each byte.
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHEST: u64 = 0x8080_8080_8080_8080;
-
-/// The bytes less than `LIMIT`, itself at most 128: what is taken from them borrows from their highest bit, and then
-/// from the next byte, which may be found in error, but is not the first.
-#[inline(always)]
-fn below<const LIMIT: u8>(word: u64) -> u64 {
-    word.wrapping_sub(ONES.wrapping_mul(LIMIT as u64)) & !word & HIGHEST
-}
-
-/// The bytes greater than `~`, the last that is printed: one more has their highest bit, or they have it already.
-#[inline(always)]
-fn above_tilde(word: u64) -> u64 {
-    (word.wrapping_add(ONES) | word) & HIGHEST
-}
-
-#[inline(always)]
-fn equal<const BYTE: u8>(word: u64) -> u64 {
-    below::<1>(word ^ ONES.wrapping_mul(BYTE as u64))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -134,15 +92,10 @@ pub(super) mod tests {
         LOOKS.get()
     }
 
-    /// So many bytes are looked at.
-    pub(super) fn count(bytes: usize) {
-        LOOKS.set(LOOKS.get().saturating_add(bytes));
-    }
-
     /// The same rule, counting.
     pub(super) fn counted(rule: impl Fn(u8) -> bool) -> impl Fn(u8) -> bool {
         move |byte| {
-            count(1);
+            LOOKS.set(LOOKS.get().saturating_add(1));
             rule(byte)
         }
     }
