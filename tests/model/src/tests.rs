@@ -51,7 +51,8 @@ fn serve(threads: usize, requests: usize, early: usize) {
         stats: Stats,
         handlers_max: threads,
         handlers: AtomicUsize::new(0),
-        answered: (0..requests).map(|_| Default::default()).collect(),
+        asked: (0..2 * requests).map(|_| Default::default()).collect(),
+        answered: (0..2 * requests).map(|_| Default::default()).collect(),
         broken: Default::default(),
     });
     let server = Arc::clone(&shared);
@@ -85,9 +86,10 @@ fn serve(threads: usize, requests: usize, early: usize) {
     let sent = clients.join().unwrap();
     assert_eq!(*shared.broken.lock().unwrap(), None);
     assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
-    for (id, was_sent) in sent.into_iter().enumerate() {
-        let answered = shared.answered[id].load(Ordering::SeqCst);
-        assert_eq!(answered, usize::from(was_sent), "answers to request {id}");
+    sent.into_iter().enumerate().filter(|(_, was_sent)| *was_sent).for_each(|(id, _)| shared.ask(id));
+    for (id, (asked, answered)) in shared.asked.iter().zip(&shared.answered).enumerate() {
+        let (asked, answered) = (asked.load(Ordering::SeqCst), answered.load(Ordering::SeqCst));
+        assert_eq!(answered, usize::from(asked), "answers to request {id}");
     }
 }
 

@@ -1,15 +1,17 @@
-//! A loop without sockets: arrivals are requests, and calls are made as `server/calls.rs` makes them.
+//! A loop without sockets: arrivals are requests, and calls are made as `server/calls.rs` makes them. Some come on
+//! connections that another follows on; those change their loop in between, as in `server/accept.rs`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::desk::Desk;
-use super::inbox::{Answer, Parcel};
+use super::inbox::{Answer, Parcel, Transfer};
 use super::poller::Waker;
 use super::shared::Shared;
+use super::stream::Stream;
 use super::streaming::{Download, Upload, is_upload};
 use crate::group::CutOff;
-use crate::http::Response;
+use crate::http::{Peer, Response};
 use crate::sync::Arc;
 
 pub(crate) enum Turn {
@@ -123,6 +125,7 @@ impl EventLoop {
         };
         self.away.swap_remove(at);
         self.shared.answer(id);
+        self.find_place(id);
     }
 
     pub(crate) fn answer(&mut self, response: Response, desk: &mut Desk) {
@@ -130,6 +133,18 @@ impl EventLoop {
             self.shared.break_rule(format!("an answer to {} in another's place", response.0));
         }
         self.shared.answer(response.0);
+        self.find_place(response.0);
+    }
+
+    /// Gives a connection to the next loop, whose request is the one that follows. If that loop has left, it stays.
+    fn find_place(&mut self, id: usize) {
+        let Some(follower) = self.shared.follower(id).filter(|_| !self.shared.stop.is_set()) else { return };
+        self.shared.ask(follower);
+        let next = (self.seat + 1) % self.shared.seats.len();
+        let transfer = Transfer { stream: Arc::new(Stream(follower)), peer: Peer, since: Instant::now() };
+        if let Err(refused) = self.shared.seats[next].inbox.push(Parcel::Transfer(transfer)) {
+            self.parcels.push_back(refused);
+        }
     }
 
     pub(crate) fn go_on_without_caller(&mut self) {

@@ -31,7 +31,9 @@ pub(crate) struct Shared {
     pub(crate) stats: Stats,
     pub(crate) handlers_max: usize,
     pub(crate) handlers: AtomicUsize,
-    /// How often each request was answered. Of std, so that looking at it is no step of a schedule.
+    /// Requests that were asked, and how often each was answered: those of clients, and as many that may follow them.
+    /// Of std, so that looking at it is no step of a schedule.
+    pub(crate) asked: Vec<std::sync::atomic::AtomicBool>,
     pub(crate) answered: Vec<std::sync::atomic::AtomicUsize>,
     /// A rule that was broken on a thread whose panics are caught.
     pub(crate) broken: std::sync::Mutex<Option<String>>,
@@ -48,6 +50,16 @@ impl Shared {
         }
         self.handlers.fetch_sub(1, Ordering::SeqCst);
         Response(request.0)
+    }
+
+    /// The request that follows on the connection of this one: every other client's first request has one.
+    pub(crate) fn follower(&self, id: usize) -> Option<usize> {
+        let clients = self.asked.len() / 2;
+        (id < clients && id & 1 == 0).then_some(clients + id)
+    }
+
+    pub(crate) fn ask(&self, id: usize) {
+        self.asked[id].store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
     pub(crate) fn answer(&self, id: usize) {
