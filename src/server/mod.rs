@@ -180,7 +180,7 @@ impl Server {
 }
 
 /// Removes the files of all Unix sockets that this process listens on, as dropping the servers would. To be called
-/// right before [`std::process::exit`], which drops nothing.
+/// right before [`std::process::exit`], which drops nothing: from then on, none can be bound.
 pub fn remove_socket_files() {
     #[cfg(unix)]
     socket_file::remove_all();
