@@ -667,24 +667,9 @@ mod unix {
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::Path;
     use std::process::{Child, ExitStatus};
-    use std::thread;
-    use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::support::{Folder, HANG};
-
-    /// Polls for what there is no event for in this process. Returns `None` if it never comes.
-    fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
-        let started = Instant::now();
-        while started.elapsed() < HANG {
-            let found = look();
-            if found.is_some() {
-                return found;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-        None
-    }
+    use crate::support::{Folder, HANG, poll};
 
     /// Connects, as soon as somebody listens: without a stderr nobody can say so.
     fn connect(socket: &Path) -> UnixStream {

@@ -912,7 +912,7 @@ fn a_handler_that_panics_after_it_has_lost_its_loop_is_answered_500_and_told_onc
 #[cfg(target_os = "linux")]
 mod process {
     use super::*;
-    use crate::support::{Process, demo};
+    use crate::support::{Process, demo, poll};
 
     /// The names of its threads.
     fn threads(process: &Process) -> Vec<String> {
@@ -934,13 +934,9 @@ mod process {
         for client in &mut slow {
             client.send(get("/sleep/60000"));
         }
-        // There is no event for a thread's start but that it is there.
-        let begun = Instant::now();
-        while workers(&process).len() < 4 && begun.elapsed() < HANG {
-            thread::sleep(Duration::from_millis(5));
-        }
         let names: HashSet<_> = (0..4).map(|n| format!("worker-{n}")).collect();
-        assert!(workers(&process).is_superset(&names), "{:?}", threads(&process));
+        let are_there = poll(|| workers(&process).is_superset(&names).then_some(()));
+        assert!(are_there.is_some(), "{:?}", threads(&process));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::time::Duration;
 use allout::{Cause, Group, signals};
 use nix::sys::signal::Signal;
 
+#[cfg(target_os = "linux")]
+use crate::support::poll;
 use crate::support::{Client, Folder, Gate, HANG, Process, allout, demo};
 
 /// Later than what is taken for a repeat of the first signal. There is no event to wait for: time is what it is about.
@@ -194,17 +196,12 @@ impl Busy {
 /// Waits until a process binds: that is when it has a thread of this name.
 #[cfg(target_os = "linux")]
 fn wait_until_it_binds(process: &Process) {
-    let started = std::time::Instant::now();
     let is_binding = || {
         let threads = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
         let mut names = threads.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
         names.any(|name| name == "bind\n")
     };
-    while !is_binding() {
-        assert!(started.elapsed() < HANG, "it never came to binding");
-        // Another process's threads cannot be waited for.
-        thread::sleep(Duration::from_millis(2));
-    }
+    poll(|| is_binding().then_some(())).expect("it comes to binding");
 }
 
 #[cfg(target_os = "linux")]
@@ -245,14 +242,13 @@ fn look_up_for_ever(folder: &Folder, options: &[&str]) -> Option<(Process, std::
     let mut command = Command::new(env!("CARGO_BIN_EXE_allout"));
     command.args(options).args(["--listen", "nosuchname:1"]).env("HOSTALIASES", &pipe);
     let mut process = Process::spawn(&mut command);
-    loop {
-        // Refused as long as nobody reads.
-        match std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe) {
-            Ok(writer) => return Some((process, writer)),
-            Err(_) if process.has_ended() => return None,
-            Err(_) => thread::sleep(Duration::from_millis(2)),
-        }
-    }
+    // Refused as long as nobody reads.
+    let open = || std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe);
+    let writer = poll(|| match open() {
+        Ok(writer) => Some(Some(writer)),
+        Err(_) => process.has_ended().then_some(None),
+    });
+    writer.expect("it looks the name up, or ends").map(|writer| (process, writer))
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use allout::{Bound, Cause, Config, Group, Handler, Outcome, Server, Stats, Stop};
 
@@ -16,6 +16,19 @@ pub const HANG: Duration = Duration::from_secs(30);
 
 /// The request that most tests send.
 pub const PING: &str = "GET /ping HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// Looks again and again for what there is no event for. Returns `None` if it never comes.
+pub fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let started = Instant::now();
+    while started.elapsed() < HANG {
+        let found = look();
+        if found.is_some() {
+            return found;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    None
+}
 
 // ---- A site in this process ----------------------------------------------------------------------------------------
 
