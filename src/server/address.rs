@@ -26,7 +26,8 @@ pub enum Address {
         /// The port; 0 lets the system choose.
         port: u16,
     },
-    /// The path of a Unix socket.
+    /// The path of a Unix socket. Who may connect is the matter of the umask, which gives the file its mode, and of the
+    /// folder that it is in.
     Unix(PathBuf),
 }
 
