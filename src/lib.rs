@@ -91,7 +91,7 @@
 //! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group` |
 //! | `main`, `command`, `options`, `log` | the binary | this crate's public face |
 
-#![cfg_attr(not(feature = "epoll"), forbid(unsafe_code))]
+#![cfg_attr(not(feature = "sys"), forbid(unsafe_code))]
 #![cfg_attr(all(doctest, feature = "signals"), doc = include_str!("../README.md"))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
 

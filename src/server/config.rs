@@ -121,8 +121,8 @@ impl Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// The kernel tells. Linux, with the feature `epoll`.
-    #[cfg(all(target_os = "linux", feature = "epoll"))]
+    /// The kernel tells. Linux, with the feature `sys`.
+    #[cfg(all(target_os = "linux", feature = "sys"))]
     Epoll,
     /// Every socket is tried, with a pause of 50 µs doubling to 5 ms when nothing moves. Works everywhere with std
     /// alone, and is fine for tens of connections; each one more costs a system call a round.
@@ -131,9 +131,9 @@ pub enum Readiness {
 
 impl Default for Readiness {
     fn default() -> Self {
-        #[cfg(all(target_os = "linux", feature = "epoll"))]
+        #[cfg(all(target_os = "linux", feature = "sys"))]
         return Self::Epoll;
-        #[cfg(not(all(target_os = "linux", feature = "epoll")))]
+        #[cfg(not(all(target_os = "linux", feature = "sys")))]
         return Self::Sweep;
     }
 }

@@ -5,6 +5,7 @@
 //! | `config`, `notice` | every limit; what is told to whoever runs it |
 //! | `address`, `listener`, `stream` | sockets: where to listen, accepting and its errors, reading and writing |
 //! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
+//! | `sys` | the system calls that std lacks, and all `unsafe` |
 //! | `poller`, `timeouts` | when something is ready; until when it may take |
 //! | `event_loop` | one loop's turn, and the value that holds all it owns |
 //! | `accept`, `service`, `calls`, `away`, `drain` | parts of a turn: connections in, requests, handlers, the way out |
@@ -38,6 +39,8 @@ mod shared;
 mod socket_file;
 mod stream;
 mod streaming;
+#[cfg(all(target_os = "linux", feature = "sys"))]
+mod sys;
 mod table;
 mod timeouts;
 

@@ -638,7 +638,7 @@ fn requests_that_came_with_shutdown_are_answered() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", feature = "epoll"))]
+#[cfg(all(target_os = "linux", feature = "sys"))]
 fn a_server_that_cannot_serve_does_not_say_that_it_listens() {
     let limited = "ulimit -n 40; exec \"$0\" \"$@\"";
     let mut command = Command::new("sh");

@@ -969,7 +969,7 @@ mod process {
         assert_eq!(said.matches("handler of GET /panic panicked: asked to").count(), 1000);
     }
 
-    #[cfg(feature = "epoll")]
+    #[cfg(feature = "sys")]
     mod epoll {
         use super::*;
         use std::collections::HashMap;

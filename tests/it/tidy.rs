@@ -66,8 +66,8 @@ fn ctrlc_is_named_in_signals_alone() {
 }
 
 #[test]
-fn unsafe_is_said_in_the_epoll_file_alone_and_with_its_reason() {
-    keeps("`unsafe` in src/server/poller/epoll.rs alone, each block below its `// SAFETY:`", unsafety, &sources("src"));
+fn unsafe_is_said_in_the_sys_file_alone_and_with_its_reason() {
+    keeps("`unsafe` in src/server/sys.rs alone, each block below its `// SAFETY:`", unsafety, &sources("src"));
 }
 
 #[test]
@@ -97,9 +97,9 @@ fn ctrlc_is_the_only_dependency_and_optional() {
 }
 
 #[test]
-fn without_epoll_the_compiler_forbids_unsafe_code() {
+fn without_sys_the_compiler_forbids_unsafe_code() {
     keeps(
-        "without `epoll`, lib.rs forbids `unsafe_code`; with it, Cargo.toml denies it",
+        "without `sys`, lib.rs forbids `unsafe_code`; with it, Cargo.toml denies it",
         forbidding,
         &[Source::read("Cargo.toml"), Source::read("src/lib.rs")],
     );
@@ -218,7 +218,7 @@ fn every_rule_sees_what_breaks_it() {
     );
     check(
         unsafety,
-        "src/server/poller/epoll.rs",
+        "src/server/sys.rs",
         &[
             ("// SAFETY: so.\nlet a = unsafe { f() };\nlet b = unsafe { f() };", &[3]),
             ("// SAFETY: so\n// and so.\nlet a =\n    unsafe { f() };", &[]),
@@ -266,7 +266,7 @@ fn every_rule_sees_what_breaks_it() {
             ("[dependencies]\nctrlc = { optional = true }\n\n[dev-dependencies]\nnix = \"1\"", &[]),
         ],
     );
-    check(forbidding, "src/lib.rs", &[("// #![cfg_attr(not(feature = \"epoll\"), forbid(unsafe_code))]", &[1])]);
+    check(forbidding, "src/lib.rs", &[("// #![cfg_attr(not(feature = \"sys\"), forbid(unsafe_code))]", &[1])]);
     check(forbidding, "Cargo.toml", &[("[lints.rust]\nunsafe_code = \"warn\"", &[1])]);
     check(top_level, "notes.txt", &[("", &[1])]);
     check(top_level, "docs/a.md", &[("", &[1])]);
@@ -327,18 +327,18 @@ fn names_of_ctrlc(files: &[Source]) -> Vec<Fault> {
 }
 
 fn unsafety(files: &[Source]) -> Vec<Fault> {
-    const EPOLL: &str = "src/server/poller/epoll.rs";
-    let mut faults = words(files, &[EPOLL], &["unsafe"]);
+    const SYS: &str = "src/server/sys.rs";
+    let mut faults = words(files, &[SYS], &["unsafe"]);
     for file in files {
         let (text, code): (Vec<_>, Vec<_>) = (file.text.lines().collect(), file.code.lines().collect());
         for pair in file.tokens().windows(2) {
             let (line, index) = (pair[0].line, pair[0].line - 1);
             let relaxes =
                 pair[0].text == "unsafe_code" && !["forbid(", "deny("].iter().any(|s| code[index].contains(s));
-            if relaxes && file.path != EPOLL {
+            if relaxes && file.path != SYS {
                 faults.push(Fault::new(file, line, "the lint is relaxed".to_owned()));
             }
-            if file.path == EPOLL && pair[0].text == "unsafe" && pair[1].text == "{" {
+            if file.path == SYS && pair[0].text == "unsafe" && pair[1].text == "{" {
                 // The comment stands above the statement, of which the block may be the second line.
                 let above = text[..index].iter().rev().skip_while(|line| line.ends_with('='));
                 let mut comment = above.map(|line| line.trim()).take_while(|line| line.starts_with("//"));
@@ -433,7 +433,7 @@ fn dependencies(files: &[Source]) -> Vec<Fault> {
 fn forbidding(files: &[Source]) -> Vec<Fault> {
     let said = |file: &Source| match file.path.as_str() {
         "Cargo.toml" => "unsafe_code = \"deny\"",
-        _ => "#![cfg_attr(not(feature = \"epoll\"), forbid(unsafe_code))]",
+        _ => "#![cfg_attr(not(feature = \"sys\"), forbid(unsafe_code))]",
     };
     let silent = files.iter().filter(|file| !file.text.lines().any(|line| line == said(file)));
     silent.map(|file| Fault::new(file, 1, format!("does not say `{}`", said(file)))).collect()

@@ -11,7 +11,7 @@
 //! - A socket that is closed is no longer reported; a report that was under way names a token that the loop has
 //!   retired, and the loop ignores it.
 
-#[cfg(all(target_os = "linux", feature = "epoll"))]
+#[cfg(all(target_os = "linux", feature = "sys"))]
 mod epoll;
 mod sweep;
 
@@ -37,7 +37,7 @@ pub(crate) struct Event {
 /// Either backend.
 #[derive(Debug)]
 pub(crate) enum Poller {
-    #[cfg(all(target_os = "linux", feature = "epoll"))]
+    #[cfg(all(target_os = "linux", feature = "sys"))]
     Epoll(epoll::Epoll),
     Sweep(sweep::Sweep),
 }
@@ -45,7 +45,7 @@ pub(crate) enum Poller {
 impl Poller {
     pub(crate) fn new(readiness: Readiness) -> io::Result<Self> {
         match readiness {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Readiness::Epoll => epoll::Epoll::new().map(Self::Epoll),
             Readiness::Sweep => Ok(Self::Sweep(sweep::Sweep::new())),
         }
@@ -53,7 +53,7 @@ impl Poller {
 
     pub(crate) fn waker(&self) -> Waker {
         match self {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(epoll) => Waker(Arc::new(WakerKind::Epoll(epoll.waker()))),
             Self::Sweep(sweep) => Waker(Arc::new(WakerKind::Sweep(sweep.waker()))),
         }
@@ -62,7 +62,7 @@ impl Poller {
     /// Reports `stream` under `token` until it is closed; that it has room to write, only after [`Poller::await_room`].
     pub(crate) fn add(&mut self, stream: &Stream, token: u64) -> io::Result<()> {
         match self {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(epoll) => epoll.add(stream, token),
             Self::Sweep(sweep) => {
                 let _ = stream;
@@ -76,7 +76,7 @@ impl Poller {
     /// reported before there is anything to read.
     pub(crate) fn await_room(&mut self, stream: &Stream, token: u64) -> io::Result<()> {
         match self {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(epoll) => epoll.await_room(stream, token),
             // It reports everything all the time.
             Self::Sweep(_) => {
@@ -89,7 +89,7 @@ impl Poller {
     /// Reports `listener` under `token` until it is closed or removed.
     pub(crate) fn add_listener(&mut self, listener: &Listener, token: u64) -> io::Result<()> {
         match self {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(epoll) => epoll.add_listener(listener, token),
             Self::Sweep(sweep) => {
                 let _ = listener;
@@ -101,7 +101,7 @@ impl Poller {
 
     pub(crate) fn remove_listener(&mut self, listener: &Listener, token: u64) {
         match self {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(epoll) => epoll.remove(listener),
             Self::Sweep(_) => {
                 let _ = listener;
@@ -113,7 +113,7 @@ impl Poller {
     /// Reports `stream` no more, although it stays open.
     pub(crate) fn remove(&mut self, stream: &Stream, token: u64) {
         match self {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(epoll) => epoll.remove(stream),
             Self::Sweep(_) => {
                 let _ = stream;
@@ -126,7 +126,7 @@ impl Poller {
     pub(crate) fn retired(&mut self, token: u64) {
         match self {
             // Closing its only descriptor removes it.
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(_) => {
                 let _ = token;
             }
@@ -137,7 +137,7 @@ impl Poller {
     /// Bytes or connections have moved: what comes next may come soon.
     pub(crate) fn progressed(&mut self) {
         match self {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(_) => {}
             Self::Sweep(sweep) => sweep.progressed(),
         }
@@ -146,7 +146,7 @@ impl Poller {
     /// Waits until something is ready, a waker calls, or `timeout` has passed; without one, as long as it takes.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(epoll) => epoll.wait(timeout),
             Self::Sweep(sweep) => {
                 sweep.wait(timeout);
@@ -158,7 +158,7 @@ impl Poller {
     /// The next of what the last wait found.
     pub(crate) fn next(&mut self) -> Option<Event> {
         match self {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Epoll(epoll) => epoll.next(),
             Self::Sweep(sweep) => sweep.next(),
         }
@@ -171,7 +171,7 @@ pub(crate) struct Waker(Arc<WakerKind>);
 
 #[derive(Debug)]
 enum WakerKind {
-    #[cfg(all(target_os = "linux", feature = "epoll"))]
+    #[cfg(all(target_os = "linux", feature = "sys"))]
     Epoll(epoll::EpollWaker),
     Sweep(sweep::SweepWaker),
 }
@@ -179,7 +179,7 @@ enum WakerKind {
 impl Waker {
     pub(crate) fn wake(&self) {
         match &*self.0 {
-            #[cfg(all(target_os = "linux", feature = "epoll"))]
+            #[cfg(all(target_os = "linux", feature = "sys"))]
             WakerKind::Epoll(waker) => waker.wake(),
             WakerKind::Sweep(waker) => waker.wake(),
         }

@@ -1,0 +1,170 @@
+//! The system calls that std lacks: the only file of the crate that may say `unsafe`. Linux, with the feature `sys`.
+//!
+//! Each is declared against the libc that std already links, and wrapped so that no caller can misuse it: descriptors
+//! come and go as std's owned and borrowed ones, errors as `io::Error`.
+
+#![allow(unsafe_code)] // The one exception to the crate's rule; each block says why it is sound.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+unsafe extern "C" {
+    fn epoll_create1(flags: c_int) -> c_int;
+    fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut EpollEvent) -> c_int;
+    fn epoll_wait(epfd: c_int, events: *mut EpollEvent, maxevents: c_int, timeout: c_int) -> c_int;
+    fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut u32) -> c_int;
+    fn listen(fd: c_int, backlog: c_int) -> c_int;
+    fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32) -> c_int;
+}
+
+fn checked(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The size of an argument, as the socket calls want it.
+fn length_of<T>() -> u32 {
+    u32::try_from(size_of::<T>()).unwrap_or(0)
+}
+
+// ---- Readiness: epoll(7) -------------------------------------------------------------------------------------------
+
+// <sys/epoll.h>; the same on every architecture.
+const EPOLL_CLOEXEC: c_int = 0o2_000_000;
+pub(crate) const EPOLL_CTL_ADD: c_int = 1;
+pub(crate) const EPOLL_CTL_DEL: c_int = 2;
+pub(crate) const EPOLL_CTL_MOD: c_int = 3;
+pub(crate) const EPOLLIN: u32 = 0x001;
+pub(crate) const EPOLLOUT: u32 = 0x004;
+pub(crate) const EPOLLERR: u32 = 0x008;
+pub(crate) const EPOLLHUP: u32 = 0x010;
+pub(crate) const EPOLLRDHUP: u32 = 0x2000;
+pub(crate) const EPOLLEXCLUSIVE: u32 = 1 << 28;
+pub(crate) const EPOLLET: u32 = 1 << 31;
+
+/// `struct epoll_event` of <sys/epoll.h>; packed on x86-64 alone, where the 32-bit layout was kept.
+#[repr(C)]
+#[cfg_attr(target_arch = "x86_64", repr(packed))]
+#[derive(Clone, Copy)]
+pub(crate) struct EpollEvent {
+    pub(crate) events: u32,
+    pub(crate) data: u64,
+}
+
+pub(crate) fn new_epoll() -> io::Result<OwnedFd> {
+    // SAFETY: no pointer is passed; the result is checked.
+    let fd = checked(unsafe { epoll_create1(EPOLL_CLOEXEC) })?;
+    // SAFETY: the kernel has just given us this descriptor, so it is open and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(crate) fn control_epoll(
+    epoll: &OwnedFd,
+    operation: c_int,
+    socket: &impl AsFd,
+    mut event: EpollEvent,
+) -> io::Result<()> {
+    let (epoll, socket) = (epoll.as_raw_fd(), socket.as_fd().as_raw_fd());
+    // SAFETY: both descriptors are open, as their types vouch for; `event` is a whole epoll_event that outlives the
+    // call, which reads it and keeps no pointer to it.
+    checked(unsafe { epoll_ctl(epoll, operation, socket, &raw mut event) }).map(|_| ())
+}
+
+/// Waits at most for so many milliseconds, for ever if negative, and returns how many events were found.
+pub(crate) fn wait_epoll(epoll: &OwnedFd, found: &mut [EpollEvent], timeout_ms: c_int) -> io::Result<usize> {
+    let room = c_int::try_from(found.len()).unwrap_or(c_int::MAX);
+    // SAFETY: `found` holds at least `room` events, initialised and writable, and the kernel writes at most that many;
+    // nobody else can touch it during the call, since we hold it by `&mut`.
+    let count = unsafe { epoll_wait(epoll.as_raw_fd(), found.as_mut_ptr(), room, timeout_ms) };
+    checked(count).map(|count| usize::try_from(count).unwrap_or(0))
+}
+
+// ---- Listeners -----------------------------------------------------------------------------------------------------
+
+/// Makes the accept queue of a listening socket as deep as this, or as the system lets it be (`somaxconn`).
+pub(crate) fn deepen_queue(listener: &impl AsFd, connections: c_int) -> io::Result<()> {
+    // SAFETY: no pointer is passed; the descriptor is open, as its type vouches for.
+    checked(unsafe { listen(listener.as_fd().as_raw_fd(), connections) }).map(|_| ())
+}
+
+/// `struct sock_filter` of <linux/filter.h>: one instruction of classic BPF.
+#[repr(C)]
+struct Instruction {
+    code: u16,
+    jump_true: u8,
+    jump_false: u8,
+    operand: u32,
+}
+
+/// `struct sock_fprog` of <linux/filter.h>.
+#[repr(C)]
+struct Program {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+/// Has a TCP listener take no new handshake: segments with SYN and without ACK are dropped before it sees them. Whoever
+/// sent one tries again after a second, and finds whatever there is then. Handshakes under way go on, and the queue
+/// stays as it is.
+pub(crate) fn refuse_handshakes(listener: &impl AsFd) -> io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// Of the TCP header, where the filter's data begins.
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let instruction = |code, jump_true, jump_false, operand| Instruction { code, jump_true, jump_false, operand };
+    let instructions = [
+        instruction(LOAD_BYTE, 0, 0, FLAGS_AT),
+        instruction(AND, 0, 0, SYN | ACK),
+        instruction(JUMP_IF_EQUAL, 0, 1, SYN),
+        instruction(RETURN, 0, 0, 0),
+        instruction(RETURN, 0, 0, u32::MAX),
+    ];
+    let program = Program { length: 5, instructions: instructions.as_ptr() };
+    // SAFETY: `program` is a whole sock_fprog, and points to as many instructions as it says; both outlive the call,
+    // which copies them. The length is that of what the pointer points to.
+    let result = unsafe {
+        setsockopt(
+            listener.as_fd().as_raw_fd(),
+            SOL_SOCKET,
+            SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length_of::<Program>(),
+        )
+    };
+    checked(result).map(|_| ())
+}
+
+// <asm/socket.h>: a few architectures have numbers of their own.
+#[cfg(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64"))]
+const SOL_SOCKET: c_int = 0xffff;
+#[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64")))]
+const SOL_SOCKET: c_int = 1;
+#[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
+const SO_ATTACH_FILTER: c_int = 0x15;
+#[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
+const SO_ATTACH_FILTER: c_int = 26;
+
+// ---- Connections ---------------------------------------------------------------------------------------------------
+
+/// How long a lost packet takes on the path to a TCP connection's peer to be sent again, as the system has learnt it.
+/// `None` if it does not tell.
+pub(crate) fn retransmission_timeout(stream: &impl AsFd) -> Option<Duration> {
+    const IPPROTO_TCP: c_int = 6;
+    const TCP_INFO: c_int = 11;
+    // How `struct tcp_info` of <linux/tcp.h> begins: eight bytes, then `tcpi_rto` in microseconds. The system copies as
+    // much as there is room for.
+    let mut info = [0_u32; 3];
+    let mut length = length_of::<[u32; 3]>();
+    // SAFETY: `info` is writable and `length` is how long it is; the kernel writes at most that much, and both outlive
+    // the call. Any bytes are a valid `[u32; 3]`.
+    let result = unsafe {
+        getsockopt(stream.as_fd().as_raw_fd(), IPPROTO_TCP, TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
+    };
+    let is_whole = checked(result).is_ok() && length == length_of::<[u32; 3]>();
+    is_whole.then(|| Duration::from_micros(u64::from(info[2])))
+}
