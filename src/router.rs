@@ -126,6 +126,22 @@ impl Router {
         self.route(method, pattern, Streaming(handler))
     }
 
+    /// Adds a handler that promises not to block: it answers even when all others are busy, see
+    /// [`Handler::is_at_once`].
+    ///
+    /// ```
+    /// use allout::{Method, Request, Response, Router};
+    ///
+    /// let router = Router::new().at_once(Method::Get, "/livez", |_: &Request<'_>| Response::text("live\n"));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Self::route).
+    pub fn at_once(self, method: Method, pattern: &str, handler: impl Handler) -> Self {
+        self.route(method, pattern, AtOnce(handler))
+    }
+
     /// The handler for a request, and the pattern that matched; or the answer if there is none.
     fn find(&self, request: &Request<'_>) -> Result<(&Pattern, &dyn Handler), Response> {
         let raw_path = request.raw_path_bytes();
@@ -161,6 +177,11 @@ impl Handler for Router {
         }
     }
 
+    /// What no route is for is answered at once too.
+    fn is_at_once(&self, request: &Request<'_>) -> bool {
+        self.find(request).map_or(true, |(pattern, handler)| handler.is_at_once(&request.matched(pattern)))
+    }
+
     fn streams(&self, request: &Request<'_>) -> bool {
         self.find(request).is_ok_and(|(pattern, handler)| handler.streams(&request.matched(pattern)))
     }
@@ -170,6 +191,23 @@ impl Handler for Router {
             Ok((pattern, handler)) => handler.handle_streaming(&request.matched(pattern), body),
             Err(response) => response,
         }
+    }
+}
+
+/// A handler that does not block.
+struct AtOnce<H>(H);
+
+impl<H: Handler> Handler for AtOnce<H> {
+    fn handle(&self, request: &Request<'_>) -> Response {
+        self.0.handle(request)
+    }
+
+    fn refuse(&self, request: &Request<'_>) -> Option<Response> {
+        self.0.refuse(request)
+    }
+
+    fn is_at_once(&self, _: &Request<'_>) -> bool {
+        true
     }
 }
 

@@ -18,6 +18,15 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// True for a request that [`handle`](Self::handle) answers without blocking. It is then called even if
+    /// [`Config::threads`](crate::Config::threads) handlers run already, and before requests that wait for one of them
+    /// to end: for what must be heard when everything is busy, such as health checks, a request to stop, metrics. It is
+    /// called on the thread of an event loop, whose other clients wait meanwhile, and must not stream its answer.
+    fn is_at_once(&self, request: &Request<'_>) -> bool {
+        let _ = request;
+        false
+    }
+
     /// True for a request whose body is to be read as it arrives: then [`handle_streaming`](Self::handle_streaming) is
     /// called, once the head has come, and the limit of a body held in memory does not hold. Asked for each request
     /// that has a body; the body of this one is empty.

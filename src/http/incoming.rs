@@ -141,6 +141,11 @@ impl Incoming {
         self.known.is_some_and(|(facts, _)| facts.keep_alive)
     }
 
+    /// True if the head says that a body comes.
+    pub(crate) fn has_body(&self) -> bool {
+        self.known.is_some_and(|(facts, _)| facts.framing != Framing::Length(0))
+    }
+
     pub(crate) fn version(&self) -> Version {
         self.head.version()
     }

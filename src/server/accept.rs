@@ -206,7 +206,7 @@ impl EventLoop {
             }
             // No clock until then, by which it would be found here once more.
             self.timeouts.stop(token.index());
-            self.again.push_back(token);
+            self.look_later(token);
         }
         false
     }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::connection::{Call, Phase, Sent};
+use super::call::Call;
+use super::connection::{Phase, Sent};
 use super::desk::{Desk, Unfinished};
 use super::event_loop::EventLoop;
 use super::inbox::{Answer, Parcel};
-use super::service::Service;
+use super::service::{Look, Service};
 use super::streaming::{Download, Streamed, Upload};
 use super::table::Token;
 use super::timeouts::Clock;
@@ -44,7 +45,7 @@ impl EventLoop {
 
     /// Nobody waits for the answer of a handler that runs. Its connection stays until it returns, so that the stop
     /// waits for it, and can name it.
-    fn desert(&mut self, token: Token) {
+    pub(super) fn desert(&mut self, token: Token) {
         self.timeouts.stop(token.index());
         if let Some(connection) = self.table.get_mut(token) {
             connection.desert();
@@ -85,7 +86,7 @@ impl EventLoop {
         }
         let call = connection.come_back(unfinished);
         connection.lay_on(desk);
-        self.start_service(token, false);
+        self.start_service(token, Look::Reported);
         call
     }
 

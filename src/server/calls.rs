@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use super::connection::Call;
+use super::call::Call;
 use super::desk::Desk;
 use super::event_loop::EventLoop;
+use super::service::Look;
 use super::table::Token;
 use super::timeouts::Clock;
 use crate::http::{Response, Status};
@@ -43,12 +44,24 @@ impl EventLoop {
     /// Asks for a permit to call the handler for the request on the desk. Requests that wait already come first.
     pub(super) fn admit(&mut self, desk: &mut Desk) -> bool {
         let Some(service) = &mut self.service else { return false };
-        let has_permit = std::mem::take(&mut service.has_permit);
-        if !has_permit && (self.timeouts.longest(Clock::Turn).is_some() || !self.shared.permits.enter(self.seat)) {
+        if !service.take_permit()
+            && (self.timeouts.longest(Clock::Turn).is_some() || !self.shared.permits.enter(self.seat))
+        {
             return false;
         }
         desk.call_for(service.token);
         self.calls.note(desk, self.now);
+        true
+    }
+
+    /// Answers the request on the desk without a permit, if its handler has promised that it does not block: a health
+    /// check or a request to stop is heard even when all handlers are busy. Returns false if not.
+    pub(super) fn answer_at_once(&mut self, desk: &mut Desk) -> bool {
+        if desk.incoming().is_begun() || !self.shared.is_at_once(&desk.request()) {
+            return false;
+        }
+        let response = self.shared.call_at_once(&desk.request());
+        self.answer(response, desk);
         true
     }
 
@@ -77,10 +90,7 @@ impl EventLoop {
         if let Some(connection) = self.table.get_mut(token) {
             connection.lay_on(desk);
         }
-        self.start_service(token, false);
-        if let Some(service) = &mut self.service {
-            service.has_permit = true;
-        }
+        self.start_service(token, Look::Permitted);
         true
     }
 
@@ -94,7 +104,7 @@ impl EventLoop {
     pub(super) fn end_waiting(&mut self, token: Token, desk: &mut Desk) {
         let Some(connection) = self.table.get_mut(token) else { return };
         connection.lay_on(desk);
-        self.start_service(token, false);
+        self.start_service(token, Look::Reported);
         let mut response = Response::text("no worker thread was free in time\n")
             .with_status(Status::SERVICE_UNAVAILABLE)
             .with_field("Retry-After", "1");

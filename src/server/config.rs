@@ -58,8 +58,11 @@ pub struct Config {
     /// its way when the stop came is still answered.
     pub idle_grace: Duration,
     /// How long a connection that we have closed is read on for the peer's own end, so that a reset cannot destroy the
-    /// last answer. Default: 500 ms.
+    /// last answer. Renewed while the peer sends, or has yet to take what it was sent. Default: 500 ms.
     pub linger: Duration,
+    /// The most that `linger` is renewed to, counted from the last answer: long enough for a client in the middle of an
+    /// upload to come to an end and read why it was refused. Default: 5 s.
+    pub linger_max: Duration,
 }
 
 impl Default for Config {
@@ -81,6 +84,7 @@ impl Default for Config {
             turn_timeout: Duration::from_secs(5),
             idle_grace: Duration::from_millis(250),
             linger: Duration::from_millis(500),
+            linger_max: Duration::from_secs(5),
         }
     }
 }
@@ -97,6 +101,7 @@ impl Config {
             turn_timeout: self.turn_timeout.min(FAR),
             idle_grace: self.idle_grace.min(FAR),
             linger: self.linger.min(FAR),
+            linger_max: self.linger_max.min(FAR),
             ..self
         }
     }

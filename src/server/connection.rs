@@ -9,28 +9,30 @@
 //!            │                  │                    │                                  │
 //!            └──────────────────┴── reject, last answer, timeout ───────────────────────┤
 //!                                                                                       ▼
-//!                                              gone ◀── peer's end, 500 ms ──────── Lingering
+//!                                              gone ◀── peer's end, or quiet ────── Lingering
 //! ```
 //!
 //! A request that comes whole and is answered at once leaves no trace: the phase is what a connection is found in
 //! between two services. A connection closes for good when it is dropped.
 
-use std::borrow::Cow;
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::call::Call;
 use super::desk::{Desk, Unfinished};
 use super::inbox::Transfer;
 use super::outgoing::{Outgoing, Unsent, Written};
 use super::poller::Event;
 use super::stream::{Moved, Stream};
 use super::timeouts::Clock;
-use crate::http::{Limits, Method, Peer, Progress};
+use crate::http::{Limits, Peer, Progress};
 
 /// The least rate at which an answer must be taken: each so many bytes give a second more.
 const WRITE_BYTES_PER_SECOND_MIN: u64 = 4096;
+
+/// Reads at a time of what is thrown away.
+const DISCARDS_MAX: u32 = 4;
 
 /// What a connection is in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,23 +70,21 @@ pub(crate) enum Fill {
     Failed,
 }
 
+/// What came of reading behind the last answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discarded {
+    Nothing,
+    Bytes,
+    /// The peer's end, or the connection's.
+    End,
+}
+
 /// What became of the answers that were to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     All,
     Blocked,
     Failed,
-}
-
-/// A handler that has been called, for the report of those that never returned.
-#[derive(Clone, Debug)]
-pub(crate) struct Call {
-    pub(crate) method: Method,
-    /// As it was sent; the beginning, if it is long.
-    pub(crate) path: Vec<u8>,
-    pub(crate) since: Instant,
-    /// Of a request whose body the handler reads itself: that all of it has come.
-    pub(crate) has_come: Option<Arc<AtomicBool>>,
 }
 
 /// What a handler's thread is given of a connection to send the body of a response itself.
@@ -108,43 +108,25 @@ pub(crate) struct Connection {
     is_readable: bool,
     /// The peer has sent FIN or reset: a short read is not the last.
     is_hung_up: bool,
-    /// The peer's end of stream has been read, or while lingering reported.
+    /// The peer's end of stream has been read.
     has_ended: bool,
     /// The poller reports room to write.
     awaits_room: bool,
+    /// It waits in its loop's queue to be looked at.
+    is_queued: bool,
     /// It is decided which loop it stays with.
     has_place: bool,
     close: Option<Close>,
+    /// The client has said that it sends no more behind the request of the last answer, and that had no body.
+    has_last_word: bool,
     /// A handler has asked for the connection to be closed after its response, and others follow that one.
     is_leaving: bool,
     /// In Away: the peer has reset, and nobody waits for the answer. The connection stays until its handler returns.
     is_deserted: bool,
     /// In Away: what for.
     call: Option<Box<Call>>,
-    /// In Idle, Head and Body, when they began; in Writing, when the peer's patience with us must end.
+    /// In Idle, Head, Body and Lingering, when they began; in Writing, until when the peer's slowness is borne.
     mark: Instant,
-}
-
-impl Call {
-    /// As text. Where it was cut may have been in the middle of a character.
-    pub(crate) fn path(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.path)
-    }
-
-    /// For how long, in seconds with one decimal. Without floating point, which takes its place in a small binary.
-    pub(crate) fn age(&self) -> String {
-        let tenths = self.since.elapsed().as_millis() / 100;
-        format!("{}.{}", tenths / 10, tenths % 10)
-    }
-
-    pub(crate) fn nobody(now: Instant) -> Self {
-        Self { method: Method::Get, path: Vec::new(), since: now, has_come: None }
-    }
-
-    /// The request has wholly come, so that its answer is owed.
-    fn is_owed(&self) -> bool {
-        self.has_come.as_ref().is_none_or(|has_come| has_come.load(Ordering::Relaxed))
-    }
 }
 
 impl Connection {
@@ -159,8 +141,10 @@ impl Connection {
             is_hung_up: false,
             has_ended: false,
             awaits_room: false,
+            is_queued: false,
             has_place: false,
             close: None,
+            has_last_word: false,
             is_leaving: false,
             is_deserted: false,
             call: None,
@@ -175,7 +159,7 @@ impl Connection {
 
     /// True the first time that it rests after an answer, and keeps nothing that another loop would have to know.
     pub(crate) fn needs_place(&mut self) -> bool {
-        let is_bare = self.phase == Phase::Idle && self.unfinished.is_none() && !self.is_leaving;
+        let is_bare = self.phase == Phase::Idle && self.unfinished.is_none() && !self.is_leaving && !self.is_queued;
         is_bare && !std::mem::replace(&mut self.has_place, true)
     }
 
@@ -261,8 +245,19 @@ impl Connection {
     pub(crate) fn reported(&mut self, event: Event) {
         self.is_readable = true;
         self.is_hung_up |= event.is_hangup;
-        // We have ended it too: nothing is left to be read that anybody would answer.
-        self.has_ended |= event.is_over && self.phase == Phase::Lingering;
+    }
+
+    /// It waits in the queue from now on. Returns false if it did already.
+    pub(crate) fn enqueue(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_queued, true)
+    }
+
+    pub(crate) fn dequeue(&mut self) {
+        self.is_queued = false;
+    }
+
+    pub(crate) fn is_queued(&self) -> bool {
+        self.is_queued
     }
 
     /// A read is to be tried although nothing was reported.
@@ -304,6 +299,24 @@ impl Connection {
         if self.close != Some(Close::AtOnce) {
             self.close = Some(close);
         }
+    }
+
+    /// Whether the client has said that it sends no more.
+    pub(crate) fn note_last_word(&mut self, has_last_word: bool) {
+        self.has_last_word = has_last_word;
+    }
+
+    /// True if the last answer has to be protected from what the client may still send: the system resets a connection
+    /// that is closed with something unread, or gets something afterwards, and then what is on its way to the client may
+    /// be lost. A client that has said that it sends no more is believed, unless something is there.
+    pub(crate) fn must_linger(&self) -> bool {
+        let is_quiet = self.has_last_word && !self.is_readable && !self.is_hung_up;
+        self.close == Some(Close::Lingering) && !self.has_ended && !is_quiet
+    }
+
+    /// True if the peer's system has all that was sent to it, or does not tell.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.stream.path().is_none_or(|path| path.is_delivered)
     }
 
     /// The connection is to close, but not before the requests behind this one have been answered.
@@ -399,6 +412,7 @@ impl Connection {
     /// Takes what is left from the desk: it is needed again unless the last answer has been given.
     pub(crate) fn keep(&mut self, desk: &mut Desk) {
         let unfinished = desk.put_down();
+        self.has_last_word &= unfinished.is_none();
         self.unfinished = if self.close.is_some() { None } else { unfinished };
     }
 
@@ -420,30 +434,32 @@ impl Connection {
 
     /// All answers are out and the last was among them: FIN. Returns true if something has come already that is to be
     /// thrown away.
-    pub(crate) fn linger(&mut self) -> bool {
-        self.phase = Phase::Lingering;
+    pub(crate) fn linger(&mut self, now: Instant) -> bool {
+        (self.phase, self.mark) = (Phase::Lingering, now);
         self.is_readable |= self.is_hung_up;
         self.stream.shutdown(Shutdown::Write);
         self.is_readable
     }
 
-    /// Reads and throws away what comes while lingering. Returns true once the peer has ended too.
-    pub(crate) fn discard(&mut self, desk: &mut Desk) -> bool {
+    /// Reads and throws away what comes while lingering. Only a read tells that the end has come: bytes may lie before
+    /// it, whatever is reported.
+    pub(crate) fn discard(&mut self, desk: &mut Desk) -> Discarded {
         if self.has_ended {
-            return true;
+            return Discarded::End;
         }
+        let mut discarded = Discarded::Nothing;
         // Bounded, so that a peer that keeps sending cannot keep the loop.
-        for _ in 0..16 {
+        for _ in 0..DISCARDS_MAX {
             match desk.discard(&self.stream) {
-                Moved::Bytes(0) | Moved::Failed => return true,
-                Moved::Bytes(_) => {}
+                Moved::Bytes(0) | Moved::Failed => return Discarded::End,
+                Moved::Bytes(_) => discarded = Discarded::Bytes,
                 Moved::WouldBlock => {
                     self.is_readable = false;
-                    return false;
+                    break;
                 }
             }
         }
-        false
+        discarded
     }
 
     /// The clock that the current phase runs by. A handler runs by none.

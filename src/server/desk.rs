@@ -54,12 +54,14 @@ pub(crate) struct Exchange {
     pub(crate) version: Version,
     /// Another request may follow.
     pub(crate) keeps_alive: bool,
+    /// The client has said that it sends nothing behind this request, and there is no body that it might still send.
+    pub(crate) is_last_word: bool,
 }
 
 impl Exchange {
     /// The last with a peer that could not be understood, or is not served.
     pub(crate) fn last(is_head: bool) -> Self {
-        Self { is_head, version: Version::Http11, keeps_alive: false }
+        Self { is_head, version: Version::Http11, keeps_alive: false, is_last_word: false }
     }
 }
 
@@ -225,6 +227,7 @@ impl Desk {
             is_head: self.incoming.is_head_request(),
             version: self.incoming.version(),
             keeps_alive: self.incoming.keeps_alive(),
+            is_last_word: !self.incoming.keeps_alive() && !self.incoming.has_body(),
         }
     }
 
@@ -237,6 +240,11 @@ impl Desk {
     pub(crate) fn finish_request(&mut self) {
         self.start += self.incoming.len();
         self.incoming.clear();
+    }
+
+    /// True if something has been read behind the request that was answered last.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.rest().is_empty()
     }
 
     /// Bytes from the beginning of the current request on.

@@ -44,6 +44,7 @@ use super::connection::{Close, Connection, Phase};
 use super::desk::Desk;
 use super::event_loop::EventLoop;
 use super::listener::Gate;
+use super::service::Look;
 use super::shared::ACCEPT_PAUSE_MIN;
 use super::table::Token;
 use super::timeouts::Clock;
@@ -155,7 +156,7 @@ impl EventLoop {
         // Closed with something unread, the connection would be reset, and the answer lost.
         connection.discard(desk);
         connection.lay_on(desk);
-        self.start_service(token, false);
+        self.start_service(token, Look::Reported);
         self.reject(Reject::Timeout, Close::AtOnce, desk);
         self.put_down(Progress::Nothing, desk);
     }

@@ -3,11 +3,16 @@
 //! A loop is one value and the sole owner of its connections. Whoever holds it turns it:
 //!
 //! ```text
-//!        ┌─▶ events ─▶ expired clocks ─▶ inbox ─▶ stop? ─▶ wait ─┐
-//!        │                                                       │      a whole request
-//! turn ──┴───────────────────────────────────────────────────────┴──▶ Turn::Call, then `answer`
-//!                                                                └──▶ Turn::Over
+//!        ┌─▶ reported ─▶ queued ─▶ clocks ─▶ parcels ─▶ waiting ─▶ stop? ─▶ wait ─┐
+//!        │                                                                        │       a whole request
+//! turn ──┴────────────────────────────────────────────────────────────────────────┴──▶ Turn::Call, then `answer`
+//!                                                                                 └──▶ Turn::Over
 //! ```
+//!
+//! No pass through these stages is long, whatever clients send and however many wait. A stage begins something new only
+//! within its [`SLICE`] of time, and a connection with more to be read or answered is put down when that is over. What
+//! is left waits in the queue of its stage, each connection once, and the loop comes back to it after a look at its
+//! poller, its inbox, its clocks and the deadline.
 //!
 //! It does not call handlers. A turn ends with [`Turn::Call`] when a request is to be answered; the request lies on
 //! the caller's desk and the loop is not needed meanwhile. That is the one place at which it can be let go of; how, is
@@ -23,20 +28,23 @@ use std::time::{Duration, Instant};
 
 use super::accept::{GATE_BIT, Intake};
 use super::calls::Calls;
-use super::connection::{Close, Connection};
+use super::connection::{Connection, Phase};
 use super::desk::Desk;
 use super::inbox::Parcel;
 use super::outgoing::Outgoing;
 use super::poller::{Event, Poller};
-use super::service::{Service, Step};
+use super::service::{Look, Service, Step};
 use super::shared::Shared;
 use super::table::{Table, Token};
 use super::timeouts::{Clock, Timeouts};
 use crate::group::CutOff;
-use crate::http::{Progress, Reject};
+use crate::http::Progress;
 
 /// How often a peer that does not take its answer is looked at.
 const WRITE_LOOK: Duration = Duration::from_secs(1);
+/// How long one stage of a pass may go on beginning new work. A handler that is running is not interrupted: if it takes
+/// long, `handoff` has another thread go on.
+const SLICE: Duration = Duration::from_micros(500);
 
 /// Why a turn has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +52,23 @@ pub(crate) enum Turn {
     /// The request on the desk is whole: call the handler and give its response to [`EventLoop::answer`].
     Call,
     /// The loop has drained, and holds nothing any more.
+    Over,
+}
+
+/// What a pass through the loop does, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Connections and listeners that the poller has reported.
+    Reported,
+    /// Connections that had more to read or to be answered when they were put down before this pass.
+    Queued,
+    /// Clocks that have run out.
+    Clocks,
+    /// What others have brought.
+    Parcels,
+    /// Requests that wait for a handler's permit.
+    Waiting,
+    /// Nothing: time to wait.
     Over,
 }
 
@@ -59,9 +84,13 @@ pub(crate) struct EventLoop {
     pub(super) intake: Intake,
     pub(super) out: Outgoing,
     pub(super) service: Option<Service>,
-    /// Connections that had more to read when their turn was over: those of this round, and of the next.
-    round: VecDeque<Token>,
-    pub(super) again: VecDeque<Token>,
+    stage: Stage,
+    stage_until: Instant,
+    /// Connections to be looked at without being reported, each once, and how many of them are for this pass.
+    queue: VecDeque<Token>,
+    queued_now: usize,
+    /// Requests that wait for a permit were left for the next pass.
+    has_waiting: bool,
     pub(super) parcels: VecDeque<Parcel>,
     pub(super) calls: Calls,
     pub(super) is_draining: bool,
@@ -97,8 +126,11 @@ impl EventLoop {
             intake,
             out: Outgoing::new(now),
             service: None,
-            round: VecDeque::new(),
-            again: VecDeque::new(),
+            stage: Stage::Over,
+            stage_until: now,
+            queue: VecDeque::new(),
+            queued_now: 0,
+            has_waiting: false,
             parcels: VecDeque::new(),
             calls: Calls::new(now),
             is_draining: false,
@@ -118,28 +150,45 @@ impl EventLoop {
             if self.service.is_some() {
                 match self.serve(desk) {
                     Step::Call if self.admit(desk) => return Ok(Turn::Call),
+                    Step::Call if self.answer_at_once(desk) => {}
                     Step::Call => self.put_down(Progress::Whole, desk),
                     Step::PutDown(progress) => self.put_down(progress, desk),
                 }
-            } else if let Some(event) = self.poller.next() {
-                self.take_event(event, desk);
-            } else if let Some(token) = self.round.pop_front() {
-                self.begin(token, false, desk);
-            } else if let Some((index, clock)) = self.timeouts.expired(self.now) {
-                self.take_expired(index, clock, desk);
-            } else if let Some(parcel) = self.parcels.pop_front() {
-                self.take_parcel(parcel, desk);
-            } else if !self.begin_waiting(desk) {
-                self.parcels.extend(self.shared.seats[self.seat].inbox.take());
+            } else if !self.begin_next(desk) {
                 self.watch_stop(desk);
                 if self.is_over() {
                     return Ok(Turn::Over);
                 }
-                if self.parcels.is_empty() {
-                    self.wait()?;
-                }
+                self.wait()?;
             }
         }
+    }
+
+    /// Begins with the next piece of work of this pass. Returns false if the pass is over.
+    fn begin_next(&mut self, desk: &mut Desk) -> bool {
+        loop {
+            let in_time = self.is_in_time();
+            let (has_begun, next) = match self.stage {
+                Stage::Reported if in_time => (self.begin_reported(desk), Stage::Queued),
+                Stage::Reported => (self.note_reported(), Stage::Queued),
+                Stage::Queued => (in_time && self.begin_queued(desk), Stage::Clocks),
+                Stage::Clocks => (in_time && self.begin_expired(desk), Stage::Parcels),
+                Stage::Parcels => (in_time && self.begin_parcel(desk), Stage::Waiting),
+                Stage::Waiting if in_time => (self.begin_waiting(desk), Stage::Over),
+                Stage::Waiting => (self.leave_waiting(), Stage::Over),
+                Stage::Over => return false,
+            };
+            if has_begun {
+                return true;
+            }
+            (self.stage, self.stage_until) = (next, self.now + SLICE);
+        }
+    }
+
+    /// True as long as the current stage may begin something new. It was so when the stage was entered: each does a
+    /// little in every pass.
+    pub(super) fn is_in_time(&self) -> bool {
+        self.now < self.stage_until
     }
 
     /// What the deadline cut off, once the loop is over.
@@ -149,65 +198,115 @@ impl EventLoop {
 
     fn wait(&mut self) -> std::io::Result<()> {
         let due = [self.timeouts.next(), self.intake.resumes_at(), self.deadline()].into_iter().flatten().min();
+        let has_more = std::mem::take(&mut self.has_waiting) || !self.parcels.is_empty() || !self.queue.is_empty();
         let timeout = match due {
-            _ if !self.again.is_empty() => Some(Duration::ZERO),
+            _ if has_more => Some(Duration::ZERO),
             due => due.map(|due| due.saturating_duration_since(self.now)),
         };
-        std::mem::swap(&mut self.round, &mut self.again);
         self.publish_idle();
         self.poller.wait(timeout)?;
         self.now = Instant::now();
+        (self.stage, self.stage_until) = (Stage::Reported, self.now + SLICE);
+        self.queued_now = self.queue.len();
         self.resume_gates();
         Ok(())
     }
 
-    fn take_event(&mut self, event: Event, desk: &mut Desk) {
+    fn begin_reported(&mut self, desk: &mut Desk) -> bool {
+        let Some(event) = self.poller.next() else { return false };
         if event.token & GATE_BIT != 0 {
             self.accept_from(event.token, desk);
-            return;
+        } else if let Some(token) = self.note(event) {
+            self.begin(token, Look::Reported, desk);
         }
+        true
+    }
+
+    /// No time is left for what else has been reported: it is for the next pass. Listeners are reported again.
+    fn note_reported(&mut self) -> bool {
+        while let Some(event) = self.poller.next() {
+            if event.token & GATE_BIT == 0 {
+                self.note(event).into_iter().for_each(|token| self.look_later(token));
+            }
+        }
+        false
+    }
+
+    /// No time is left for more requests that wait for a permit, and may have one.
+    fn leave_waiting(&mut self) -> bool {
+        self.has_waiting = true;
+        false
+    }
+
+    /// Notes that a connection was reported. `None`: it has gone since, or is about to be looked at anyway.
+    fn note(&mut self, event: Event) -> Option<Token> {
         let token = Token::from_raw(event.token);
-        // A report may be older than the connection's end.
-        if let Some(connection) = self.table.get_mut(token) {
-            connection.reported(event);
-            self.begin(token, false, desk);
+        let connection = self.table.get_mut(token)?;
+        connection.reported(event);
+        (!connection.is_queued()).then_some(token)
+    }
+
+    /// Has a connection looked at in the next pass, whatever is reported.
+    pub(super) fn look_later(&mut self, token: Token) {
+        if self.table.get_mut(token).is_some_and(Connection::enqueue) {
+            self.queue.push_back(token);
         }
     }
 
-    fn take_expired(&mut self, index: u32, clock: Clock, desk: &mut Desk) {
-        let Some(token) = self.table.token_at(index) else {
-            return;
-        };
-        let Some(connection) = self.table.get_mut(token) else {
-            return;
-        };
+    fn begin_queued(&mut self, desk: &mut Desk) -> bool {
+        let Some(left) = self.queued_now.checked_sub(1) else { return false };
+        self.queued_now = left;
+        let Some(token) = self.queue.pop_front() else { return false };
+        if let Some(connection) = self.table.get_mut(token) {
+            connection.dequeue();
+            self.begin(token, Look::Reported, desk);
+        }
+        true
+    }
+
+    fn begin_parcel(&mut self, desk: &mut Desk) -> bool {
+        if self.parcels.is_empty() {
+            self.parcels.extend(self.shared.seats[self.seat].inbox.take());
+        }
+        let Some(parcel) = self.parcels.pop_front() else { return false };
+        self.take_parcel(parcel, desk);
+        self.now = Instant::now();
+        true
+    }
+
+    fn begin_expired(&mut self, desk: &mut Desk) -> bool {
+        let Some((index, clock)) = self.timeouts.expired(self.now) else { return false };
+        if let Some(token) = self.table.token_at(index) {
+            self.take_expired(token, clock, desk);
+        }
+        self.now = Instant::now();
+        true
+    }
+
+    fn take_expired(&mut self, token: Token, clock: Clock, desk: &mut Desk) {
+        let Some(connection) = self.table.get_mut(token) else { return };
         match clock {
-            // What has come in the last moment is not to be closed away.
-            Clock::Idle | Clock::Quiet => {
+            // What has come in the last moment is not to be closed away, nor refused: whoever was frozen finds it here.
+            Clock::Idle | Clock::Quiet | Clock::Head | Clock::Body => {
                 connection.look_again();
-                self.begin(token, true, desk);
-            }
-            Clock::Head | Clock::Body => {
-                connection.lay_on(desk);
-                self.start_service(token, false);
-                self.reject(Reject::Timeout, Close::Lingering, desk);
-                self.put_down(Progress::Nothing, desk);
+                self.begin(token, Look::Last, desk);
             }
             Clock::Turn => self.end_waiting(token, desk),
             Clock::Write => self.look_at_reader(token, desk),
-            Clock::Linger => self.drop_connection(token),
+            Clock::Linger => self.look_at_leaver(token, desk),
         }
     }
 
     /// A peer has not taken its answers for a while. Linux reports room only once a third of the send buffer is free,
     /// so a write is tried before the peer is judged.
     fn look_at_reader(&mut self, token: Token, desk: &mut Desk) {
-        self.begin(token, false, desk);
+        self.begin(token, Look::Reported, desk);
         match self.table.get_mut(token) {
             Some(connection) if !connection.is_blocked() => {}
             Some(connection) if connection.mark() > self.now => {
                 self.timeouts.start(token.index(), Clock::Write, self.now);
             }
+            Some(connection) if connection.phase() == Phase::Away => self.desert(token),
             _ => self.drop_connection(token),
         }
     }

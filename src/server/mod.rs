@@ -10,6 +10,7 @@
 //! | `event_loop` | one loop's turn, and the value that holds all it owns |
 //! | `accept`, `service`, `calls`, `away`, `drain` | parts of a turn: connections in, requests, handlers, the way out |
 //! | `table`, `connection`, `desk`, `outgoing` | what a loop works on: its connections, what is read, what is sent |
+//! | `call` | a handler that has been called |
 //! | `shared`, `inbox` | what loops have in common, and how they reach each other |
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
 //! | `handoff` | which thread turns a loop, and who takes it over while a handler blocks |
@@ -21,6 +22,7 @@
 mod accept;
 mod address;
 mod away;
+mod call;
 mod calls;
 mod config;
 mod connection;
@@ -163,6 +165,7 @@ impl Server {
             gates: listeners.into_iter().map(Gate::new).collect(),
             seats: pollers.iter().map(seat).collect(),
             permits: Permits::new(config.loops, config.threads),
+            looks: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             stats,
             handler: Box::new(handler),

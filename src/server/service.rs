@@ -10,9 +10,10 @@
 //! The connection stays in the loop's table; what has been read lies on the desk, what is to be sent in the loop's
 //! outgoing batch.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::connection::{Close, Fill, Phase, Sent};
+use super::connection::{Close, Discarded, Fill, Phase, Sent};
 use super::desk::{Desk, Exchange};
 use super::event_loop::EventLoop;
 use super::notice::Notice;
@@ -22,10 +23,10 @@ use crate::http::{CONTINUE, Persistence, Progress, Reject, Response, Version};
 
 /// Answers are written before another one is added to so many bytes.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// Reads in one service, before others get their turn.
+/// Reads in one service to find out if a request is the last that has come.
 const READS_MAX: u32 = 16;
-/// Answers in one service, before others get their turn: those to what has been read are still given.
-const ANSWERS_MAX: u32 = 1024;
+/// Answers between two looks at the clock, as long as handlers are quick. A look takes some 25 ns.
+const ANSWERS_UNTIMED: u32 = 16;
 
 /// A connection being served.
 #[derive(Clone, Copy, Debug)]
@@ -33,17 +34,34 @@ pub(super) struct Service {
     pub(super) token: Token,
     pub(super) reads: u32,
     pub(super) answers: u32,
-    /// Its quiet time is over: unless something has come after all, it is closed.
-    is_last_look: bool,
-    /// It had to wait for its handler to be called, and now may.
-    pub(super) has_permit: bool,
+    look: Look,
+    /// How often the watcher had looked when the clock was last looked at: a handler that is slow enough to be seen is
+    /// slow enough to be timed.
+    watched: usize,
+    /// It was put down with more to be answered.
+    has_more: bool,
 }
 
 impl Service {
-    /// Others wait: nothing more is to be read.
-    fn has_had_its_turn(&self) -> bool {
-        self.reads >= READS_MAX || self.answers >= ANSWERS_MAX
+    /// True the first time, if a handler may be called for it.
+    pub(super) fn take_permit(&mut self) -> bool {
+        let has_permit = self.look == Look::Permitted;
+        if has_permit {
+            self.look = Look::Reported;
+        }
+        has_permit
     }
+}
+
+/// Why a connection is taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Something has happened to it.
+    Reported,
+    /// Its time is over: unless something has come after all, it is closed.
+    Last,
+    /// Its request had to wait for a handler's permit, and now has it.
+    Permitted,
 }
 
 /// What a step of a service came to.
@@ -54,20 +72,13 @@ pub(super) enum Step {
 
 impl EventLoop {
     /// Takes up a connection that something has happened to.
-    pub(super) fn begin(&mut self, token: Token, is_last_look: bool, desk: &mut Desk) {
+    pub(super) fn begin(&mut self, token: Token, look: Look, desk: &mut Desk) {
         let (patience, now) = (self.shared.config.write_timeout, self.now);
         let Some(connection) = self.table.get_mut(token) else {
             return;
         };
         match connection.phase() {
-            Phase::Lingering => {
-                if connection.discard(desk) {
-                    self.drop_connection(token);
-                } else if connection.is_readable() {
-                    self.again.push_back(token);
-                }
-                return;
-            }
+            Phase::Lingering => return self.discard(token, desk),
             Phase::Writing => {
                 let (sent, answers) = connection.send_on(patience, now);
                 self.count_answers(answers);
@@ -89,12 +100,13 @@ impl EventLoop {
         }
         if let Some(connection) = self.table.get_mut(token) {
             connection.lay_on(desk);
-            self.start_service(token, is_last_look);
+            self.start_service(token, look);
         }
     }
 
-    pub(super) fn start_service(&mut self, token: Token, is_last_look: bool) {
-        self.service = Some(Service { token, reads: 0, answers: 0, is_last_look, has_permit: false });
+    pub(super) fn start_service(&mut self, token: Token, look: Look) {
+        let watched = self.shared.looks.load(Ordering::Relaxed);
+        self.service = Some(Service { token, reads: 0, answers: 0, look, watched, has_more: false });
     }
 
     /// Reads and parses until a request is whole or there is nothing more to do.
@@ -105,6 +117,9 @@ impl EventLoop {
             };
             if connection.close().is_some() || connection.is_blocked() {
                 return Step::PutDown(Progress::Nothing);
+            }
+            if !self.may_answer_on() {
+                return self.cut_short(desk);
             }
             if self.out.len() >= BATCH_BYTES_MAX && self.flush() != Sent::All {
                 return Step::PutDown(Progress::Nothing);
@@ -148,12 +163,41 @@ impl EventLoop {
         }
     }
 
+    /// Leaves what else has been read for the next pass.
+    fn cut_short(&mut self, desk: &Desk) -> Step {
+        let has_more = desk.has_more();
+        if let Some(service) = &mut self.service {
+            service.has_more = has_more;
+        }
+        Step::PutDown(if has_more { Progress::Head } else { Progress::Nothing })
+    }
+
+    /// False once it is time for others, with answers given and more to be given.
+    fn may_answer_on(&mut self) -> bool {
+        let looks = self.shared.looks.load(Ordering::Relaxed);
+        let Some(service) = &mut self.service else { return false };
+        if service.answers == 0 || (service.watched == looks && service.answers % ANSWERS_UNTIMED != 0) {
+            return true;
+        }
+        service.watched = looks;
+        self.now = Instant::now();
+        self.is_in_time()
+    }
+
+    /// False once it is time for others, and there may be more to read.
+    fn may_read_on(&mut self) -> bool {
+        let Some(service) = self.service else { return false };
+        let is_readable = self.table.get_mut(service.token).is_some_and(|connection| connection.is_readable());
+        if service.reads == 0 || !is_readable {
+            return true;
+        }
+        self.now = Instant::now();
+        self.is_in_time()
+    }
+
     /// Reads once, unless it is time for others. Returns false if nothing came.
     fn read(&mut self, desk: &mut Desk) -> bool {
-        match &mut self.service {
-            Some(service) if !service.has_had_its_turn() => self.fill(desk),
-            _ => false,
-        }
+        self.may_read_on() && self.fill(desk)
     }
 
     fn fill(&mut self, desk: &mut Desk) -> bool {
@@ -224,6 +268,7 @@ impl EventLoop {
         service.answers = service.answers.saturating_add(1);
         if let (true, Some(connection)) = (is_last, self.table.get_mut(service.token)) {
             connection.close_with(Close::Lingering);
+            connection.note_last_word(exchange.is_last_word);
         }
     }
 
@@ -235,11 +280,10 @@ impl EventLoop {
         }
         // However many reads the next one takes: a request is limited, and only what has come already is read. But a
         // client that goes on asking must not keep the loop, from its deadline least of all. It is looked at again.
-        let had_its_turn = self.service.is_some_and(|service| service.has_had_its_turn());
         loop {
             match self.progress(desk) {
                 Ok(Progress::Whole | Progress::Begun) => return true,
-                Ok(_) if had_its_turn => return true,
+                Ok(_) if self.service.is_some_and(|service| service.reads >= READS_MAX) => return true,
                 Ok(_) if self.fill(desk) => {}
                 Ok(_) | Err(_) => return false,
             }
@@ -286,49 +330,49 @@ impl EventLoop {
 
     /// Ends a service: writes, and lets the connection rest in whatever it is in the middle of, or go.
     pub(super) fn put_down(&mut self, progress: Progress, desk: &mut Desk) {
-        if self.service.is_some_and(|service| service.answers > 0) {
-            // Handlers take their time, and the next clock must not begin before they did.
+        if self.service.is_some_and(|service| service.answers > 0 || service.reads > 0) {
+            // Handlers and large reads take their time: the next clock must not begin before, and a pass is short.
             self.now = Instant::now();
         }
         let sent = self.flush();
-        let Some(service) = self.service.take() else {
-            return;
-        };
-        let Service { token, reads, answers, is_last_look, has_permit } = service;
-        if has_permit {
+        let Some(service) = self.service.take() else { return };
+        let Service { token, reads, answers, look, has_more, .. } = service;
+        if look == Look::Permitted {
             // The request that it was for could not be read after all.
             self.give_permit_back();
         }
-        let Some(connection) = self.table.get_mut(token) else {
-            return;
-        };
+        let Some(connection) = self.table.get_mut(token) else { return };
         connection.keep(desk);
         if self.conclude(token, sent) {
             return;
         }
         let (now, is_draining) = (self.now, self.is_draining);
-        let Some(connection) = self.table.get_mut(token) else {
-            return;
-        };
+        let Some(connection) = self.table.get_mut(token) else { return };
         let is_new = connection.rest(progress, answers > 0, now);
         if answers > 0 && self.find_place(token) {
             return;
         }
-        let Some(connection) = self.table.get_mut(token) else {
-            return;
-        };
-        if connection.is_readable() {
-            self.again.push_back(token);
-        }
+        let Some(connection) = self.table.get_mut(token) else { return };
+        let has_more = has_more || connection.is_readable();
         let (phase, clock) = (connection.phase(), connection.clock(is_draining));
-        // A trickle renews its quiet time while draining, but not the time of its head.
-        let is_late = phase == Phase::Head && now >= connection.mark() + self.shared.config.head_timeout;
-        if is_late || (is_last_look && reads == 0) {
-            self.end_quiet(token, phase, desk);
-        } else if is_new || (clock == Clock::Quiet && reads > 0) || self.timeouts.running(token.index()) != Some(clock)
-        {
+        if has_more {
+            self.look_later(token);
+        } else if self.is_late(token) || (look == Look::Last && reads == 0) {
+            return self.end_quiet(token, phase, desk);
+        }
+        if is_new || (clock == Clock::Quiet && reads > 0) || self.timeouts.running(token.index()) != Some(clock) {
             self.timeouts.start(token.index(), clock, now);
         }
+    }
+
+    /// True once a head or a body has taken longer than it may: a trickle does not renew its time.
+    fn is_late(&mut self, token: Token) -> bool {
+        let (now, config) = (self.now, &self.shared.config);
+        self.table.get_mut(token).is_some_and(|connection| match connection.phase() {
+            Phase::Head => now >= connection.mark() + config.head_timeout,
+            Phase::Body => now >= connection.mark() + config.body_timeout,
+            _ => false,
+        })
     }
 
     /// What follows from a write, unless the connection stays as it is: then it returns false.
@@ -338,10 +382,10 @@ impl EventLoop {
         };
         match sent {
             Sent::Blocked => self.timeouts.start(token.index(), Clock::Write, self.now),
-            Sent::All if connection.close() == Some(Close::Lingering) && !connection.has_ended() => {
+            Sent::All if connection.must_linger() => {
                 // What has come already is thrown away now, since it is not reported again.
-                if connection.linger() {
-                    self.again.push_back(token);
+                if connection.linger(self.now) {
+                    self.look_later(token);
                 }
                 self.timeouts.start(token.index(), Clock::Linger, self.now);
             }
@@ -352,9 +396,46 @@ impl EventLoop {
         true
     }
 
+    /// Reads what comes behind a last answer and throws it away, so that it cannot reset the connection. Its end, once
+    /// read, is the connection's; what comes before it gives it more time, since its client may be in the middle of
+    /// sending, and reads the answer behind that.
+    fn discard(&mut self, token: Token, desk: &mut Desk) {
+        let (now, linger_max) = (self.now, self.shared.config.linger_max);
+        let Some(connection) = self.table.get_mut(token) else { return };
+        match connection.discard(desk) {
+            Discarded::End => self.drop_connection(token),
+            Discarded::Nothing => {}
+            Discarded::Bytes => {
+                if now < connection.mark() + linger_max {
+                    self.timeouts.start(token.index(), Clock::Linger, now);
+                }
+                if self.table.get_mut(token).is_some_and(|connection| connection.is_readable()) {
+                    self.look_later(token);
+                }
+            }
+        }
+    }
+
+    /// A peer has not ended its side for a while. It is given more time as long as it sends, or has yet to take what it
+    /// was sent: whatever it sends then must still find a reader.
+    pub(super) fn look_at_leaver(&mut self, token: Token, desk: &mut Desk) {
+        let Some(connection) = self.table.get_mut(token) else { return };
+        connection.look_again();
+        self.discard(token, desk);
+        let (now, linger_max) = (self.now, self.shared.config.linger_max);
+        let is_running = self.timeouts.running(token.index()).is_some();
+        match self.table.get_mut(token) {
+            Some(connection) if !is_running && now < connection.mark() + linger_max && !connection.is_delivered() => {
+                self.timeouts.start(token.index(), Clock::Linger, now);
+            }
+            Some(_) if !is_running => self.drop_connection(token),
+            _ => {}
+        }
+    }
+
     /// Answers a connection that has asked nothing yet, and closes it.
     pub(super) fn turn_away(&mut self, token: Token, response: Response) {
-        self.start_service(token, false);
+        self.start_service(token, Look::Reported);
         self.out.push_refusal(response, false, self.now);
         if let Some(connection) = self.table.get_mut(token) {
             connection.close_with(Close::Lingering);
@@ -373,9 +454,9 @@ impl EventLoop {
             return;
         };
         connection.lay_on(desk);
-        self.start_service(token, false);
+        self.start_service(token, Look::Reported);
         // Nothing but this very answer is in flight, and a stop is not to wait for a peer that has gone quiet.
-        let close = if self.is_draining { Close::AtOnce } else { Close::Lingering };
+        let close = if self.is_draining && phase == Phase::Head { Close::AtOnce } else { Close::Lingering };
         self.reject(Reject::Timeout, close, desk);
         self.put_down(Progress::Nothing, desk);
     }

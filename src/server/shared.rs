@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) gates: Vec<Gate>,
     pub(crate) seats: Vec<Seat>,
     pub(crate) permits: Permits,
+    /// How often the watcher has looked for slow handlers.
+    pub(crate) looks: AtomicUsize,
     /// Connections over all loops.
     pub(crate) connections: AtomicUsize,
     pub(crate) stats: Arc<Stats>,
@@ -76,6 +78,20 @@ impl Shared {
     pub(crate) fn call(&self, request: &Request<'_>) -> Response {
         catch_unwind(AssertUnwindSafe(|| self.handler.handle(request)))
             .unwrap_or_else(|payload| self.answer_panic(request, payload))
+    }
+
+    /// Asks the handler whether it can answer on the loop. One that panics waits like any other.
+    pub(crate) fn is_at_once(&self, request: &Request<'_>) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.handler.is_at_once(request))).unwrap_or(false)
+    }
+
+    /// Calls the handler on the loop. What streams would block there, and breaks the handler's promise.
+    pub(crate) fn call_at_once(&self, request: &Request<'_>) -> Response {
+        let response = self.call(request);
+        if response.needs_writing(request.method() == Method::Head) {
+            return self.answer_panic(request, Box::new("it is to answer at once, and streams"));
+        }
+        response
     }
 
     /// Asks the handler whether it answers without the body.

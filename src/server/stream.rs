@@ -87,6 +87,19 @@ impl Stream {
         !matches!(error, Ok(None))
     }
 
+    /// The way to the peer, if the system tells.
+    pub(crate) fn path(&self) -> Option<Path> {
+        match self {
+            #[cfg(all(target_os = "linux", feature = "sys"))]
+            Self::Tcp(stream) => super::sys::path(stream),
+            #[cfg(not(all(target_os = "linux", feature = "sys")))]
+            Self::Tcp(_) => None,
+            // It has no length.
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Sends FIN, or ends both directions. A peer that has gone already is no matter.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _ = match self {
@@ -95,6 +108,17 @@ impl Stream {
             Self::Unix(stream) => stream.shutdown(how),
         };
     }
+}
+
+/// What the system has learnt of the way to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// The shortest round trip of late.
+    pub(crate) round_trip: Duration,
+    /// How long it waits for an acknowledgement before it sends again.
+    pub(crate) retransmission: Duration,
+    /// All that was sent has been acknowledged.
+    pub(crate) is_delivered: bool,
 }
 
 fn sorted(result: io::Result<usize>) -> Option<Moved> {

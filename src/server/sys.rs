@@ -10,6 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::stream::Path;
+
 unsafe extern "C" {
     fn epoll_create1(flags: c_int) -> c_int;
     fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut EpollEvent) -> c_int;
@@ -151,20 +153,27 @@ const SO_ATTACH_FILTER: c_int = 26;
 
 // ---- Connections ---------------------------------------------------------------------------------------------------
 
-/// How long a lost packet takes on the path to a TCP connection's peer to be sent again, as the system has learnt it.
-/// `None` if it does not tell.
-pub(crate) fn retransmission_timeout(stream: &impl AsFd) -> Option<Duration> {
+/// What the system has learnt of the path of a TCP connection. `None` if it does not tell.
+pub(crate) fn path(stream: &impl AsFd) -> Option<Path> {
     const IPPROTO_TCP: c_int = 6;
     const TCP_INFO: c_int = 11;
-    // How `struct tcp_info` of <linux/tcp.h> begins: eight bytes, then `tcpi_rto` in microseconds. The system copies as
-    // much as there is room for.
-    let mut info = [0_u32; 3];
-    let mut length = length_of::<[u32; 3]>();
+    // Where things are in `struct tcp_info` of <linux/tcp.h>, counted in words. The system writes as much as it has of
+    // what there is room for.
+    const RTO_US: usize = 2;
+    const UNACKNOWLEDGED: usize = 6;
+    const UNSENT_BYTES: usize = 36;
+    const RTT_MIN_US: usize = 37;
+    let mut info = [0_u32; RTT_MIN_US + 1];
+    let mut length = length_of::<[u32; RTT_MIN_US + 1]>();
     // SAFETY: `info` is writable and `length` is how long it is; the kernel writes at most that much, and both outlive
-    // the call. Any bytes are a valid `[u32; 3]`.
+    // the call. Any bytes are a valid `[u32; _]`.
     let result = unsafe {
         getsockopt(stream.as_fd().as_raw_fd(), IPPROTO_TCP, TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
     };
-    let is_whole = checked(result).is_ok() && length == length_of::<[u32; 3]>();
-    is_whole.then(|| Duration::from_micros(u64::from(info[2])))
+    let is_whole = checked(result).is_ok() && length == length_of::<[u32; RTT_MIN_US + 1]>();
+    is_whole.then(|| Path {
+        round_trip: Duration::from_micros(u64::from(info[RTT_MIN_US])),
+        retransmission: Duration::from_micros(u64::from(info[RTO_US])),
+        is_delivered: info[UNACKNOWLEDGED] == 0 && info[UNSENT_BYTES] == 0,
+    })
 }

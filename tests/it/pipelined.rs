@@ -315,7 +315,7 @@ fn a_client_that_does_not_close_after_its_last_answer_is_waited_for_until_the_li
 fn a_client_that_does_not_close_after_its_last_answer_is_not_waited_for_beyond_the_deadline() {
     let run = |site: Site| {
         let mut client = site.connect();
-        client.send("GET /n/1 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        client.send("POST /echo HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1");
         expect_answer(&mut client, "1", true);
         client.expect_fin();
         site.stop();

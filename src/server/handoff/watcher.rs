@@ -147,6 +147,7 @@ impl<'a> Watcher<'a> {
     /// Looks at every slot, and sends a spare for a loop that has lain there since the last look. Returns false if
     /// nothing has been served since.
     fn look(&mut self) -> bool {
+        self.crew.shared.looks.fetch_add(1, Ordering::Relaxed);
         let mut is_active = false;
         for seat in 0..self.loops {
             let sight = self.crew.shared.permits.words[seat].look();

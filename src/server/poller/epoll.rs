@@ -95,8 +95,7 @@ impl Epoll {
             if data == WAKER {
                 self.wake.clear();
             } else {
-                let is_over = events & (EPOLLHUP | EPOLLERR) != 0;
-                return Some(Event { token: data, is_hangup: is_over || events & EPOLLRDHUP != 0, is_over });
+                return Some(Event { token: data, is_hangup: events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0 });
             }
         }
     }

@@ -30,8 +30,6 @@ pub(crate) struct Event {
     pub(crate) token: u64,
     /// The peer has ended its direction, or the connection is broken: a short read does not mean that this was all.
     pub(crate) is_hangup: bool,
-    /// Both directions have ended, or the connection is broken.
-    pub(crate) is_over: bool,
 }
 
 /// Either backend.

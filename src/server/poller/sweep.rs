@@ -62,7 +62,7 @@ impl Sweep {
         let token = *self.tokens.get(self.reported)?;
         self.reported += 1;
         // Whether there is more than a short read gave is not known, so the loop must read until it would block.
-        Some(Event { token, is_hangup: true, is_over: false })
+        Some(Event { token, is_hangup: true })
     }
 }
 

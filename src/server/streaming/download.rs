@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::line::Line;
 use crate::http::{AfterAnswer, BodyWriter, Version, WriteBody};
-use crate::server::connection::{Away, Call};
+use crate::server::call::Call;
+use crate::server::connection::Away;
 use crate::server::outgoing::Unsent;
 use crate::server::shared::Shared;
 use crate::server::table::Token;

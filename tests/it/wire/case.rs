@@ -24,12 +24,15 @@ pub(super) enum End {
     Open,
     /// The last answer says that it is the last, and a FIN follows it.
     Closed,
+    /// The same, and the client has said that it sends no more, and sends more. Unless that was there with the request,
+    /// it is not read, and may be met by a reset.
+    Done,
     /// The same, before the body was sent: what comes behind the head at once would be taken for it.
     Refused,
     /// More is needed: the server waits, and says nothing when the client ends.
     Waits,
 }
-pub(super) use End::{Closed, Open, Refused, Waits};
+pub(super) use End::{Closed, Done, Open, Refused, Waits};
 
 pub(super) const fn case(name: &'static str, input: &'static str, answers: &'static [Answer], end: End) -> Case {
     raw(name, input.as_bytes(), answers, end)

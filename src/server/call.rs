@@ -1,0 +1,41 @@
+//! A handler that has been called: what for, and since when.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::http::Method;
+
+/// A handler that has been called, for the report of those that never returned.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    /// As it was sent; the beginning, if it is long.
+    pub(crate) path: Vec<u8>,
+    pub(crate) since: Instant,
+    /// Of a request whose body the handler reads itself: that all of it has come.
+    pub(crate) has_come: Option<Arc<AtomicBool>>,
+}
+
+impl Call {
+    /// As text. Where it was cut may have been in the middle of a character.
+    pub(crate) fn path(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.path)
+    }
+
+    /// For how long, in seconds with one decimal. Without floating point, which takes its place in a small binary.
+    pub(crate) fn age(&self) -> String {
+        let tenths = self.since.elapsed().as_millis() / 100;
+        format!("{}.{}", tenths / 10, tenths % 10)
+    }
+
+    pub(crate) fn nobody(now: Instant) -> Self {
+        Self { method: Method::Get, path: Vec::new(), since: now, has_come: None }
+    }
+
+    /// The request has wholly come, so that its answer is owed.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.has_come.as_ref().is_none_or(|has_come| has_come.load(Ordering::Relaxed))
+    }
+}
