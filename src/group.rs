@@ -11,10 +11,10 @@
 
 use std::error::Error;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, Termination};
 use std::time::{Duration, Instant};
 
+use crate::panics::caught;
 use crate::stop::{Cause, FAR, GRACE, Phase, Slack, Stop};
 use crate::sync::{Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard, PoisonError};
 
@@ -232,12 +232,7 @@ impl Board {
         Builder::new().name(who.replace('\0', " ")).spawn(move || {
             // An error may panic too when it is written or dropped. Whatever a member does, it must be reported, since
             // the group would wait for it for ever.
-            let exit = catch_unwind(AssertUnwindSafe(|| Exit::of(body(&stop)))).unwrap_or_else(|payload| {
-                let text = panic_text(payload.as_ref());
-                // Not dropped, for the same reason.
-                std::mem::forget(payload);
-                Exit::Panicked(text)
-            });
+            let exit = caught(|| Exit::of(body(&stop))).unwrap_or_else(|panic| Exit::Panicked(panic.to_string()));
             // First the cause, then the report: whoever reads the board finds the stop triggered.
             stop.trigger(exit.cause(who));
             board.state().left.push(Left { member, exit, at: Instant::now() });
@@ -467,10 +462,4 @@ impl Termination for Outcome {
     fn report(self) -> ExitCode {
         ExitCode::from(self.exit_code())
     }
-}
-
-/// What a panic said, if it said text.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no text)".to_owned())
 }

@@ -84,11 +84,12 @@
 //!
 //! | room | what for | names |
 //! |---|---|---|
-//! | `stop`, `group` | members, and how they end together | nothing else here |
-//! | `signals` | the only room that names `ctrlc` | `stop`, `group` |
+//! | `stop`, `group` | members, and how they end together | `panics` |
+//! | `panics` | the embedder's panics, caught | nothing else here |
+//! | `signals` | the only room that names `ctrlc` | `stop`, `group`, `panics` |
 //! | `http` | the protocol, without sockets, threads or clocks | nothing else here |
 //! | `router` | method and path to handler | `http` |
-//! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group` |
+//! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group`, `panics` |
 //! | `main`, `command`, `options`, `log` | the binary | this crate's public face |
 
 #![cfg_attr(not(feature = "sys"), forbid(unsafe_code))]
@@ -97,6 +98,7 @@
 
 mod group;
 mod http;
+mod panics;
 mod router;
 mod server;
 #[cfg(feature = "signals")]

@@ -9,11 +9,11 @@
 //! its end at the latest: until then, a signal is taken for one that was meant for it.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::group::MemberResult;
+use crate::panics::caught;
 use crate::stop::{Cause, Stop};
 
 /// For how long after the first signal others are taken for repeats of it.
@@ -53,7 +53,7 @@ pub fn install(stop: &Stop, force: impl Fn() + Send + Sync + 'static) -> Result<
         // what runs in the background with SIGINT ignored.
         ctrlc::set_handler(|| {
             // A panic would end ctrlc's thread, and all later signals would be swallowed.
-            let _ = catch_unwind(AssertUnwindSafe(|| signalled(Instant::now())));
+            let _ = caught(|| signalled(Instant::now()));
         })
         .map_err(InstallError)?;
         registry.is_installed = true;

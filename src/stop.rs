@@ -10,9 +10,9 @@
 //! back, so a reader that once saw the flag set needs no lock to believe it.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use crate::panics::caught;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, PoisonError, Weak};
 
 /// How long members have to leave, unless the group says otherwise: 3 seconds.
@@ -332,7 +332,7 @@ impl Slack {
 /// One waker's panic must neither keep the others asleep nor kill the thread that triggered: on the signal thread it
 /// would swallow every later signal. The panic hook has reported it.
 fn shielded(waker: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(waker));
+    let _ = caught(waker);
 }
 
 #[cfg(test)]

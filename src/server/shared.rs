@@ -1,7 +1,5 @@
 //! What all event loops of a server have in common, and how they reach each other.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,8 +9,8 @@ use super::handoff::Permits;
 use super::inbox::Inbox;
 use super::listener::Gate;
 use super::notice::Notice;
-use crate::group::panic_text;
 use crate::http::{BodyReader, Handler, Limits, Method, Request, Response, Status};
+use crate::panics::{Panic, caught};
 use crate::stop::{Cause, Stop};
 
 pub(crate) type OnNotice = Box<dyn Fn(&Notice<'_>) + Send + Sync>;
@@ -76,8 +74,7 @@ pub(crate) struct Seat {
 impl Shared {
     /// Calls the handler. Its panic is answered with 500 and told.
     pub(crate) fn call(&self, request: &Request<'_>) -> Response {
-        catch_unwind(AssertUnwindSafe(|| self.handler.handle(request)))
-            .unwrap_or_else(|payload| self.answer_panic(request, payload))
+        caught(|| self.handler.handle(request)).unwrap_or_else(|panic| self.answer_panic(request, &panic))
     }
 
     /// Asks the handler whether it can answer on the loop. One that panics waits like any other.
@@ -96,38 +93,34 @@ impl Shared {
 
     /// Asks the handler whether it answers without the body.
     pub(crate) fn refuse(&self, request: &Request<'_>) -> Option<Response> {
-        catch_unwind(AssertUnwindSafe(|| self.handler.refuse(request)))
-            .unwrap_or_else(|payload| Some(self.answer_panic(request, payload)))
+        caught(|| self.handler.refuse(request)).unwrap_or_else(|panic| Some(self.answer_panic(request, &panic)))
     }
 
     /// Asks the handler whether it reads the body itself.
     pub(crate) fn streams(&self, request: &Request<'_>) -> bool {
         // One that panics here does so again when it is called, which is then told.
-        catch_unwind(AssertUnwindSafe(|| self.handler.streams(request))).unwrap_or(false)
+        caught(|| self.handler.streams(request)).unwrap_or(false)
     }
 
     /// Calls the handler for a request whose body it reads itself.
     pub(crate) fn call_streaming(&self, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
-        catch_unwind(AssertUnwindSafe(|| self.handler.handle_streaming(request, body)))
-            .unwrap_or_else(|payload| self.answer_panic(request, payload))
+        caught(|| self.handler.handle_streaming(request, body))
+            .unwrap_or_else(|panic| self.answer_panic(request, &panic))
     }
 
     /// Tells of a handler's panic.
-    pub(crate) fn tell_panic(&self, method: Method, path: &str, payload: Box<dyn Any + Send>) {
-        let text = panic_text(payload.as_ref());
-        // Not dropped: what somebody has panicked with may panic once more.
-        std::mem::forget(payload);
-        self.tell(&Notice::HandlerPanicked { method, path, text: &text });
+    pub(crate) fn tell_panic(&self, method: Method, path: &str, panic: &Panic) {
+        self.tell(&Notice::HandlerPanicked { method, path, text: &panic.to_string() });
     }
 
-    fn answer_panic(&self, request: &Request<'_>, payload: Box<dyn Any + Send>) -> Response {
-        self.tell_panic(request.method(), request.raw_path(), payload);
+    fn answer_panic(&self, request: &Request<'_>, panic: &Panic) -> Response {
+        self.tell_panic(request.method(), request.raw_path(), panic);
         Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last()
     }
 
     pub(crate) fn tell(&self, notice: &Notice<'_>) {
         // Whoever listens may panic for reasons of their own; the loop goes on.
-        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_notice)(notice)));
+        let _ = caught(|| (self.on_notice)(notice));
     }
 
     /// Tells of a failed accept, at most once a second over all loops.

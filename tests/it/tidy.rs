@@ -13,14 +13,15 @@ use std::process::Command;
 use source::{Name, Source, sources};
 
 /// Which modules of the crate each part may name. A module's own inside is always open to it.
-const MAY_NAME: [(&str, &[&str]); 11] = [
+const MAY_NAME: [(&str, &[&str]); 12] = [
     ("http", &[]),
     ("sync", &[]),
-    ("stop", &["sync"]),
-    ("group", &["stop", "sync"]),
-    ("signals", &["group", "stop"]),
+    ("panics", &[]),
+    ("stop", &["panics", "sync"]),
+    ("group", &["panics", "stop", "sync"]),
+    ("signals", &["group", "panics", "stop"]),
     ("router", &["http"]),
-    ("server", &["group", "http", "stop", "sync"]),
+    ("server", &["group", "http", "panics", "stop", "sync"]),
     // The binary: for the rest it uses `allout::`, the public face, like anybody else.
     ("options", &[]),
     ("log", &[]),

@@ -1,11 +1,11 @@
 //! The threads: they hold loops, run handlers, and are spare in between.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::word::{Sight, Word};
-use crate::group::{CutOff, panic_text};
+use crate::group::CutOff;
+use crate::panics::caught;
 use crate::server::desk::Desk;
 use crate::server::event_loop::{EventLoop, Turn};
 use crate::server::inbox::{Answer, Parcel};
@@ -111,8 +111,8 @@ impl Crew {
         while let Some(next) = task.take().or_else(|| self.next_task()) {
             let (Task::Start(seat) | Task::TakeOver(seat, _)) = next;
             // A loop that panics is our own fault, and the end of the server; what it says is told by `supervise`.
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.perform(next, &mut desk))) {
-                self.end_loop(seat, Err(format!("panicked: {}", panic_text(payload.as_ref()))));
+            if let Err(panic) = caught(|| self.perform(next, &mut desk)) {
+                self.end_loop(seat, Err(format!("panicked: {panic}")));
             }
         }
         let mut roster = self.roster();

@@ -1,10 +1,10 @@
 //! A response whose body is sent as it is written.
 
 use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::line::Line;
 use crate::http::{AfterAnswer, BodyWriter, Version, WriteBody};
+use crate::panics::caught;
 use crate::server::call::Call;
 use crate::server::connection::Away;
 use crate::server::outgoing::Unsent;
@@ -54,11 +54,11 @@ impl Download {
     pub(crate) fn run(self, write: WriteBody, shared: &Shared) -> Streamed {
         let Self { token, line, unsent, is_chunked, call, after } = self;
         let mut sink = Sink { line, unsent, answers: 0, is_chunked, buffer: Vec::new(), has_failed: false };
-        let written = catch_unwind(AssertUnwindSafe(|| write.call(&mut BodyWriter::new(&mut sink))));
+        let written = caught(|| write.call(&mut BodyWriter::new(&mut sink)));
         let is_whole = match written {
             Ok(result) => result.and_then(|()| sink.finish()).is_ok(),
-            Err(payload) => {
-                shared.tell_panic(call.method, &call.path(), payload);
+            Err(panic) => {
+                shared.tell_panic(call.method, &call.path(), &panic);
                 false
             }
         };

@@ -55,6 +55,8 @@ mod group;
 #[path = "../../../src/http/mod.rs"]
 mod http;
 mod server;
+#[path = "../../../src/panics.rs"]
+mod panics;
 #[path = "../../../src/stop.rs"]
 mod stop;
 #[path = "../../../src/sync.rs"]

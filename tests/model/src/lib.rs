@@ -7,6 +7,8 @@ mod sync;
 
 #[path = "../../../src/group.rs"]
 mod group;
+#[path = "../../../src/panics.rs"]
+mod panics;
 #[path = "../../../src/stop.rs"]
 mod stop;
 

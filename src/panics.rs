@@ -1,0 +1,108 @@
+//! Panics of the embedder's code are caught here: none of it may end a thread of ours.
+//!
+//! ```text
+//! caught(|| closure(…))   a call, with what it consumes      ──▶ Err(Panic) if it panicked, to be told by its text
+//! caught(|| drop(value))  a destructor, of one value a call  ──▶ the same
+//! ```
+//!
+//! What a closure has panicked with is a value of the embedder's too, and its destructor may panic in turn. A [`Panic`]
+//! holds the value, so that its text can be told first, and drops it without harm. Nothing is leaked.
+//!
+//! A second panic while the first one unwinds aborts the process, and nothing can be done about it here. So two values
+//! of the embedder's are never dropped by one call: each has a call of its own.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How many destructors in a row may panic, each with the next one's value. They could do so for ever, and std cannot
+/// free a value without its destructor: one that is not done by then is leaked.
+const ROUNDS_MAX: usize = 8;
+
+/// Calls `code`. Whatever it may have left half done must be nothing that anybody else looks at.
+pub(crate) fn caught<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| Panic(Some(payload)))
+}
+
+/// A panic that was caught. Written, it is what the panic said, if it said text. Dropping it runs the destructor of
+/// the value that was panicked with, which may block.
+pub(crate) struct Panic(Option<Box<dyn Any + Send>>);
+
+impl Drop for Panic {
+    fn drop(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let Some(payload) = self.0.take() else { return };
+            self.0 = catch_unwind(AssertUnwindSafe(|| drop(payload))).err();
+        }
+        std::mem::forget(self.0.take());
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.as_ref().and_then(|payload| {
+            let text = payload.downcast_ref::<&str>().copied();
+            text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        });
+        f.write_str(text.unwrap_or("(no text)"))
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Panic({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::panic_any;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Panics when it is dropped, with another of its kind as long as there are rounds left.
+    struct Grenade(usize, Arc<()>);
+
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                panic_any(Grenade(self.0 - 1, Arc::clone(&self.1)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_says_its_text() {
+        let (number, text) = (7, |code: fn(i32)| caught(move || code(7)).unwrap_err().to_string());
+        assert_eq!(caught(|| number).unwrap(), 7);
+        assert_eq!(text(|_| panic!("ouch")), "ouch");
+        assert_eq!(text(|number| panic!("ouch {number}")), "ouch 7");
+        assert_eq!(text(|number| panic_any(number)), "(no text)");
+    }
+
+    #[test]
+    fn a_payload_is_dropped_although_its_destructor_panics() {
+        for rounds in 0..ROUNDS_MAX {
+            let held = Arc::new(());
+            let grenade = Grenade(rounds, Arc::clone(&held));
+            let panic = caught(|| panic_any(grenade)).unwrap_err();
+            assert_eq!(panic.to_string(), "(no text)");
+            assert_eq!(Arc::strong_count(&held), 2, "it is held until its text has been told");
+            drop(panic);
+            assert_eq!(Arc::strong_count(&held), 1, "{rounds} rounds");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_never_stops_panicking_is_given_up() {
+        let grenade = Grenade(usize::MAX, Arc::new(()));
+        drop(caught(|| panic_any(grenade)));
+    }
+
+    #[test]
+    fn a_destructor_is_caught_too() {
+        let grenade = Grenade(1, Arc::new(()));
+        assert!(caught(|| drop(grenade)).is_err());
+    }
+}
