@@ -79,14 +79,16 @@ impl Shared {
 
     /// Asks the handler whether it can answer on the loop. One that panics waits like any other.
     pub(crate) fn is_at_once(&self, request: &Request<'_>) -> bool {
-        catch_unwind(AssertUnwindSafe(|| self.handler.is_at_once(request))).unwrap_or(false)
+        caught(|| self.handler.is_at_once(request)).unwrap_or(false)
     }
 
     /// Calls the handler on the loop. What streams would block there, and breaks the handler's promise.
     pub(crate) fn call_at_once(&self, request: &Request<'_>) -> Response {
         let response = self.call(request);
         if response.needs_writing(request.method() == Method::Head) {
-            return self.answer_panic(request, Box::new("it is to answer at once, and streams"));
+            let (method, path) = (request.method(), request.raw_path());
+            self.tell(&Notice::HandlerPanicked { method, path, text: "it promised to answer at once, and streams" });
+            return Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last();
         }
         response
     }
