@@ -87,7 +87,7 @@
 //! | `stop`, `group` | members, and how they end together | `panics` |
 //! | `panics` | the embedder's panics, caught | nothing else here |
 //! | `signals` | the only room that names `ctrlc` | `stop`, `group`, `panics` |
-//! | `http` | the protocol, without sockets, threads or clocks | nothing else here |
+//! | `http` | the protocol, without sockets, threads or clocks | `panics` |
 //! | `router` | method and path to handler | `http` |
 //! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group`, `panics` |
 //! | `main`, `command`, `options`, `log` | the binary | this crate's public face |

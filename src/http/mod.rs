@@ -5,7 +5,7 @@
 //! ```text
 //!             ┌─ head ── fields ─┐
 //! incoming ───┤  target, framing ├─▶ request ─▶ handler ─▶ response ─▶ encode (date)
-//!             └─ body ── fields ─┘      └ headers, pattern     └ streamed
+//!             └─ body ── fields ─┘      └ headers, pattern     └ streamed, given
 //! ```
 //!
 //! `grammar`, `scan` and `host` are what each of them reads bytes by, and `reject` what each of them may say instead.
@@ -20,6 +20,7 @@ mod date;
 mod encode;
 mod fields;
 mod framing;
+mod given;
 mod grammar;
 mod handler;
 mod head;
@@ -46,8 +47,8 @@ pub use streamed::{BodyReader, BodyWriter};
 pub(crate) use body::{Body, BodyLimits};
 pub(crate) use date::{ImfDate, imf_date};
 pub(crate) use encode::{CONTINUE, Persistence, encode};
+pub(crate) use given::AfterAnswer;
 pub(crate) use head::HeadLimits;
 pub(crate) use incoming::{Incoming, Limits, Progress};
 pub(crate) use pattern::Pattern;
-pub(crate) use response::AfterAnswer;
 pub(crate) use streamed::WriteBody;

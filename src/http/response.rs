@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::given::{AfterAnswer, OnPanic};
 use super::grammar::{is_tchar, is_value};
 use super::streamed::{BodyWriter, WriteBody};
 
@@ -137,7 +138,7 @@ pub struct Response {
     body: Body,
     closing: bool,
     last: bool,
-    after: Option<AfterAnswer>,
+    after: AfterAnswer,
 }
 
 impl Response {
@@ -150,7 +151,7 @@ impl Response {
             body: Body::Whole(Cow::Borrowed(&[])),
             closing: false,
             last: false,
-            after: None,
+            after: AfterAnswer::new(),
         }
     }
 
@@ -251,11 +252,14 @@ impl Response {
         Self { closing: true, ..self }
     }
 
-    /// Calls `then` once the whole response has been handed to the operating system, or can no longer be.
+    /// Calls `then` once the whole response has been handed to the operating system, or can no longer be. Several are
+    /// called in order.
     ///
-    /// It runs on the thread of an event loop and must not block.
-    pub fn and_then(self, then: impl FnOnce() + Send + 'static) -> Self {
-        Self { after: Some(AfterAnswer(Some(Box::new(then)))), ..self }
+    /// It runs on the thread of an event loop and must not block. A panic in it is caught and told
+    /// ([`Notice::HandlerPanicked`](crate::Notice::HandlerPanicked)), and costs nobody else anything.
+    pub fn and_then(mut self, then: impl FnOnce() + Send + 'static) -> Self {
+        self.after.push(then);
+        self
     }
 
     /// The status.
@@ -316,8 +320,25 @@ impl Response {
         }
     }
 
-    pub(crate) fn take_after(&mut self) -> Option<AfterAnswer> {
-        self.after.take()
+    pub(crate) fn take_after(&mut self) -> AfterAnswer {
+        std::mem::take(&mut self.after)
+    }
+
+    /// The handler has given the response away. From now on, panics of what comes with it are told to whoever `new`
+    /// makes, if anything comes with it.
+    pub(crate) fn tell_panics(&mut self, new: impl FnOnce() -> OnPanic) {
+        let write = match &mut self.body {
+            Body::Whole(_) => None,
+            Body::Streamed(write) => write.as_mut(),
+        };
+        if write.is_none() && self.after.is_empty() {
+            return;
+        }
+        let on_panic = new();
+        self.after.tell(&on_panic);
+        if let Some(write) = write {
+            write.tell(&on_panic);
+        }
     }
 }
 
@@ -325,21 +346,4 @@ impl Response {
 enum Body {
     Whole(Cow<'static, [u8]>),
     Streamed(Option<WriteBody>),
-}
-
-/// What is called once an answer has left, or was lost: exactly once, by being dropped.
-pub(crate) struct AfterAnswer(Option<Box<dyn FnOnce() + Send>>);
-
-impl Drop for AfterAnswer {
-    fn drop(&mut self) {
-        if let Some(then) = self.0.take() {
-            then();
-        }
-    }
-}
-
-impl fmt::Debug for AfterAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AfterAnswer")
-    }
 }

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::io::{Read, Result, Write};
 
+use super::given::{Given, OnPanic};
+
 /// The body of a request as it arrives, its transfer coding removed. A read waits for bytes; 0 is the body's end.
 ///
 /// It may be of any length, but not of any slowness: a client has [`Config::body_timeout`](crate::Config::body_timeout)
@@ -71,18 +73,24 @@ impl fmt::Debug for BodyWriter<'_> {
     }
 }
 
-/// What writes the body of a response.
-pub(crate) struct WriteBody(Box<Function>);
+/// What writes the body of a response. In a box, so that those that are not streamed are no larger for it.
+pub(crate) struct WriteBody(Box<Given<Box<Function>>>);
 
 type Function = dyn FnOnce(&mut BodyWriter<'_>) -> Result<()> + Send;
 
 impl WriteBody {
     pub(crate) fn new(write: impl FnOnce(&mut BodyWriter<'_>) -> Result<()> + Send + 'static) -> Self {
-        Self(Box::new(write))
+        Self(Box::new(Given::new(Box::new(write))))
     }
 
-    pub(crate) fn call(self, writer: &mut BodyWriter<'_>) -> Result<()> {
-        (self.0)(writer)
+    pub(crate) fn tell(&mut self, on_panic: &OnPanic) {
+        self.0.tell(on_panic);
+    }
+
+    /// Writes it. `None`: it has panicked, which has been told. What it has failed with is told as text: the error is
+    /// of the embedder's own making.
+    pub(crate) fn call(self, writer: &mut BodyWriter<'_>) -> Option<std::result::Result<(), String>> {
+        self.0.call(|write| write(writer).map_err(|error| error.to_string()))
     }
 }
 

@@ -33,7 +33,9 @@ pub enum Notice<'a> {
         /// What the system said.
         error: &'a io::Error,
     },
-    /// A handler panicked. Its client got 500.
+    /// A handler panicked, and its client got 500; or a closure did that came with its response
+    /// ([`Response::stream`](crate::Response::stream), [`and_then`](crate::Response::and_then)), when it was called or
+    /// dropped. Of a stream, the client sees that its end is missing.
     HandlerPanicked {
         /// The request's method.
         method: Method,
@@ -41,6 +43,16 @@ pub enum Notice<'a> {
         path: &'a str,
         /// What the panic said.
         text: &'a str,
+    },
+    /// What writes the body of a streamed response failed, and not because its client has gone or stalls. The client
+    /// sees that the body's end is missing.
+    StreamFailed {
+        /// The request's method.
+        method: Method,
+        /// The request's path, as it was sent; its first 256 bytes.
+        path: &'a str,
+        /// What it has failed with.
+        error: &'a str,
     },
     /// A request was refused before any handler saw it. Any client can cause as many of these as it likes.
     Rejected {
@@ -68,6 +80,9 @@ impl fmt::Display for Notice<'_> {
             Self::ThreadFailed { error } => write!(f, "cannot start a thread: {error}"),
             Self::HandlerPanicked { method, path, text } => {
                 write!(f, "handler of {method} {path} panicked: {text}")
+            }
+            Self::StreamFailed { method, path, error } => {
+                write!(f, "stream of {method} {path} failed: {error}")
             }
             Self::Rejected { peer, reject } => {
                 write!(f, "rejected {peer}: {} ({reject})", reject.status())

@@ -22,7 +22,7 @@ struct Ending {
     /// To a whole request; a refusal before there was one is owed to nobody.
     is_owed: bool,
     /// Called by being dropped.
-    _after: Option<AfterAnswer>,
+    _after: AfterAnswer,
 }
 
 /// What could not be written at once.

@@ -73,8 +73,8 @@ pub(crate) struct Seat {
 
 impl Shared {
     /// Calls the handler. Its panic is answered with 500 and told.
-    pub(crate) fn call(&self, request: &Request<'_>) -> Response {
-        caught(|| self.handler.handle(request)).unwrap_or_else(|panic| self.answer_panic(request, &panic))
+    pub(crate) fn call(self: &Arc<Self>, request: &Request<'_>) -> Response {
+        self.answered(request, caught(|| self.handler.handle(request)))
     }
 
     /// Asks the handler whether it can answer on the loop. One that panics waits like any other.
@@ -94,8 +94,8 @@ impl Shared {
     }
 
     /// Asks the handler whether it answers without the body.
-    pub(crate) fn refuse(&self, request: &Request<'_>) -> Option<Response> {
-        caught(|| self.handler.refuse(request)).unwrap_or_else(|panic| Some(self.answer_panic(request, &panic)))
+    pub(crate) fn refuse(self: &Arc<Self>, request: &Request<'_>) -> Option<Response> {
+        caught(|| self.handler.refuse(request)).transpose().map(|answer| self.answered(request, answer))
     }
 
     /// Asks the handler whether it reads the body itself.
@@ -105,9 +105,22 @@ impl Shared {
     }
 
     /// Calls the handler for a request whose body it reads itself.
-    pub(crate) fn call_streaming(&self, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
-        caught(|| self.handler.handle_streaming(request, body))
-            .unwrap_or_else(|panic| self.answer_panic(request, &panic))
+    pub(crate) fn call_streaming(self: &Arc<Self>, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
+        self.answered(request, caught(|| self.handler.handle_streaming(request, body)))
+    }
+
+    /// What a handler has come to. From here on its response may end anywhere, and what comes with it may panic there.
+    fn answered(self: &Arc<Self>, request: &Request<'_>, answer: Result<Response, Panic>) -> Response {
+        let mut response = answer.unwrap_or_else(|panic| self.answer_panic(request, &panic));
+        response.tell_panics(|| {
+            let (shared, method, path) = (Arc::downgrade(self), request.method(), request.raw_path().to_owned());
+            Arc::new(move |panic| {
+                if let Some(shared) = shared.upgrade() {
+                    shared.tell_panic(method, &path, panic);
+                }
+            })
+        });
+        response
     }
 
     /// Tells of a handler's panic.

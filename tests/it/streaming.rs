@@ -490,6 +490,139 @@ fn what_follows_an_answer_is_called_when_its_streamed_body_has_left() {
     assert_eq!(client.reply().text(), "body");
 }
 
+// ---- What may panic when nobody calls it ---------------------------------------------------------------------------
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a destructor");
+    }
+}
+
+/// A site with one loop, and what it tells of panics.
+fn told_of_panics(router: Router) -> (Site, mpsc::Receiver<String>) {
+    let (sender, told) = mpsc::channel();
+    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap().on_notice(move |notice| {
+        if matches!(notice, Notice::HandlerPanicked { .. }) {
+            let _ = sender.send(notice.to_string());
+        }
+    });
+    (Site::run(server, router, HANG), told)
+}
+
+/// `/stream` answers with a stream whose closure has a `Bomb`, and waits at the gate before.
+fn armed(gate: &Gate) -> Router {
+    let at = gate.clone();
+    let stream = move |_: &Request<'_>| {
+        at.pass();
+        let bomb = Bomb;
+        Response::stream("text/plain", move |out| {
+            let _bomb = &bomb;
+            out.write_all(b"body")
+        })
+    };
+    ping().get("/stream", stream)
+}
+
+/// Others are served and the stop is clean, after so many panics were told.
+#[track_caller]
+fn expect_unharmed(site: Site, told: &mpsc::Receiver<String>, lines: &[&str]) {
+    for line in lines {
+        assert_eq!(told.recv_timeout(HANG).unwrap(), *line);
+    }
+    assert_eq!(site.connect().ask(PING).text(), "pong");
+    site.stop();
+    expect_clean(site);
+    assert_eq!(told.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+}
+
+#[test]
+fn a_stream_that_head_does_not_call_may_panic_when_it_is_dropped() {
+    let gate = Gate::new();
+    gate.open();
+    let (site, told) = told_of_panics(armed(&gate));
+    let mut neighbour = site.connect();
+    assert_eq!(neighbour.ask(PING).text(), "pong");
+    let mut client = site.connect();
+    client.send("HEAD /stream HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.reply_to_head().status, 200);
+    assert_eq!(client.ask(PING).text(), "pong");
+    assert_eq!(neighbour.ask(PING).text(), "pong");
+    expect_unharmed(site, &told, &["handler of HEAD /stream panicked: a destructor"]);
+}
+
+#[test]
+fn a_stream_for_a_client_that_has_gone_may_panic_when_it_is_dropped() {
+    let gate = Gate::new();
+    let (site, told) = told_of_panics(armed(&gate));
+    let mut client = site.connect();
+    client.send(PING.to_owned() + STREAM);
+    gate.wait_for(1);
+    // Closed with an answer unread, it resets.
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
+    drop(client);
+    // The loop has heard of it, twice at least since then.
+    for _ in 0..2 {
+        assert_eq!(site.connect().ask("BAD\r\n\r\n").status, 400);
+    }
+    gate.open();
+    expect_unharmed(site, &told, &["handler of GET /stream panicked: a destructor"]);
+}
+
+#[test]
+fn what_follows_a_streamed_answer_may_panic() {
+    let router = ping().get("/stream", |_: &Request<'_>| {
+        let response = Response::stream("text/plain", |out| out.write_all(b"body"));
+        response.and_then(|| panic!("first")).and_then(|| panic!("second"))
+    });
+    let (site, told) = told_of_panics(router);
+    let mut client = site.connect();
+    assert_eq!(client.ask(STREAM).text(), "body");
+    assert_eq!(client.ask(PING).text(), "pong");
+    let lines = ["first", "second"].map(|text| format!("handler of GET /stream panicked: {text}"));
+    expect_unharmed(site, &told, &[&lines[0], &lines[1]]);
+}
+
+#[test]
+fn what_follows_the_answers_of_a_batch_may_panic_though_its_client_resets() {
+    let (gate, count) = (Gate::new(), 3);
+    let at = gate.clone();
+    let router = ping().get("/hold", move |_: &Request<'_>| {
+        at.pass();
+        Response::text("held").and_then(|| panic!("lost"))
+    });
+    let (site, told) = told_of_panics(router);
+    let mut client = site.connect();
+    client.send(PING.to_owned() + &get("/hold").repeat(count));
+    gate.wait_for(1);
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
+    drop(client);
+    gate.open();
+    // How many are called depends on when the reset is seen.
+    assert_eq!(told.recv_timeout(HANG).unwrap(), "handler of GET /hold panicked: lost");
+    assert_eq!(site.connect().ask(PING).text(), "pong");
+    site.stop();
+    expect_clean(site);
+}
+
+#[test]
+fn a_handler_may_panic_with_an_answer_in_its_hands_whose_closures_panic_too() {
+    let router = ping().get("/twice", |_: &Request<'_>| {
+        let bomb = Bomb;
+        let _stream = Response::stream("text/plain", move |_| {
+            let _bomb = &bomb;
+            Ok(())
+        });
+        let _answer = Response::text("never sent").and_then(|| panic!("second"));
+        panic!("first")
+    });
+    let (site, told) = told_of_panics(router);
+    assert_eq!(site.connect().ask(get("/twice")).status, 500);
+    expect_unharmed(site, &told, &["handler of GET /twice panicked: first"]);
+}
+
 // ---- The stop ------------------------------------------------------------------------------------------------------
 
 #[test]

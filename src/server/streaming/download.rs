@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use super::line::Line;
 use crate::http::{AfterAnswer, BodyWriter, Version, WriteBody};
-use crate::panics::caught;
 use crate::server::call::Call;
 use crate::server::connection::Away;
+use crate::server::notice::Notice;
 use crate::server::outgoing::Unsent;
 use crate::server::shared::Shared;
 use crate::server::table::Token;
@@ -26,9 +26,9 @@ pub(crate) struct Download {
     /// What the peer has not taken yet of the answers before, and of the head.
     unsent: Option<Box<Unsent>>,
     is_chunked: bool,
-    /// Whose response it is, for the report of a panic.
+    /// Whose response it is, for the report of a failure.
     call: Call,
-    after: Option<AfterAnswer>,
+    after: AfterAnswer,
 }
 
 /// The body has been written, or cannot be.
@@ -42,7 +42,7 @@ pub(crate) struct Streamed {
 }
 
 impl Download {
-    pub(crate) fn new(away: Away, token: Token, version: Version, after: Option<AfterAnswer>, shared: &Shared) -> Self {
+    pub(crate) fn new(away: Away, token: Token, version: Version, after: AfterAnswer, shared: &Shared) -> Self {
         let Away { stream, unsent, call } = away;
         // Nothing is read meanwhile.
         let patience = shared.config.write_timeout;
@@ -54,14 +54,12 @@ impl Download {
     pub(crate) fn run(self, write: WriteBody, shared: &Shared) -> Streamed {
         let Self { token, line, unsent, is_chunked, call, after } = self;
         let mut sink = Sink { line, unsent, answers: 0, is_chunked, buffer: Vec::new(), has_failed: false };
-        let written = caught(|| write.call(&mut BodyWriter::new(&mut sink)));
-        let is_whole = match written {
-            Ok(result) => result.and_then(|()| sink.finish()).is_ok(),
-            Err(panic) => {
-                shared.tell_panic(call.method, &call.path(), &panic);
-                false
-            }
-        };
+        let written = write.call(&mut BodyWriter::new(&mut sink));
+        // Its error is of interest unless it is only what it was told of its client.
+        if let (Some(Err(error)), false) = (&written, sink.has_failed) {
+            shared.tell(&Notice::StreamFailed { method: call.method, path: &call.path(), error });
+        }
+        let is_whole = written.is_some_and(|result| result.is_ok()) && sink.finish().is_ok();
         drop(after);
         Streamed { token, answers: sink.answers + u64::from(is_whole), is_whole }
     }

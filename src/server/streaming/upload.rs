@@ -145,7 +145,7 @@ impl Upload {
 
     /// Calls the handler, and gives what it has answered and what is left. The response is replaced if the body has
     /// turned out to be faulty.
-    pub(crate) fn run(self, shared: &Shared) -> Answer {
+    pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
         let Self { token, mut exchange, peer, head, mut content } = self;
         let request = head.request(&peer);
         let mut response = shared.call_streaming(&request, &mut BodyReader::new(&mut content));

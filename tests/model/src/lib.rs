@@ -7,6 +7,7 @@ mod sync;
 
 #[path = "../../../src/group.rs"]
 mod group;
+#[expect(unused_imports)] // What the real `http` needs of it.
 #[path = "../../../src/panics.rs"]
 mod panics;
 #[path = "../../../src/stop.rs"]

@@ -39,10 +39,12 @@ macro_rules! parser {
 parser! {
     fields = "../../../../src/http/fields.rs";
     framing = "../../../../src/http/framing.rs";
+    given = "../../../../src/http/given.rs";
     grammar = "../../../../src/http/grammar.rs";
     head = "../../../../src/http/head.rs";
     host = "../../../../src/http/host.rs";
     method = "../../../../src/http/method.rs";
+    panics = "../../../../src/panics.rs";
     reject = "../../../../src/http/reject.rs";
     response = "../../../../src/http/response.rs";
     scan = "../../../../src/http/scan.rs";

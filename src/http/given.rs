@@ -1,0 +1,91 @@
+//! Closures that come with a response, to be called once it has left, or to write its body.
+//!
+//! A response may end anywhere: on an event loop, on a worker's thread, in an inbox that is closed, at the deadline.
+//! Wherever that is, its closures are called there, or dropped without having been called, and either may panic. So the
+//! net is in the values themselves, and nobody who drops one needs to think of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::panics::{Panic, caught, is_unwinding};
+
+/// Told of a panic. Must not panic itself.
+pub(crate) type OnPanic = Arc<dyn Fn(&Panic) + Send + Sync>;
+
+/// A closure of the embedder's.
+pub(crate) struct Given<F> {
+    /// `None` once it has been called.
+    closure: Option<F>,
+    /// `None` as long as its handler has the response: until then, a panic is the handler's own.
+    on_panic: Option<OnPanic>,
+}
+
+impl<F> Given<F> {
+    pub(crate) fn new(closure: F) -> Self {
+        Self { closure: Some(closure), on_panic: None }
+    }
+
+    /// From now on neither a call nor a drop unwinds.
+    pub(crate) fn tell(&mut self, on_panic: &OnPanic) {
+        self.on_panic = Some(Arc::clone(on_panic));
+    }
+
+    /// Calls it. `None`: it has panicked, which has been told.
+    pub(crate) fn call<T>(mut self, call: impl FnOnce(F) -> T) -> Option<T> {
+        let closure = self.closure.take()?;
+        self.guard(|| call(closure))
+    }
+
+    fn guard<T>(&self, code: impl FnOnce() -> T) -> Option<T> {
+        match &self.on_panic {
+            Some(on_panic) => caught(code).map_err(|panic| on_panic(&panic)).ok(),
+            // The handler is panicking already: a second panic would abort the process.
+            None if is_unwinding() => caught(code).ok(),
+            None => Some(code()),
+        }
+    }
+}
+
+impl<F> Drop for Given<F> {
+    fn drop(&mut self) {
+        if let Some(closure) = self.closure.take() {
+            self.guard(|| drop(closure));
+        }
+    }
+}
+
+/// What is called once an answer has left, or was lost: each exactly once, in order, by being dropped.
+#[derive(Default)]
+pub(crate) struct AfterAnswer(Vec<Given<Box<dyn FnOnce() + Send>>>);
+
+impl AfterAnswer {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn push(&mut self, then: impl FnOnce() + Send + 'static) {
+        self.0.push(Given::new(Box::new(then)));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn tell(&mut self, on_panic: &OnPanic) {
+        self.0.iter_mut().for_each(|given| given.tell(on_panic));
+    }
+}
+
+impl Drop for AfterAnswer {
+    fn drop(&mut self) {
+        for given in self.0.drain(..) {
+            given.call(|then| then());
+        }
+    }
+}
+
+impl fmt::Debug for AfterAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AfterAnswer")
+    }
+}
