@@ -112,6 +112,6 @@ pub use http::{
 };
 pub use router::Router;
 pub use server::{
-    Address, AddressError, BindError, Bound, Config, Notice, Readiness, Server, Stats, remove_socket_files,
+    Address, AddressError, BindError, Bound, Config, Notice, Readiness, Server, Stats, Want, remove_socket_files,
 };
 pub use stop::{Cause, GRACE, Stop};

@@ -146,6 +146,14 @@ impl Incoming {
         self.known.is_some_and(|(facts, _)| facts.framing != Framing::Length(0))
     }
 
+    /// Bytes that the body takes in memory: all of it, if its length is known, else what has come.
+    pub(crate) fn body_bytes(&self) -> usize {
+        match self.known {
+            Some((Facts { framing: Framing::Length(length), .. }, _)) => usize::try_from(length).unwrap_or(usize::MAX),
+            _ => self.body.decoded(),
+        }
+    }
+
     pub(crate) fn version(&self) -> Version {
         self.head.version()
     }

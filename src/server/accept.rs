@@ -14,11 +14,12 @@ use super::desk::Desk;
 use super::event_loop::EventLoop;
 use super::inbox::{Arrival, Parcel, Transfer};
 use super::listener::{AcceptError, Gate};
+use super::notice::Want;
 use super::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN};
 use super::stream::Stream;
 use super::table::Token;
 use super::timeouts::Clock;
-use crate::http::{Peer, Response, Status};
+use crate::http::Peer;
 
 /// Marks a token as a listener's; the rest is its number.
 pub(super) const GATE_BIT: u64 = 1 << 63;
@@ -242,9 +243,7 @@ impl EventLoop {
         if refused >= self.shared.config.connections_max + REFUSALS_MAX {
             return;
         }
-        let response = Response::text("too many connections\n")
-            .with_status(Status::SERVICE_UNAVAILABLE)
-            .with_field("Retry-After", "1");
+        let response = self.shared.refuse_for(Want::Connections, self.now);
         if let Some(token) = self.take_in(arrival.stream, arrival.peer, arrival.gate) {
             self.turn_away(token, response);
         }

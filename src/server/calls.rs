@@ -5,10 +5,11 @@ use std::time::Instant;
 use super::call::Call;
 use super::desk::Desk;
 use super::event_loop::EventLoop;
+use super::notice::Want;
 use super::service::Look;
 use super::table::Token;
 use super::timeouts::Clock;
-use crate::http::{Response, Status};
+use crate::http::Progress;
 
 /// Bytes of a path that are kept for the report of handlers that never returned.
 const PATH_BYTES_MAX: usize = 256;
@@ -57,12 +58,27 @@ impl EventLoop {
     /// Answers the request on the desk without a permit, if its handler has promised that it does not block: a health
     /// check or a request to stop is heard even when all handlers are busy. Returns false if not.
     pub(super) fn answer_at_once(&mut self, desk: &mut Desk) -> bool {
-        if desk.incoming().is_begun() || !self.shared.is_at_once(&desk.request()) {
+        if desk.incoming().is_begun() {
             return false;
         }
-        let response = self.shared.call_at_once(&desk.request());
+        let response = match self.shared.is_at_once(&desk.request()) {
+            Ok(false) => return false,
+            Ok(true) => self.shared.call_at_once(&desk.request()),
+            Err(response) => response,
+        };
         self.answer(response, desk);
         true
+    }
+
+    /// Has the request on the desk wait for a permit.
+    pub(super) fn wait_for_permit(&mut self, desk: &mut Desk) {
+        // Nobody has reserved memory yet for a body that came at once.
+        if desk.incoming().is_begun() || desk.reserve(&self.shared.bodies) {
+            self.put_down(Progress::Whole, desk);
+        } else {
+            let response = self.shared.refuse_for(Want::Memory, self.now);
+            self.answer_without_body(response, desk);
+        }
     }
 
     /// Takes up the request that has waited longest, if it is its turn. Returns false if not.
@@ -105,9 +121,7 @@ impl EventLoop {
         let Some(connection) = self.table.get_mut(token) else { return };
         connection.lay_on(desk);
         self.start_service(token, Look::Reported);
-        let mut response = Response::text("no worker thread was free in time\n")
-            .with_status(Status::SERVICE_UNAVAILABLE)
-            .with_field("Retry-After", "1");
+        let mut response = self.shared.refuse_for(Want::Handlers, self.now);
         if desk.incoming().is_begun() {
             // Its body is still on the way, and is not the next request.
             response = response.last();

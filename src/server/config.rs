@@ -35,6 +35,12 @@ pub struct Config {
     pub target_bytes_max: usize,
     /// Bytes of a request body, which is held in memory. Default: 1 MiB, as in nginx. Crossed: 413.
     pub body_bytes_max: usize,
+    /// Bytes of request bodies held in memory, all together; at least one of `body_bytes_max`. A body counts with its
+    /// whole length from the end of its head, or as it grows if it is chunked, until its request has been answered; one
+    /// that comes at once with its head, and whose handler is called at once, does not. Default: 64 MiB, a tenth of what
+    /// the most connections could ask for, and more than clients that send steadily ever do. Crossed: 503 with
+    /// `Retry-After: 1`, and closed.
+    pub bodies_bytes_max: usize,
 
     /// From the first byte of a request to the end of its head; absolute, so that a trickle does not renew it.
     /// Default: 5 s. Crossed: 408.
@@ -77,6 +83,7 @@ impl Default for Config {
             fields_max: 100,
             target_bytes_max: 8 * 1024,
             body_bytes_max: 1024 * 1024,
+            bodies_bytes_max: 64 * 1024 * 1024,
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
@@ -94,6 +101,7 @@ impl Config {
     pub(crate) fn sane(self) -> Self {
         Self {
             loops: self.loops.max(1),
+            bodies_bytes_max: self.bodies_bytes_max.max(self.body_bytes_max),
             head_timeout: self.head_timeout.min(FAR),
             body_timeout: self.body_timeout.min(FAR),
             idle_timeout: self.idle_timeout.min(FAR),

@@ -4,10 +4,12 @@
 //! moved to a buffer of the connection's own ([`Unfinished`]), which the desk takes up again when more has come. So an
 //! idle connection has no buffer at all, and a request that comes whole is never copied.
 
+use super::budget::{Budget, Reserved};
 use super::inbox::Answer;
 use super::stream::{Moved, Stream};
 use super::table::Token;
 use crate::http::{Body, Incoming, Limits, Peer, Progress, Reject, Request, Response, Version};
+use crate::sync::Arc;
 
 /// Bytes of one read. A socket's receive buffer holds more, but a larger read only pushes out the caches.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -21,12 +23,14 @@ const WAITING_READS_MAX: u32 = 20;
 pub(crate) struct Unfinished {
     bytes: Vec<u8>,
     incoming: Incoming,
+    /// What its body may take of the memory for all bodies.
+    reserved: Option<Reserved>,
 }
 
 impl Unfinished {
     /// What has come behind a request, if anything has.
     pub(crate) fn behind(bytes: &[u8]) -> Option<Box<Self>> {
-        let new = || Box::new(Self { bytes: bytes.to_vec(), incoming: Incoming::new() });
+        let new = || Box::new(Self { bytes: bytes.to_vec(), incoming: Incoming::new(), reserved: None });
         (!bytes.is_empty()).then(new)
     }
 
@@ -89,6 +93,7 @@ pub(crate) struct Desk {
     /// Where the request that is being read begins.
     start: usize,
     incoming: Incoming,
+    reserved: Option<Reserved>,
     peer: Peer,
     /// Whose request the handler was called for.
     token: Token,
@@ -102,6 +107,7 @@ impl Desk {
             held: None,
             start: 0,
             incoming: Incoming::new(),
+            reserved: None,
             peer: Peer::Unix,
             token: Token::from_raw(0),
         }
@@ -113,11 +119,11 @@ impl Desk {
         self.peer.clone_from(peer);
         match unfinished.map(|unfinished| *unfinished) {
             None => {
-                self.held = None;
+                (self.held, self.reserved) = (None, None);
                 self.incoming.clear();
             }
-            Some(Unfinished { bytes, incoming }) => {
-                self.held = Some(bytes);
+            Some(Unfinished { bytes, incoming, reserved }) => {
+                (self.held, self.reserved) = (Some(bytes), reserved);
                 self.incoming = incoming;
             }
         }
@@ -131,7 +137,7 @@ impl Desk {
         }
         let mut incoming = std::mem::replace(&mut self.incoming, Incoming::new());
         incoming.compact(&mut bytes);
-        Some(Box::new(Unfinished { bytes, incoming }))
+        Some(Box::new(Unfinished { bytes, incoming, reserved: self.reserved.take() }))
     }
 
     /// Takes all that is left from the current request on.
@@ -157,7 +163,7 @@ impl Desk {
         Begun {
             peer: self.peer.clone(),
             exchange,
-            head: Unfinished { bytes, incoming },
+            head: Unfinished { bytes, incoming, reserved: None },
             decoder,
             come,
             awaits_continue,
@@ -240,6 +246,12 @@ impl Desk {
     pub(crate) fn finish_request(&mut self) {
         self.start += self.incoming.len();
         self.incoming.clear();
+        self.reserved = None;
+    }
+
+    /// Reserves memory for the body of the request, which is to be kept. Returns false if there is none left.
+    pub(crate) fn reserve(&mut self, budget: &Arc<Budget>) -> bool {
+        budget.cover(&mut self.reserved, self.incoming.body_bytes())
     }
 
     /// True if something has been read behind the request that was answered last.

@@ -38,7 +38,6 @@ use super::shared::Shared;
 use super::table::{Table, Token};
 use super::timeouts::{Clock, Timeouts};
 use crate::group::CutOff;
-use crate::http::Progress;
 
 /// How often a peer that does not take its answer is looked at.
 const WRITE_LOOK: Duration = Duration::from_secs(1);
@@ -151,7 +150,7 @@ impl EventLoop {
                 match self.serve(desk) {
                     Step::Call if self.admit(desk) => return Ok(Turn::Call),
                     Step::Call if self.answer_at_once(desk) => {}
-                    Step::Call => self.put_down(Progress::Whole, desk),
+                    Step::Call => self.wait_for_permit(desk),
                     Step::PutDown(progress) => self.put_down(progress, desk),
                 }
             } else if !self.begin_next(desk) {

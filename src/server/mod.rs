@@ -2,7 +2,8 @@
 //!
 //! | room | what for |
 //! |---|---|
-//! | `config`, `notice` | every limit; what is told to whoever runs it |
+//! | `config`, `budget` | every limit; the one on memory that all share |
+//! | `notice`, `throttle` | what is told to whoever runs it, and how often |
 //! | `address`, `listener`, `stream` | sockets: where to listen, accepting and its errors, reading and writing |
 //! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
 //! | `sys` | the system calls that std lacks, and all `unsafe` |
@@ -22,6 +23,7 @@
 mod accept;
 mod address;
 mod away;
+mod budget;
 mod call;
 mod calls;
 mod config;
@@ -44,12 +46,13 @@ mod streaming;
 #[cfg(all(target_os = "linux", feature = "sys"))]
 mod sys;
 mod table;
+mod throttle;
 mod timeouts;
 
 pub use address::{Address, AddressError};
 pub use config::{Config, Readiness};
 pub use listener::{BindError, Bound};
-pub use notice::Notice;
+pub use notice::{Notice, Want};
 pub use shared::Stats;
 
 use std::net::TcpListener;
@@ -60,12 +63,14 @@ use std::time::Instant;
 use crate::group::MemberResult;
 use crate::http::Handler;
 use crate::stop::Stop;
+use budget::Budget;
 use event_loop::EventLoop;
 use handoff::Permits;
 use inbox::Inbox;
 use listener::{Gate, Listener};
 use poller::Poller;
 use shared::{OnNotice, Seat, Shared};
+use throttle::Throttle;
 
 type OnListening = Box<dyn Fn(&Bound) + Send>;
 
@@ -171,7 +176,9 @@ impl Server {
             handler: Box::new(handler),
             on_notice,
             started: Instant::now(),
-            accept_told_ms: AtomicU64::new(0),
+            accept_failed: Throttle::default(),
+            refused: Default::default(),
+            bodies: Budget::new(config.bodies_bytes_max),
             config,
         });
         let mut event_loops = Vec::new();

@@ -54,6 +54,14 @@ pub enum Notice<'a> {
         /// What it has failed with.
         error: &'a str,
     },
+    /// Requests or connections were answered 503, since there was too little of something; told at most once a second.
+    Refused {
+        /// Of what.
+        want: Want,
+        /// How many since it was told last, this one included. All are counted in
+        /// [`Stats::refused`](crate::Stats::refused).
+        count: usize,
+    },
     /// A request was refused before any handler saw it. Any client can cause as many of these as it likes.
     Rejected {
         /// Who sent it.
@@ -61,6 +69,37 @@ pub enum Notice<'a> {
         /// What was wrong with it.
         reject: Reject,
     },
+}
+
+/// What there was too little of for a request or a connection, so that it was answered 503.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Want {
+    /// All [`Config::connections_max`](crate::Config::connections_max) connections were taken, and none was idle.
+    Connections,
+    /// [`Config::threads`](crate::Config::threads) handlers ran for longer than the request could wait.
+    Handlers,
+    /// Bodies that are held in memory took all of [`Config::bodies_bytes_max`](crate::Config::bodies_bytes_max).
+    Memory,
+}
+
+impl Want {
+    pub(crate) const ALL: [Self; 3] = [Self::Connections, Self::Handlers, Self::Memory];
+
+    /// One line for the peer.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Connections => "too many connections\n",
+            Self::Handlers => "no worker thread was free in time\n",
+            Self::Memory => "no memory for the request body\n",
+        }
+    }
+}
+
+impl fmt::Display for Want {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason().trim_end())
+    }
 }
 
 impl Notice<'_> {
@@ -84,6 +123,7 @@ impl fmt::Display for Notice<'_> {
             Self::StreamFailed { method, path, error } => {
                 write!(f, "stream of {method} {path} failed: {error}")
             }
+            Self::Refused { want, count } => write!(f, "refused {count}: {want}"),
             Self::Rejected { peer, reject } => {
                 write!(f, "rejected {peer}: {} ({reject})", reject.status())
             }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use super::connection::{Close, Discarded, Fill, Phase, Sent};
 use super::desk::{Desk, Exchange};
 use super::event_loop::EventLoop;
-use super::notice::Notice;
+use super::notice::{Notice, Want};
 use super::table::Token;
 use super::timeouts::Clock;
 use crate::http::{CONTINUE, Persistence, Progress, Reject, Response, Version};
@@ -62,6 +62,13 @@ pub(super) enum Look {
     Last,
     /// Its request had to wait for a handler's permit, and now has it.
     Permitted,
+}
+
+/// What stands between a request and its handler.
+enum Obstacle {
+    Reject(Reject),
+    /// The handler has panicked when it was asked about the body, and this is the answer.
+    Answer(Box<Response>),
 }
 
 /// What a step of a service came to.
@@ -134,11 +141,20 @@ impl EventLoop {
                     return if self.flush() == Sent::All { Step::Call } else { Step::PutDown(Progress::Begun) };
                 }
                 Ok(progress) => progress,
-                Err(reject) => {
+                Err(Obstacle::Reject(reject)) => {
                     self.reject(reject, Close::Lingering, desk);
                     return Step::PutDown(Progress::Nothing);
                 }
+                Err(Obstacle::Answer(response)) => {
+                    self.answer_without_body(*response, desk);
+                    continue;
+                }
             };
+            if progress == Progress::Body && !desk.reserve(&self.shared.bodies) {
+                let response = self.shared.refuse_for(Want::Memory, self.now);
+                self.answer_without_body(response, desk);
+                continue;
+            }
             if progress == Progress::Body && desk.incoming().take_awaits_continue() {
                 if !self.refuse(desk) {
                     self.out.push_interim(CONTINUE);
@@ -153,13 +169,15 @@ impl EventLoop {
     }
 
     /// Understands what is on the desk. `Begun`: a request whose handler reads the body itself.
-    fn progress(&self, desk: &mut Desk) -> Result<Progress, Reject> {
+    fn progress(&self, desk: &mut Desk) -> Result<Progress, Obstacle> {
         loop {
-            let progress = desk.progress(&self.shared.limits)?;
-            if progress != Progress::Begun || self.shared.streams(&desk.request()) {
+            let progress = desk.progress(&self.shared.limits).map_err(Obstacle::Reject)?;
+            if progress != Progress::Begun
+                || self.shared.streams(&desk.request()).map_err(|response| Obstacle::Answer(Box::new(response)))?
+            {
                 return Ok(progress);
             }
-            desk.incoming().hold_body(&self.shared.limits)?;
+            desk.incoming().hold_body(&self.shared.limits).map_err(Obstacle::Reject)?;
         }
     }
 
@@ -221,12 +239,17 @@ impl EventLoop {
     /// without.
     fn refuse(&mut self, desk: &mut Desk) -> bool {
         let Some(response) = self.shared.refuse(&desk.request()) else { return false };
-        // Whether the body will follow is not known, so that the next request could not be told from it.
+        self.answer_without_body(response, desk);
+        true
+    }
+
+    /// Answers the request on the desk before its body has come. Whether that will follow is not known, so that the next
+    /// request could not be told from it: the connection closes.
+    pub(super) fn answer_without_body(&mut self, response: Response, desk: &mut Desk) {
         let exchange = Exchange { keeps_alive: false, ..desk.exchange() };
         desk.finish_request();
         self.push_answer(response, exchange, desk);
         self.flush();
-        true
     }
 
     /// Takes the handler's response to the request on the desk.
@@ -282,7 +305,7 @@ impl EventLoop {
         // client that goes on asking must not keep the loop, from its deadline least of all. It is looked at again.
         loop {
             match self.progress(desk) {
-                Ok(Progress::Whole | Progress::Begun) => return true,
+                Ok(Progress::Whole | Progress::Begun) | Err(Obstacle::Answer(_)) => return true,
                 Ok(_) if self.service.is_some_and(|service| service.reads >= READS_MAX) => return true,
                 Ok(_) if self.fill(desk) => {}
                 Ok(_) | Err(_) => return false,

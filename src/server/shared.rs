@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::config::Config;
 use super::handoff::Permits;
 use super::inbox::Inbox;
 use super::listener::Gate;
-use super::notice::Notice;
+use super::notice::{Notice, Want};
+use super::throttle::Throttle;
 use crate::http::{BodyReader, Handler, Limits, Method, Request, Response, Status};
 use crate::panics::{Panic, caught};
 use crate::stop::{Cause, Stop};
@@ -30,8 +32,11 @@ pub(crate) struct Shared {
     pub(crate) handler: Box<dyn Handler>,
     pub(crate) on_notice: OnNotice,
     pub(crate) started: Instant,
-    /// When the last failed accept was told, in milliseconds since `started`, plus one.
-    pub(crate) accept_told_ms: AtomicU64,
+    pub(crate) accept_failed: Throttle,
+    /// By what there was too little of.
+    pub(crate) refused: [Throttle; Want::ALL.len()],
+    /// Bodies held in memory.
+    pub(crate) bodies: Arc<Budget>,
 }
 
 /// Counts of what a server has done, for whoever holds a clone of the `Arc`.
@@ -39,6 +44,7 @@ pub(crate) struct Shared {
 pub struct Stats {
     drained: AtomicU64,
     cut_off: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Stats {
@@ -50,6 +56,15 @@ impl Stats {
     /// Requests that were wholly received, but not wholly answered by the deadline.
     pub fn cut_off(&self) -> u64 {
         self.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Requests and connections that were answered 503, since there was too little of something: see [`Want`].
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn add_drained(&self, count: u64) {
@@ -77,18 +92,13 @@ impl Shared {
         self.answered(request, caught(|| self.handler.handle(request)))
     }
 
-    /// Asks the handler whether it can answer on the loop. One that panics waits like any other.
-    pub(crate) fn is_at_once(&self, request: &Request<'_>) -> bool {
-        caught(|| self.handler.is_at_once(request)).unwrap_or(false)
-    }
-
     /// Calls the handler on the loop. What streams would block there, and breaks the handler's promise.
-    pub(crate) fn call_at_once(&self, request: &Request<'_>) -> Response {
+    pub(crate) fn call_at_once(self: &Arc<Self>, request: &Request<'_>) -> Response {
         let response = self.call(request);
         if response.needs_writing(request.method() == Method::Head) {
             let (method, path) = (request.method(), request.raw_path());
             self.tell(&Notice::HandlerPanicked { method, path, text: "it promised to answer at once, and streams" });
-            return Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last();
+            return internal_error();
         }
         response
     }
@@ -98,10 +108,18 @@ impl Shared {
         caught(|| self.handler.refuse(request)).transpose().map(|answer| self.answered(request, answer))
     }
 
+    /// Asks the handler whether it can answer on the loop.
+    ///
+    /// # Errors
+    ///
+    /// It has panicked, and this is its answer; so too in [`streams`](Self::streams).
+    pub(crate) fn is_at_once(&self, request: &Request<'_>) -> Result<bool, Response> {
+        caught(|| self.handler.is_at_once(request)).map_err(|panic| self.answer_panic(request, &panic))
+    }
+
     /// Asks the handler whether it reads the body itself.
-    pub(crate) fn streams(&self, request: &Request<'_>) -> bool {
-        // One that panics here does so again when it is called, which is then told.
-        caught(|| self.handler.streams(request)).unwrap_or(false)
+    pub(crate) fn streams(&self, request: &Request<'_>) -> Result<bool, Response> {
+        caught(|| self.handler.streams(request)).map_err(|panic| self.answer_panic(request, &panic))
     }
 
     /// Calls the handler for a request whose body it reads itself.
@@ -130,7 +148,17 @@ impl Shared {
 
     fn answer_panic(&self, request: &Request<'_>, panic: &Panic) -> Response {
         self.tell_panic(request.method(), request.raw_path(), panic);
-        Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last()
+        internal_error()
+    }
+
+    /// Answers 503, and tells that the server has too little of something: at most once a second for each, with how
+    /// many were refused since.
+    pub(crate) fn refuse_for(&self, want: Want, now: Instant) -> Response {
+        self.stats.add_refused();
+        if let Some(count) = self.refused[want as usize].count(self.started, now) {
+            self.tell(&Notice::Refused { want, count });
+        }
+        Response::text(want.reason()).with_status(Status::SERVICE_UNAVAILABLE).with_field("Retry-After", "1")
     }
 
     pub(crate) fn tell(&self, notice: &Notice<'_>) {
@@ -140,14 +168,7 @@ impl Shared {
 
     /// Tells of a failed accept, at most once a second over all loops.
     pub(crate) fn tell_accept_failed(&self, gate: &Gate, error: &std::io::Error, now: Instant) {
-        let since_start = now.saturating_duration_since(self.started);
-        let now_ms = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX - 1) + 1;
-        let told_ms = self.accept_told_ms.load(Ordering::Relaxed);
-        let is_due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= 1000;
-        let is_ours = |told: u64| {
-            self.accept_told_ms.compare_exchange(told, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        };
-        if is_due && is_ours(told_ms) {
+        if self.accept_failed.count(self.started, now).is_some() {
             self.tell(&Notice::AcceptFailed { place: gate.place(), error });
         }
     }
@@ -178,3 +199,7 @@ impl Shared {
 /// How long accepting pauses when the system has nothing to give, doubling from the first to the last.
 pub(crate) const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
 pub(crate) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+fn internal_error() -> Response {
+    Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last()
+}

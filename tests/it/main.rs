@@ -12,6 +12,7 @@ mod support;
 mod causes;
 mod command;
 mod drain;
+mod fairness;
 mod group;
 mod handoff;
 mod limits;

@@ -1,0 +1,46 @@
+//! What may happen a thousand times a second is told once a second, with how often it has happened.
+
+use std::time::Instant;
+
+use crate::sync::{AtomicUsize, Ordering};
+
+const INTERVAL_MS: usize = 1000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Throttle {
+    /// When it was told last, in milliseconds, plus one; 0 if never. Wraps around, after 49 days where words are short.
+    told_ms: AtomicUsize,
+    untold: AtomicUsize,
+}
+
+impl Throttle {
+    /// It has happened once more, `now`. If it is to be told, how often since it was told last.
+    pub(crate) fn count(&self, started: Instant, now: Instant) -> Option<usize> {
+        self.untold.fetch_add(1, Ordering::Relaxed);
+        let since_ms = now.saturating_duration_since(started).as_millis() % usize::MAX as u128;
+        let now_ms = usize::try_from(since_ms).unwrap_or(0) + 1;
+        let told_ms = self.told_ms.load(Ordering::Relaxed);
+        let is_due = told_ms == 0 || now_ms.wrapping_sub(told_ms) >= INTERVAL_MS;
+        // Of several that find it due, one tells.
+        let is_ours =
+            |told_ms| self.told_ms.compare_exchange(told_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        (is_due && is_ours(told_ms)).then(|| self.untold.swap(0, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn it_is_told_once_a_second_how_often_it_has_happened() {
+        let (started, throttle) = (Instant::now(), Throttle::default());
+        let at = |ms| throttle.count(started, started + Duration::from_millis(ms));
+        assert_eq!(at(5), Some(1));
+        assert_eq!((at(6), at(900), at(1004)), (None, None, None));
+        assert_eq!(at(1005), Some(4));
+        assert_eq!(at(5000), Some(1));
+    }
+}

@@ -1,0 +1,154 @@
+//! No client keeps a loop from the others: what one sends, or how many wait, is nobody else's concern.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use allout::{Config, Method, Request, Response, Router};
+
+use crate::drain::get;
+use crate::support::{Gate, HANG, PING, Site};
+
+/// What one handler takes: less than after which a loop is taken over from it.
+const QUICK: Duration = Duration::from_micros(400);
+
+/// Works for so long without sleeping, as a handler does that computes.
+fn spin(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {}
+}
+
+/// A neighbour on the same loop, whose request comes while the first of many handlers runs.
+#[derive(Clone, Default)]
+struct Neighbour {
+    stream: Arc<Mutex<Option<TcpStream>>>,
+    /// Handlers that have run for others.
+    others: Arc<AtomicUsize>,
+    /// How many had, when the neighbour's own was called.
+    before: Arc<AtomicUsize>,
+}
+
+impl Neighbour {
+    fn routes(&self, router: Router) -> Router {
+        let (many, own) = (self.clone(), self.clone());
+        router
+            .get("/many", move |_: &Request<'_>| {
+                if many.others.fetch_add(1, Ordering::SeqCst) == 0 {
+                    let stream = many.stream.lock().unwrap();
+                    stream.as_ref().unwrap().write_all(b"GET /own HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+                }
+                spin(QUICK);
+                Response::text("one of many")
+            })
+            .at_once(Method::Get, "/own", move |_: &Request<'_>| {
+                own.before.store(own.others.load(Ordering::SeqCst), Ordering::SeqCst);
+                Response::text("own")
+            })
+    }
+}
+
+#[test]
+fn a_batch_of_one_client_does_not_keep_its_loop_from_the_others() {
+    let neighbour = Neighbour::default();
+    let site = Site::start(Config { loops: 1, ..Config::default() }, neighbour.routes(Router::new()));
+    let mut own = site.connect();
+    *neighbour.stream.lock().unwrap() = Some(own.stream.try_clone().unwrap());
+    let mut client = site.connect();
+    let request = get("/many");
+    let count = 60_000 / request.len();
+    client.send(request.repeat(count));
+    assert_eq!(own.reply().text(), "own");
+    for _ in 0..count {
+        assert_eq!(client.reply().text(), "one of many");
+    }
+    let before = neighbour.before.load(Ordering::SeqCst);
+    assert!(before < count / 4, "{before} of {count} came before");
+    drop((own, client));
+    site.stop();
+    assert_eq!(site.outcome().exit_code(), 0);
+}
+
+#[test]
+fn requests_that_wait_for_a_permit_do_not_keep_their_loop_from_the_others() {
+    const COUNT: usize = 200;
+    let (neighbour, gate) = (Neighbour::default(), Gate::new());
+    let hold = gate.clone();
+    let router = neighbour.routes(Router::new().get("/hold", move |_: &Request<'_>| {
+        hold.pass();
+        Response::text("held")
+    }));
+    let config = Config { loops: 1, threads: 1, turn_timeout: HANG, ..Config::default() };
+    let site = Site::start(config, router);
+    let mut own = site.connect();
+    *neighbour.stream.lock().unwrap() = Some(own.stream.try_clone().unwrap());
+    let mut holder = site.connect();
+    holder.send(get("/hold"));
+    gate.wait_for(1);
+    let mut clients: Vec<_> = (0..COUNT).map(|_| site.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(get("/many")));
+    // Whoever comes last is answered at once: all before have been read, and wait.
+    let mut last = site.connect();
+    for _ in 0..2 {
+        assert_eq!(last.ask(get("/nowhere")).status, 404);
+    }
+    gate.open();
+    assert_eq!(own.reply().text(), "own");
+    clients.iter_mut().for_each(|client| assert_eq!(client.reply().text(), "one of many"));
+    let before = neighbour.before.load(Ordering::SeqCst);
+    assert!(before < COUNT / 2, "{before} of {COUNT} came before");
+    drop((own, holder, clients, last));
+    site.stop();
+    assert_eq!(site.outcome().exit_code(), 0);
+}
+
+#[test]
+fn what_promises_not_to_block_is_answered_beside_handlers_that_all_do() {
+    let gate = Gate::new();
+    let hold = gate.clone();
+    let router = Router::new()
+        .get("/hold", move |_: &Request<'_>| {
+            hold.pass();
+            Response::text("held")
+        })
+        .at_once(Method::Get, "/ping", |_: &Request<'_>| Response::text("pong"));
+    let site = Site::start(Config { loops: 2, threads: 4, ..Config::default() }, router);
+    let mut holders: Vec<_> = (0..40).map(|_| site.connect()).collect();
+    holders.iter_mut().for_each(|client| client.send(get("/hold")));
+    gate.wait_for(4);
+    for _ in 0..10 {
+        let mut probe = site.connect();
+        for _ in 0..3 {
+            assert_eq!(probe.ask(PING).text(), "pong");
+        }
+    }
+    gate.open();
+    holders.iter_mut().for_each(|client| assert_eq!(client.reply().text(), "held"));
+    drop(holders);
+    site.stop();
+    assert_eq!(site.outcome().exit_code(), 0);
+}
+
+#[test]
+fn what_promises_not_to_block_must_not_stream_where_it_is_answered_at_once() {
+    let gate = Gate::new();
+    let hold = gate.clone();
+    let router = Router::new()
+        .get("/hold", move |_: &Request<'_>| {
+            hold.pass();
+            Response::text("held")
+        })
+        .at_once(Method::Get, "/stream", |_: &Request<'_>| Response::stream("text/plain", |_| Ok(())));
+    let site = Site::start(Config { loops: 1, threads: 1, ..Config::default() }, router);
+    let mut holder = site.connect();
+    holder.send(get("/hold"));
+    gate.wait_for(1);
+    assert_eq!(site.connect().ask(get("/stream")).status, 500);
+    gate.open();
+    assert_eq!(holder.reply().text(), "held");
+    assert_eq!(site.connect().ask(get("/stream")).status, 200);
+    drop(holder);
+    site.stop();
+    assert_eq!(site.outcome().exit_code(), 0);
+}
