@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Fill};
+use super::connection::Connection;
 use super::desk::Desk;
 use super::event_loop::EventLoop;
 use super::inbox::{Arrival, Parcel, Transfer};
 use super::listener::{AcceptError, Gate};
 use super::notice::Want;
+use super::phase::Fill;
 use super::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN};
 use super::stream::Stream;
 use super::table::Token;
@@ -261,10 +262,10 @@ impl EventLoop {
     }
 
     fn enter(&mut self, connection: Connection) -> std::io::Result<Token> {
-        let clock = connection.clock(self.is_draining);
-        // The idle grace begins with the stop at the earliest.
-        let since = if self.is_draining { self.now } else { connection.mark() };
+        let (clock, mark) = (connection.clock(self.is_draining), connection.mark());
         let token = self.table.insert(connection);
+        // The idle grace begins with the stop at the earliest.
+        let since = if self.is_draining { self.quiet_since(token) } else { mark };
         self.shared.seats[self.seat].connections.fetch_add(1, Ordering::Relaxed);
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.timeouts.start(token.index(), clock, since);

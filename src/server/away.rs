@@ -8,10 +8,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::call::Call;
-use super::connection::{Phase, Sent};
 use super::desk::{Desk, Unfinished};
 use super::event_loop::EventLoop;
 use super::inbox::{Answer, Parcel};
+use super::phase::{Phase, Sent};
 use super::service::{Look, Service};
 use super::streaming::{Download, Streamed, Upload};
 use super::table::Token;

@@ -14,6 +14,8 @@ pub(crate) struct Call {
     /// As it was sent; the beginning, if it is long.
     pub(crate) path: Vec<u8>,
     pub(crate) since: Instant,
+    /// What had been read behind the request.
+    pub(crate) behind: Vec<u8>,
     /// Of a request whose body the handler reads itself: that all of it has come.
     pub(crate) has_come: Option<Arc<AtomicBool>>,
 }
@@ -31,7 +33,7 @@ impl Call {
     }
 
     pub(crate) fn nobody(now: Instant) -> Self {
-        Self { method: Method::Get, path: Vec::new(), since: now, has_come: None }
+        Self { method: Method::Get, path: Vec::new(), since: now, behind: Vec::new(), has_come: None }
     }
 
     /// The request has wholly come, so that its answer is owed.

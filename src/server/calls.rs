@@ -18,17 +18,27 @@ const PATH_BYTES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Calls {
     current: Call,
+    /// What has been read behind requests of the desk's load, from the first on that had something behind it. Copied
+    /// once for all of them: while a handler runs, its thread has the desk.
+    behind: Vec<u8>,
+    /// Which load that is, and where in it the copy begins.
+    load: u64,
+    start: usize,
+    /// What is behind the current request begins here in the copy.
+    from: usize,
 }
 
 impl Calls {
     pub(super) fn new(now: Instant) -> Self {
-        Self { current: Call::nobody(now) }
+        Self { current: Call::nobody(now), behind: Vec::new(), load: 0, start: 0, from: 0 }
     }
 
     /// What the handler was called for; somebody else needs it now.
     pub(super) fn take(&mut self) -> Call {
         let next = Call::nobody(self.current.since);
-        std::mem::replace(&mut self.current, next)
+        let behind = self.behind.get(self.from..).unwrap_or_default().to_vec();
+        self.from = self.behind.len();
+        Call { behind, ..std::mem::replace(&mut self.current, next) }
     }
 
     /// Written over and over in the same memory: a call allocates nothing.
@@ -38,6 +48,21 @@ impl Calls {
         self.current.path.clear();
         self.current.path.extend_from_slice(path.get(..PATH_BYTES_MAX).unwrap_or(path));
         (self.current.method, self.current.since) = (request.method(), now);
+        self.note_behind(desk);
+    }
+
+    fn note_behind(&mut self, desk: &Desk) {
+        let (load, bytes, end) = desk.load();
+        if end == bytes.len() {
+            self.from = self.behind.len();
+            return;
+        }
+        if self.load != load {
+            self.behind.clear();
+            self.behind.extend_from_slice(bytes.get(end..).unwrap_or_default());
+            (self.load, self.start) = (load, end);
+        }
+        self.from = end - self.start;
     }
 }
 

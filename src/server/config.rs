@@ -37,9 +37,8 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// Bytes of request bodies held in memory, all together; at least one of `body_bytes_max`. A body counts with its
     /// whole length from the end of its head, or as it grows if it is chunked, until its request has been answered; one
-    /// that comes at once with its head, and whose handler is called at once, does not. Default: 64 MiB, a tenth of what
-    /// the most connections could ask for, and more than clients that send steadily ever do. Crossed: 503 with
-    /// `Retry-After: 1`, and closed.
+    /// that comes at once with its head, and whose handler is called at once, does not. Default: 64 MiB, for 64 of the
+    /// largest at a time. Crossed: 503 with `Retry-After: 1`, and closed.
     pub bodies_bytes_max: usize,
 
     /// From the first byte of a request to the end of its head; absolute, so that a trickle does not renew it.

@@ -23,7 +23,9 @@ use super::call::Call;
 use super::desk::{Desk, Unfinished};
 use super::inbox::Transfer;
 use super::outgoing::{Outgoing, Unsent, Written};
+use super::phase::{Close, Discarded, Fill, Phase, Sent};
 use super::poller::Event;
+use super::quiet::Rhythm;
 use super::stream::{Moved, Stream};
 use super::timeouts::Clock;
 use crate::http::{Limits, Peer, Progress};
@@ -34,58 +36,8 @@ const WRITE_BYTES_PER_SECOND_MIN: u64 = 4096;
 /// Reads at a time of what is thrown away.
 const DISCARDS_MAX: u32 = 4;
 
-/// What a connection is in the middle of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Nothing: between requests, or before the first.
-    Idle,
-    /// Part of a head has come.
-    Head,
-    /// The head and part of the body have come.
-    Body,
-    /// A request has come, whole or to be streamed, and waits for a worker thread.
-    Waiting,
-    /// A handler works on its request, and its loop goes on without it; if it streams, it has the socket.
-    Away,
-    /// The peer has not taken all of an answer.
-    Writing,
-    /// We have sent FIN, and wait for the peer's.
-    Lingering,
-}
-
-/// How a connection is to be closed once its last answer has been written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Close {
-    /// With FIN, and reading on until the peer's own, so that no reset destroys the answer.
-    Lingering,
-    /// At once: nothing is in flight that could be destroyed, or nobody is left to wait.
-    AtOnce,
-}
-
-/// What one attempt to read came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fill {
-    Bytes,
-    Nothing,
-    Failed,
-}
-
-/// What came of reading behind the last answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Discarded {
-    Nothing,
-    Bytes,
-    /// The peer's end, or the connection's.
-    End,
-}
-
-/// What became of the answers that were to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
-    All,
-    Blocked,
-    Failed,
-}
+/// Reads to count what nobody is going to answer: a body of 1 MiB, and a little more.
+const COUNTED_READS_MAX: u32 = 20;
 
 /// What a handler's thread is given of a connection to send the body of a response itself.
 #[derive(Debug)]
@@ -114,6 +66,8 @@ pub(crate) struct Connection {
     awaits_room: bool,
     /// It waits in its loop's queue to be looked at.
     is_queued: bool,
+    /// It has rested after an answer.
+    has_answered: bool,
     /// It is decided which loop it stays with.
     has_place: bool,
     close: Option<Close>,
@@ -127,6 +81,7 @@ pub(crate) struct Connection {
     call: Option<Box<Call>>,
     /// In Idle, Head, Body and Lingering, when they began; in Writing, until when the peer's slowness is borne.
     mark: Instant,
+    rhythm: Rhythm,
 }
 
 impl Connection {
@@ -142,6 +97,7 @@ impl Connection {
             has_ended: false,
             awaits_room: false,
             is_queued: false,
+            has_answered: false,
             has_place: false,
             close: None,
             has_last_word: false,
@@ -149,12 +105,13 @@ impl Connection {
             is_deserted: false,
             call: None,
             mark: now,
+            rhythm: Rhythm::default(),
         }
     }
 
     /// One that another loop has given away stays here.
     pub(crate) fn transferred(Transfer { stream, peer, since }: Transfer) -> Self {
-        Self { has_place: true, ..Self::new(stream, peer, since) }
+        Self { has_answered: true, has_place: true, ..Self::new(stream, peer, since) }
     }
 
     /// True the first time that it rests after an answer, and keeps nothing that another loop would have to know.
@@ -221,17 +178,47 @@ impl Connection {
         self.is_readable
     }
 
-    /// Answers that are owed: requests wholly received and not wholly answered.
-    pub(crate) fn owed(&self, limits: &Limits) -> usize {
+    /// Answers that are owed: requests wholly received and not wholly answered, wherever they are. Those that nobody
+    /// has begun with are counted on the desk, which is left with what is no whole request.
+    pub(crate) fn owed(&mut self, desk: &mut Desk, limits: &Limits) -> usize {
+        if self.is_deserted {
+            return 0;
+        }
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.answers());
-        let count = || self.unfinished.as_ref().map_or(0, |unfinished| unfinished.count_whole(limits));
-        unsent
-            + match self.phase {
-                Phase::Away if !self.is_deserted => usize::from(self.call().is_some_and(Call::is_owed)),
-                Phase::Waiting => count(),
-                Phase::Writing if self.close.is_none() => count(),
-                _ => 0,
+        let running = usize::from(self.call().is_some_and(Call::is_owed));
+        if self.close.is_some() {
+            return unsent + running;
+        }
+        match &mut self.call {
+            // Its handler has the socket.
+            Some(call) if call.has_come.is_some() => return unsent + running,
+            Some(call) => self.unfinished = Unfinished::behind(&std::mem::take(&mut call.behind)),
+            None => {}
+        }
+        self.lay_on(desk);
+        unsent + running + self.count_whole(desk, limits)
+    }
+
+    /// Counts the whole requests on the desk and in the socket.
+    fn count_whole(&mut self, desk: &mut Desk, limits: &Limits) -> usize {
+        self.look_again();
+        let (mut count, mut reads) = (0, 0);
+        loop {
+            match desk.progress(limits) {
+                Ok(Progress::Whole) => {
+                    count += 1;
+                    desk.finish_request();
+                }
+                Ok(Progress::Begun) if desk.incoming().hold_body(limits).is_ok() => {}
+                Ok(Progress::Begun) | Err(_) => return count,
+                Ok(_) => {
+                    reads += 1;
+                    if reads > COUNTED_READS_MAX || self.fill(desk) != Fill::Bytes {
+                        return count;
+                    }
+                }
             }
+        }
     }
 
     /// The handler that works on its request.
@@ -270,6 +257,22 @@ impl Connection {
         desk.take_up(&self.peer, self.unfinished.take());
     }
 
+    /// Something has come: how long the client has paused since its last answer.
+    pub(crate) fn note_pause(&mut self, now: Instant) {
+        if let Some(answered) = self.answered_at() {
+            self.rhythm.note(now.saturating_duration_since(answered));
+        }
+    }
+
+    pub(crate) fn rhythm(&self) -> Rhythm {
+        self.rhythm
+    }
+
+    /// When it was answered last, if nothing has come since.
+    pub(crate) fn answered_at(&self) -> Option<Instant> {
+        (self.phase == Phase::Idle && self.has_answered).then_some(self.mark)
+    }
+
     /// Reads once, if there may be something to read.
     pub(crate) fn fill(&mut self, desk: &mut Desk) -> Fill {
         if !self.is_readable {
@@ -301,14 +304,15 @@ impl Connection {
         }
     }
 
-    /// Whether the client has said that it sends no more.
-    pub(crate) fn note_last_word(&mut self, has_last_word: bool) {
-        self.has_last_word = has_last_word;
+    /// The client has said that it sends no more, and its only answer is so short that the client's system has it before
+    /// anything could reset it.
+    pub(crate) fn note_last_word(&mut self) {
+        self.has_last_word = !self.has_answered;
     }
 
-    /// True if the last answer has to be protected from what the client may still send: the system resets a connection
-    /// that is closed with something unread, or gets something afterwards, and then what is on its way to the client may
-    /// be lost. A client that has said that it sends no more is believed, unless something is there.
+    /// True if the last answer has to be protected from what the client may still send: a connection that is closed
+    /// with something unread, or gets something afterwards, is reset, and what is on its way to the client may be lost.
+    /// A client that has said that it sends no more is believed, unless something is there.
     pub(crate) fn must_linger(&self) -> bool {
         let is_quiet = self.has_last_word && !self.is_readable && !self.is_hung_up;
         self.close == Some(Close::Lingering) && !self.has_ended && !is_quiet
@@ -425,6 +429,7 @@ impl Connection {
             Progress::Body => Phase::Body,
             Progress::Begun | Progress::Whole => Phase::Waiting,
         };
+        self.has_answered |= has_answered;
         let is_new = phase != std::mem::replace(&mut self.phase, phase) || has_answered;
         if is_new {
             self.mark = now;

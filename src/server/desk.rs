@@ -38,17 +38,6 @@ impl Unfinished {
     pub(crate) fn request<'a>(&'a self, peer: &'a Peer) -> Request<'a> {
         self.incoming.request(&self.bytes, peer)
     }
-
-    /// How many whole requests wait in it, for the count of what is owed.
-    pub(crate) fn count_whole(&self, limits: &Limits) -> usize {
-        if self.incoming.is_whole() {
-            // Its body has been decoded in place, and cannot be read again.
-            let rest = self.bytes.get(self.incoming.len()..).unwrap_or_default();
-            1 + Incoming::count_whole(rest, limits)
-        } else {
-            Incoming::count_whole(&self.bytes, limits)
-        }
-    }
 }
 
 /// What must be known of a request to send its answer.
@@ -92,6 +81,8 @@ pub(crate) struct Desk {
     held: Option<Vec<u8>>,
     /// Where the request that is being read begins.
     start: usize,
+    /// How often bytes have been put here or taken away.
+    load: u64,
     incoming: Incoming,
     reserved: Option<Reserved>,
     peer: Peer,
@@ -106,6 +97,7 @@ impl Desk {
             filled: 0,
             held: None,
             start: 0,
+            load: 0,
             incoming: Incoming::new(),
             reserved: None,
             peer: Peer::Unix,
@@ -115,7 +107,7 @@ impl Desk {
 
     /// Takes up a connection, with what it has kept.
     pub(crate) fn take_up(&mut self, peer: &Peer, unfinished: Option<Box<Unfinished>>) {
-        (self.filled, self.start) = (0, 0);
+        (self.filled, self.start, self.load) = (0, 0, self.load + 1);
         self.peer.clone_from(peer);
         match unfinished.map(|unfinished| *unfinished) {
             None => {
@@ -184,6 +176,7 @@ impl Desk {
 
     /// One read. The second value is true if it may have left something, since it filled all the room there was.
     pub(crate) fn read(&mut self, stream: &Stream) -> (Moved, bool) {
+        self.load += 1;
         if self.held.is_none() {
             if self.start == self.filled {
                 (self.filled, self.start) = (0, 0);
@@ -252,6 +245,12 @@ impl Desk {
     /// Reserves memory for the body of the request, which is to be kept. Returns false if there is none left.
     pub(crate) fn reserve(&mut self, budget: &Arc<Budget>) -> bool {
         budget.cover(&mut self.reserved, self.incoming.body_bytes())
+    }
+
+    /// All bytes that are here, by a number that no others have, and where the current request, which is whole, ends.
+    pub(crate) fn load(&self) -> (u64, &[u8], usize) {
+        let bytes = self.held.as_deref().unwrap_or(&self.scratch[..self.filled]);
+        (self.load, bytes, self.start + self.incoming.len())
     }
 
     /// True if something has been read behind the request that was answered last.

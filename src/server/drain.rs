@@ -40,10 +40,12 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::{Close, Connection, Phase};
+use super::connection::Connection;
 use super::desk::Desk;
 use super::event_loop::EventLoop;
 use super::listener::Gate;
+use super::phase::{Close, Phase};
+use super::quiet::kept_until;
 use super::service::Look;
 use super::shared::ACCEPT_PAUSE_MIN;
 use super::table::Token;
@@ -94,11 +96,28 @@ impl EventLoop {
         for number in 0..self.shared.gates.len() {
             self.close_gate(number);
         }
-        for token in self.table.tokens() {
-            if matches!(self.timeouts.running(token.index()), Some(Clock::Idle | Clock::Head)) {
-                self.timeouts.start(token.index(), Clock::Quiet, self.now);
-            }
+        let is_quiet =
+            |this: &Self, token: Token| matches!(this.timeouts.running(token.index()), Some(Clock::Idle | Clock::Head));
+        let tokens = self.table.tokens().into_iter().filter(|token| is_quiet(self, *token)).collect::<Vec<_>>();
+        let mut quiet: Vec<_> = tokens.into_iter().map(|token| (self.quiet_since(token), token)).collect();
+        // In order, each goes to the back of its clock's queue.
+        quiet.sort_unstable_by_key(|(since, _)| *since);
+        for (since, token) in quiet {
+            self.timeouts.start(token.index(), Clock::Quiet, since);
         }
+    }
+
+    /// Since when a connection counts as quiet, so that its idle grace ends when it should: see `quiet`.
+    pub(super) fn quiet_since(&mut self, token: Token) -> Instant {
+        let (now, idle_grace) = (self.now, self.shared.config.idle_grace);
+        let (Some(connection), Some(deadline)) = (self.table.get_mut(token), self.shared.stop.deadline()) else {
+            return now;
+        };
+        let time_to_answer = idle_grace.min(self.shared.stop.grace() / 4);
+        let latest = deadline.checked_sub(time_to_answer).unwrap_or(now);
+        let path = if connection.peer().is_local() { None } else { connection.stream().path() };
+        let until = kept_until(now, idle_grace, latest, path, connection.rhythm(), connection.answered_at());
+        now + until.saturating_duration_since(now + idle_grace)
     }
 
     /// Lets in whoever has come, and nobody any more; the first loop that can does it for all.
@@ -120,11 +139,15 @@ impl EventLoop {
     /// The deadline has come: every socket is shut down, and what was owed is counted.
     pub(crate) fn cut_off(&mut self, desk: &mut Desk) {
         for token in self.table.tokens() {
-            self.end_unfinished(token, desk);
             if let Some(connection) = self.table.get_mut(token) {
-                let owed = connection.owed(&self.shared.limits);
+                let owed = connection.owed(desk, &self.shared.limits);
                 self.cut_off.details.extend(describe_owed(connection, owed));
                 self.cut_off.owed += owed;
+                if owed == 0 {
+                    self.end_unfinished(token, desk);
+                }
+            }
+            if let Some(connection) = self.table.get_mut(token) {
                 connection.stream().shutdown(Shutdown::Both);
             }
             self.drop_connection(token);
@@ -147,15 +170,14 @@ impl EventLoop {
         }
     }
 
-    /// Who has not finished a request is told so, if the socket takes it at once.
+    /// Who has sent a part of a request, and nothing else, is told so, if the socket takes it at once.
     fn end_unfinished(&mut self, token: Token, desk: &mut Desk) {
         let Some(connection) = self.table.get_mut(token) else { return };
-        if !matches!(connection.phase(), Phase::Head | Phase::Body) {
+        if !matches!(connection.phase(), Phase::Idle | Phase::Head | Phase::Body) || !desk.has_more() {
             return;
         }
         // Closed with something unread, the connection would be reset, and the answer lost.
         connection.discard(desk);
-        connection.lay_on(desk);
         self.start_service(token, Look::Reported);
         self.reject(Reject::Timeout, Close::AtOnce, desk);
         self.put_down(Progress::Nothing, desk);
@@ -173,9 +195,11 @@ fn describe_owed(connection: &Connection, owed: usize) -> Option<String> {
         _ if owed == 0 => None,
         (_, Some(call)) => {
             let (method, path, age) = (call.method, call.path(), call.age());
-            Some(format!("{method} {path} for {peer}, its handler running for {age} s"))
+            let behind = if owed > 1 { format!(" ({owed} owed to it)") } else { String::new() };
+            Some(format!("{method} {path} for {peer}{behind}, its handler running for {age} s"))
         }
         (Phase::Waiting, _) => Some(format!("{owed} for {peer}, waiting for a worker thread")),
+        (Phase::Idle | Phase::Head | Phase::Body, _) => Some(format!("{owed} for {peer}, not begun")),
         _ => Some(format!("{owed} for {peer}, which did not take what it was sent")),
     }
 }

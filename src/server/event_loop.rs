@@ -28,10 +28,11 @@ use std::time::{Duration, Instant};
 
 use super::accept::{GATE_BIT, Intake};
 use super::calls::Calls;
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::desk::Desk;
 use super::inbox::Parcel;
 use super::outgoing::Outgoing;
+use super::phase::Phase;
 use super::poller::{Event, Poller};
 use super::service::{Look, Service, Step};
 use super::shared::Shared;

@@ -7,10 +7,11 @@
 //! | `address`, `listener`, `stream` | sockets: where to listen, accepting and its errors, reading and writing |
 //! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
 //! | `sys` | the system calls that std lacks, and all `unsafe` |
-//! | `poller`, `timeouts` | when something is ready; until when it may take |
+//! | `poller`, `timeouts`, `quiet` | when something is ready; until when it may take |
 //! | `event_loop` | one loop's turn, and the value that holds all it owns |
 //! | `accept`, `service`, `calls`, `away`, `drain` | parts of a turn: connections in, requests, handlers, the way out |
-//! | `table`, `connection`, `desk`, `outgoing` | what a loop works on: its connections, what is read, what is sent |
+//! | `table`, `connection`, `phase` | what a loop works on: its connections, and what they can be in the middle of |
+//! | `desk`, `outgoing` | what is read, what is sent |
 //! | `call` | a handler that has been called |
 //! | `shared`, `inbox` | what loops have in common, and how they reach each other |
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
@@ -36,7 +37,9 @@ mod inbox;
 mod listener;
 mod notice;
 mod outgoing;
+mod phase;
 mod poller;
+mod quiet;
 mod service;
 mod shared;
 #[cfg(unix)]

@@ -13,17 +13,19 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::connection::{Close, Discarded, Fill, Phase, Sent};
 use super::desk::{Desk, Exchange};
 use super::event_loop::EventLoop;
 use super::notice::{Notice, Want};
+use super::phase::{Close, Discarded, Fill, Phase, Sent};
 use super::table::Token;
 use super::timeouts::Clock;
 use crate::http::{CONTINUE, Persistence, Progress, Reject, Response, Version};
 
 /// Answers are written before another one is added to so many bytes.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// Reads in one service to find out if a request is the last that has come.
+/// An answer that leaves at once and whole: less than any system sends before the first acknowledgement.
+const SHORT_BYTES: usize = 8 * 1024;
+/// Reads to find out if a request is the last that has come.
 const READS_MAX: u32 = 16;
 /// Answers between two looks at the clock, as long as handlers are quick. A look takes some 25 ns.
 const ANSWERS_UNTIMED: u32 = 16;
@@ -223,6 +225,9 @@ impl EventLoop {
         let Some(connection) = self.table.get_mut(service.token) else { return false };
         match connection.fill(desk) {
             Fill::Bytes => {
+                if service.reads == 0 {
+                    connection.note_pause(self.now);
+                }
                 service.reads = service.reads.saturating_add(1);
                 self.poller.progressed();
                 true
@@ -291,7 +296,9 @@ impl EventLoop {
         service.answers = service.answers.saturating_add(1);
         if let (true, Some(connection)) = (is_last, self.table.get_mut(service.token)) {
             connection.close_with(Close::Lingering);
-            connection.note_last_word(exchange.is_last_word);
+            if exchange.is_last_word && service.answers == 1 && self.out.len() <= SHORT_BYTES {
+                connection.note_last_word();
+            }
         }
     }
 
@@ -303,14 +310,14 @@ impl EventLoop {
         }
         // However many reads the next one takes: a request is limited, and only what has come already is read. But a
         // client that goes on asking must not keep the loop, from its deadline least of all. It is looked at again.
-        loop {
+        for _ in 0..READS_MAX {
             match self.progress(desk) {
                 Ok(Progress::Whole | Progress::Begun) | Err(Obstacle::Answer(_)) => return true,
-                Ok(_) if self.service.is_some_and(|service| service.reads >= READS_MAX) => return true,
                 Ok(_) if self.fill(desk) => {}
                 Ok(_) | Err(_) => return false,
             }
         }
+        true
     }
 
     /// Refuses the request on the desk. The connection closes: where the next request begins is not known.
@@ -384,7 +391,8 @@ impl EventLoop {
             return self.end_quiet(token, phase, desk);
         }
         if is_new || (clock == Clock::Quiet && reads > 0) || self.timeouts.running(token.index()) != Some(clock) {
-            self.timeouts.start(token.index(), clock, now);
+            let since = if clock == Clock::Quiet { self.quiet_since(token) } else { now };
+            self.timeouts.start(token.index(), clock, since);
         }
     }
 

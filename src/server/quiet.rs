@@ -1,0 +1,114 @@
+//! For how long a quiet connection is kept while its server drains.
+//!
+//! A client that sends its request while our FIN is on the way to it loses that request. So a connection that may be
+//! about to bring one is kept until it has been quiet for long enough:
+//!
+//! | connection | kept for |
+//! |---|---|
+//! | any | the idle grace, from the stop or its last byte |
+//! | on a long path | long enough for a lost packet to be sent again, and again: ten round trips, at most three of the system's retransmission timeouts |
+//! | whose client asks at intervals | until it should have asked again, and somewhat longer |
+//!
+//! The last two end before the deadline, with time left to answer. A client that is not expected before then, or is long
+//! overdue, is not waited for.
+
+use std::time::{Duration, Instant};
+
+use super::stream::Path;
+
+const ROUND_TRIPS: u32 = 10;
+const RETRANSMISSIONS: u32 = 3;
+/// How much later than it used to a client may ask and still be waited for: as long as its pause, and at most this.
+const LATENESS_MAX: Duration = Duration::from_secs(1);
+
+/// How long a client has paused of late between an answer and its next request, at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rhythm {
+    /// 0 before there was a pause.
+    pause_ms: u32,
+}
+
+impl Rhythm {
+    /// A longer pause counts at once, shorter ones bit by bit.
+    pub(crate) fn note(&mut self, pause: Duration) {
+        let pause_ms = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
+        self.pause_ms = pause_ms.max(self.pause_ms - self.pause_ms / 8);
+    }
+}
+
+/// Until when a connection is kept that has been answered at `answered`, `None` if it is within a request, and stays
+/// quiet from `now` on. Never less than `idle_grace`; stretched to `latest` at most.
+pub(crate) fn kept_until(
+    now: Instant,
+    idle_grace: Duration,
+    latest: Instant,
+    path: Option<Path>,
+    rhythm: Rhythm,
+    answered: Option<Instant>,
+) -> Instant {
+    let path =
+        path.map_or(Duration::ZERO, |path| (path.round_trip * ROUND_TRIPS).min(path.retransmission * RETRANSMISSIONS));
+    let pause = Duration::from_millis(u64::from(rhythm.pause_ms));
+    let asks = answered.filter(|_| !pause.is_zero()).map(|answered| answered + pause);
+    let late = asks.filter(|asks| *asks < latest).map(|asks| asks + pause.min(LATENESS_MAX));
+    let until = late.filter(|late| *late > now).unwrap_or(now) + path;
+    until.min(latest).max(now + idle_grace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Answered `quiet` ago, with this pause; 3 s are left. How long it is kept.
+    #[track_caller]
+    fn check(quiet: u64, pause: u64, (round_trip, retransmission): (u64, u64), kept: u64) {
+        let answered = Instant::now();
+        let (now, mut rhythm) = (answered + ms(quiet), Rhythm::default());
+        rhythm.note(ms(pause));
+        let path = Path { round_trip: ms(round_trip), retransmission: ms(retransmission), is_delivered: true };
+        let until = kept_until(now, ms(250), now + ms(2750), Some(path), rhythm, Some(answered));
+        assert_eq!(until - now, ms(kept));
+    }
+
+    #[test]
+    fn a_connection_is_kept_for_its_path_and_its_rhythm() {
+        const HERE: (u64, u64) = (0, 200);
+        // Without a rhythm: the idle grace, and on a long path more.
+        check(100, 0, HERE, 250);
+        check(100, 0, (10, 210), 250);
+        check(100, 0, (50, 250), 500);
+        check(100, 0, (100, 300), 900);
+        check(100, 0, (400, 700), 2100);
+        check(100, 0, (2000, 6000), 2750);
+        // Until it should have asked, and as long again, but not longer than a second.
+        check(100, 300, HERE, 500);
+        check(100, 1000, HERE, 1900);
+        check(0, 1500, (100, 300), 2750);
+        check(100, 1500, HERE, 2400);
+        // Long overdue, or not expected before the deadline.
+        check(700, 300, HERE, 250);
+        check(100, 3000, HERE, 250);
+        check(60_000, 62_000, HERE, 2750);
+        check(59_000, 62_000, HERE, 250);
+    }
+
+    #[test]
+    fn a_longer_pause_counts_at_once_and_is_forgotten_bit_by_bit() {
+        let mut rhythm = Rhythm::default();
+        rhythm.note(ms(10));
+        rhythm.note(ms(800));
+        assert_eq!(rhythm.pause_ms, 800);
+        rhythm.note(ms(10));
+        assert_eq!(rhythm.pause_ms, 700);
+        for _ in 0..60 {
+            rhythm.note(ms(10));
+        }
+        assert_eq!(rhythm.pause_ms, 10);
+        rhythm.note(Duration::MAX);
+        assert_eq!(rhythm.pause_ms, u32::MAX);
+    }
+}
