@@ -116,11 +116,6 @@ impl Incoming {
         self.known.is_some() && !self.has_body_begun
     }
 
-    /// True if all of it is here.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.has_body_begun && self.body.is_whole()
-    }
-
     /// Bytes of the head, once it is complete.
     pub(crate) fn head_len(&self) -> usize {
         self.head.len()

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::accept_error::AcceptError;
 use super::connection::Connection;
 use super::desk::Desk;
 use super::event_loop::EventLoop;
+use super::gate::Gate;
 use super::inbox::{Arrival, Parcel, Transfer};
-use super::listener::{AcceptError, Gate};
 use super::notice::Want;
 use super::phase::Fill;
 use super::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN};
@@ -47,18 +48,30 @@ struct Pace {
     /// The next pause, for want of descriptors.
     pause: Duration,
     resumes_at: Option<Instant>,
+    /// Nothing is left for this loop to accept.
+    is_over: bool,
 }
 
 impl Intake {
     pub(super) fn new(gates: usize) -> Self {
-        Self { paces: vec![Pace { batch: 1, pause: ACCEPT_PAUSE_MIN, resumes_at: None }; gates] }
+        let pace = Pace { batch: 1, pause: ACCEPT_PAUSE_MIN, resumes_at: None, is_over: false };
+        Self { paces: vec![pace; gates] }
+    }
+
+    pub(super) fn is_over(&self, number: usize) -> bool {
+        self.paces[number].is_over
+    }
+
+    pub(super) fn end(&mut self, number: usize) {
+        self.paces[number].is_over = true;
+        self.pause_until(number, None);
     }
 
     pub(super) fn resumes_at(&self) -> Option<Instant> {
         self.paces.iter().filter_map(|pace| pace.resumes_at).min()
     }
 
-    /// Has this listener looked at again then, or not any more.
+    /// Has this listener looked at again then, or when it is reported.
     pub(super) fn pause_until(&mut self, number: usize, resumes_at: Option<Instant>) {
         self.paces[number].resumes_at = resumes_at;
     }
@@ -72,7 +85,7 @@ impl EventLoop {
         })
     }
 
-    fn watch_gate(&mut self, number: usize) -> std::io::Result<()> {
+    pub(super) fn watch_gate(&mut self, number: usize) -> std::io::Result<()> {
         let poller = &mut self.poller;
         let added = self.shared.gates[number].with(|listener| poller.add_listener(listener, gate_token(number)));
         added.unwrap_or(Ok(()))
@@ -84,8 +97,7 @@ impl EventLoop {
             return;
         };
         if self.is_draining {
-            // Reported before; it is tried again as `close_gate` has it.
-            return;
+            return self.close_gate(number);
         }
         let batch = self.intake.paces[number].batch;
         for count in 0..batch {
@@ -105,7 +117,7 @@ impl EventLoop {
                     self.intake.paces[number].batch = 1;
                     return;
                 }
-                Err(AcceptError::Transient) => {}
+                Err(AcceptError::Transient(_)) => {}
                 // The system says so even if nobody waits. If somebody does, the listener is reported again.
                 Err(AcceptError::Exhausted(_)) if count > 0 => return,
                 // A descriptor limit below the most connections: the longest idle one makes room here too, but not one
@@ -115,6 +127,10 @@ impl EventLoop {
                         self.shared.tell_accept_failed(&self.shared.gates[number], &error, self.now);
                         return self.pause_gate(number);
                     }
+                }
+                Err(AcceptError::Stuck(error)) => {
+                    self.shared.tell_accept_failed(&self.shared.gates[number], &error, self.now);
+                    return self.pause_gate(number);
                 }
                 Err(AcceptError::Dead(error)) => {
                     self.ignore_gate(number);
@@ -135,7 +151,11 @@ impl EventLoop {
     /// Has the poller report this listener no more.
     pub(super) fn ignore_gate(&mut self, number: usize) {
         let poller = &mut self.poller;
-        self.shared.gates[number].with(|listener| poller.remove_listener(listener, gate_token(number)));
+        let removed = self.shared.gates[number].with(|listener| poller.remove_listener(listener, gate_token(number)));
+        if removed.is_none() {
+            // Another loop has closed it.
+            self.poller.retired(gate_token(number));
+        }
     }
 
     /// Looks at paused listeners again, once their time has come.

@@ -304,8 +304,8 @@ impl Connection {
         }
     }
 
-    /// The client has said that it sends no more, and its only answer is so short that the client's system has it before
-    /// anything could reset it.
+    /// The client has said that it sends no more, and its only answer is so short that the client's system has it
+    /// before anything could reset it.
     pub(crate) fn note_last_word(&mut self) {
         self.has_last_word = !self.has_answered;
     }

@@ -43,7 +43,7 @@ use std::time::Instant;
 use super::connection::Connection;
 use super::desk::Desk;
 use super::event_loop::EventLoop;
-use super::listener::Gate;
+use super::gate::Closing;
 use super::phase::{Close, Phase};
 use super::quiet::kept_until;
 use super::service::Look;
@@ -51,6 +51,10 @@ use super::shared::ACCEPT_PAUSE_MIN;
 use super::table::Token;
 use super::timeouts::Clock;
 use crate::http::{Progress, Reject};
+
+/// How much longer than a quiet connection a handshake under way is waited for: a second by default, in which any path
+/// is gone back and forth, and a SYN-ACK that was lost is sent again.
+const HANDSHAKE_FACTOR: u32 = 4;
 
 impl EventLoop {
     /// Looks at the flag.
@@ -81,7 +85,8 @@ impl EventLoop {
     }
 
     fn has_open_gate(&self) -> bool {
-        self.shared.gates.iter().any(Gate::is_open)
+        let mut gates = self.shared.gates.iter().enumerate();
+        gates.any(|(number, gate)| !self.intake.is_over(number) && gate.is_open())
     }
 
     fn begin_drain(&mut self) {
@@ -122,18 +127,39 @@ impl EventLoop {
 
     /// Lets in whoever has come, and nobody any more; the first loop that can does it for all.
     pub(super) fn close_gate(&mut self, number: usize) {
+        if self.intake.is_over(number) {
+            return;
+        }
         self.ignore_gate(number);
         let mut accepted = Vec::new();
-        let closed = self.shared.gates[number].close(&mut accepted);
+        let closed = self.shared.gates[number].close(self.handshakes_until(), &mut accepted);
         // They stay here: another loop may have left already.
         for (stream, peer) in accepted {
             self.take_in(stream, peer, number);
         }
-        let again_at = self.now + ACCEPT_PAUSE_MIN;
-        self.intake.pause_until(number, closed.is_err().then_some(again_at));
-        if let Err(error) = closed {
-            self.shared.tell_accept_failed(&self.shared.gates[number], &error, self.now);
+        match closed {
+            Ok(Closing::Left) => self.intake.end(number),
+            Ok(Closing::Closed) => {
+                self.intake.end(number);
+                self.shared.seats.iter().for_each(|seat| seat.inbox.wake());
+            }
+            Ok(Closing::Awaits(again_at)) => {
+                // Whoever completes one is served at once; if it cannot be watched, when it is tried again.
+                let _ = self.watch_gate(number);
+                self.intake.pause_until(number, Some(again_at));
+            }
+            Err(error) => {
+                self.intake.pause_until(number, Some(self.now + ACCEPT_PAUSE_MIN));
+                self.shared.tell_accept_failed(&self.shared.gates[number], &error, self.now);
+            }
         }
+    }
+
+    /// Until when handshakes under way are waited for: well within the deadline, so that what they bring is answered.
+    fn handshakes_until(&self) -> Instant {
+        let until = self.now + self.shared.config.idle_grace * HANDSHAKE_FACTOR;
+        let half = self.shared.stop.deadline().map(|at| self.now + at.saturating_duration_since(self.now) / 2);
+        half.map_or(until, |half| until.min(half))
     }
 
     /// The deadline has come: every socket is shut down, and what was owed is counted.

@@ -1,4 +1,4 @@
-//! TCP and Unix listeners: bound, accepted from, closed; and what an error of `accept` means.
+//! TCP and Unix listeners: accepted from, and closed to newcomers.
 
 use std::fmt;
 use std::io;
@@ -6,27 +6,31 @@ use std::net::{SocketAddr, TcpListener};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{OnceLock, PoisonError, RwLock};
-#[cfg(unix)]
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::address::Address;
+use super::accept_error::AcceptError;
 #[cfg(unix)]
-use super::socket_file::{self, SocketFile};
+use super::socket_file::SocketFile;
 use super::stream::Stream;
 use crate::http::Peer;
 
-/// How long a server that listens on a Unix socket already is given to show that nobody does. The kernel refuses at
-/// once.
-#[cfg(unix)]
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Connections that wait to be accepted: as many as the system lets (`somaxconn` of today's Linux), instead of std's
+/// 128.
+pub(crate) const QUEUE_MAX: u16 = 4096;
+
+/// Errors of single connections, one after the other, that are not taken for what they say.
+const TRANSIENT_MAX: u32 = 64;
 
 /// A listening socket, non-blocking. Dropping it closes it, and removes a Unix socket's file.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Socket,
     place: Bound,
+    /// Others may hold it too: it is not ours to change.
+    is_shared: bool,
+    /// Transient errors since the last connection.
+    failures: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -36,9 +40,9 @@ enum Socket {
         /// Accepted sockets take after the listener in that answers leave at once. Known from the first.
         passes_nodelay_on: OnceLock<bool>,
     },
-    /// The file is held to be removed when the listener is dropped.
+    /// The file is held to be removed when the listener is dropped, if not before.
     #[cfg(unix)]
-    Unix { socket: UnixListener, _file: SocketFile },
+    Unix { socket: UnixListener, file: Option<SocketFile> },
 }
 
 /// Where a listener really listens, the port that the system chose included.
@@ -60,115 +64,57 @@ impl fmt::Display for Bound {
     }
 }
 
-/// An address that cannot be listened on.
-#[derive(Debug)]
-pub struct BindError {
-    address: String,
-    source: io::Error,
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on `{}`: {}", self.address, self.source)
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-/// Binds everything that an address stands for.
-///
-/// # Errors
-///
-/// [`BindError`], and then nothing stays bound.
-pub(crate) fn bind(address: &Address) -> Result<Vec<Listener>, BindError> {
-    let bound = match address {
-        Address::Tcp { host, port } => bind_tcp(host, *port),
-        #[cfg(unix)]
-        Address::Unix(path) => bind_unix(path).map(|listener| vec![listener]),
-        #[cfg(not(unix))]
-        Address::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no Unix sockets on this system")),
-    };
-    bound.map_err(|source| BindError { address: address.to_string(), source })
-}
-
-fn bind_tcp(host: &str, port: u16) -> io::Result<Vec<Listener>> {
-    let mut listeners: Vec<Listener> = Vec::new();
-    let mut unsupported = None;
-    for mut address in Address::resolve(host, port)? {
-        if let (true, Some(Bound::Tcp(first))) = (host.is_empty(), listeners.first().map(Listener::place)) {
-            // The port that the system has chosen for IPv6, for IPv4 too.
-            address.set_port(first.port());
-        }
-        match TcpListener::bind(address) {
-            Ok(socket) => listeners.push(Listener::tcp(socket)?),
-            // A name's IPv6 address on a machine without IPv6, and the like: fine if another one works.
-            Err(error) if is_unsupported(&error) => unsupported = Some(error),
-            // The unspecified IPv6 address has taken the IPv4 one with it, unless the system keeps them apart.
-            Err(_) if host.is_empty() && !listeners.is_empty() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    match unsupported {
-        Some(error) if listeners.is_empty() => Err(error),
-        _ => Ok(listeners),
-    }
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
-        || error.raw_os_error() == Some(errno::EAFNOSUPPORT)
-}
-
-#[cfg(unix)]
-fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
-    use std::os::unix::fs::FileTypeExt;
-
-    let (socket, file) = match socket_file::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is there and is not a socket"));
-            }
-            if is_alive(path) {
-                return Err(error);
-            }
-            std::fs::remove_file(path)?;
-            socket_file::bind(path)?
-        }
-        result => result?,
-    };
-    socket.set_nonblocking(true)?;
-    Ok(Listener { socket: Socket::Unix { socket, _file: file }, place: Bound::Unix(path.to_owned()) })
-}
-
-/// False if nobody answers on a Unix socket's file: it was left behind by a server that was killed.
-#[cfg(unix)]
-fn is_alive(path: &std::path::Path) -> bool {
-    use std::os::unix::net::UnixStream;
-
-    let (sender, tried) = std::sync::mpsc::channel();
-    let file = path.to_owned();
-    // On a thread, since a server that lives but does not accept lets a connect wait for ever.
-    let thread = std::thread::Builder::new().name("connect".to_owned()).spawn(move || {
-        let _ = sender.send(UnixStream::connect(file).err().map(|error| error.kind()));
-    });
-    thread.is_err() || tried.recv_timeout(CONNECT_TIMEOUT) != Ok(Some(io::ErrorKind::ConnectionRefused))
-}
-
 impl Listener {
-    /// Takes over a socket that is bound already.
-    pub(crate) fn tcp(socket: TcpListener) -> io::Result<Self> {
+    /// Takes over a socket that is bound already, and that others may hold too.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be duplicated, has no address, or cannot be made non-blocking.
+    pub(crate) fn take_over(socket: TcpListener) -> io::Result<Self> {
+        // std's duplicate is closed in the children that a handler starts; what was handed to us may not be.
+        let ours = socket.try_clone()?;
+        drop(socket);
+        Self::tcp(ours, true)
+    }
+
+    /// A socket that this process has bound, and nobody else holds.
+    pub(super) fn bound(socket: TcpListener) -> io::Result<Self> {
+        deepen(&socket);
+        Self::tcp(socket, false)
+    }
+
+    fn tcp(socket: TcpListener, is_shared: bool) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let place = Bound::Tcp(socket.local_addr()?);
         let socket = Socket::Tcp { socket: with_nodelay(socket), passes_nodelay_on: OnceLock::new() };
-        Ok(Self { socket, place })
+        Ok(Self { socket, place, is_shared, failures: AtomicU32::new(0) })
+    }
+
+    /// A Unix socket that this process has bound.
+    #[cfg(unix)]
+    pub(super) fn unix(socket: UnixListener, file: SocketFile, path: PathBuf) -> io::Result<Self> {
+        deepen(&socket);
+        socket.set_nonblocking(true)?;
+        let socket = Socket::Unix { socket, file: Some(file) };
+        Ok(Self { socket, place: Bound::Unix(path), is_shared: false, failures: AtomicU32::new(0) })
     }
 
     pub(crate) fn place(&self) -> &Bound {
         &self.place
+    }
+
+    /// True if others may hold it too, and go on accepting.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// True if the system has a descriptor to spare, as each connection needs one.
+    pub(crate) fn prove_room(&self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp { socket, .. } => socket.try_clone().map(drop),
+            #[cfg(unix)]
+            Socket::Unix { socket, .. } => socket.try_clone().map(drop),
+        }
     }
 
     /// One connection from the queue, non-blocking.
@@ -189,8 +135,63 @@ impl Listener {
                 Ok((Stream::Unix(stream), Peer::Unix))
             }),
         };
-        accepted.map_err(AcceptError::sorted)
+        let accepted = accepted.map_err(AcceptError::sorted);
+        match accepted {
+            Err(AcceptError::Transient(error)) => match self.failures.fetch_add(1, Ordering::Relaxed) {
+                TRANSIENT_MAX.. => Err(AcceptError::Stuck(error)),
+                _ => Err(AcceptError::Transient(error)),
+            },
+            other => {
+                if self.failures.load(Ordering::Relaxed) > 0 {
+                    self.failures.store(0, Ordering::Relaxed);
+                }
+                other
+            }
+        }
     }
+
+    /// Lets nobody new in, as far as the system can; whoever is in the queue stays there. Returns true too if handshakes
+    /// that are under way still complete, and no other begins.
+    pub(crate) fn refusing_newcomers(self) -> (Self, bool) {
+        match self.socket {
+            _ if self.is_shared => (self, false),
+            #[cfg(all(target_os = "linux", feature = "sys"))]
+            Socket::Tcp { ref socket, .. } => {
+                let is_refusing = super::sys::refuse_handshakes(socket).is_ok();
+                (self, is_refusing)
+            }
+            #[cfg(not(all(target_os = "linux", feature = "sys")))]
+            Socket::Tcp { .. } => (self, false),
+            #[cfg(unix)]
+            Socket::Unix { socket, file } => {
+                // First the file, so that whoever comes finds a successor's or none. Then those who have found ours.
+                drop(file);
+                let socket = Socket::Unix { socket: refusing_connects(socket), file: None };
+                (Self { socket, ..self }, false)
+            }
+        }
+    }
+}
+
+/// Asks for a deeper queue than std does. Where that is refused, the queue stays as it is.
+#[cfg(all(target_os = "linux", feature = "sys"))]
+fn deepen(socket: &impl std::os::fd::AsFd) {
+    let _ = super::sys::deepen_queue(socket, QUEUE_MAX.into());
+}
+
+#[cfg(not(all(target_os = "linux", feature = "sys")))]
+fn deepen<T>(_: &T) {}
+
+/// Linux refuses connects to a listener that is shut down for reading, and still gives whoever is in the queue; others
+/// do nothing. std shuts down streams only, and a descriptor does not mind what it is called.
+#[cfg(unix)]
+fn refusing_connects(socket: UnixListener) -> UnixListener {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    let socket = UnixStream::from(OwnedFd::from(socket));
+    let _ = socket.shutdown(std::net::Shutdown::Read);
+    UnixListener::from(OwnedFd::from(socket))
 }
 
 #[cfg(unix)]
@@ -221,190 +222,13 @@ fn with_nodelay(socket: TcpListener) -> TcpListener {
     socket
 }
 
-/// Why `accept` gave no connection.
-#[derive(Debug)]
-pub(crate) enum AcceptError {
-    /// The queue is empty.
-    WouldBlock,
-    /// This one connection came to nothing, or the call did: try again.
-    Transient,
-    /// The process or the system has no descriptor or memory left: try again later.
-    Exhausted(io::Error),
-    /// The listener itself is broken.
-    Dead(io::Error),
-}
-
-impl AcceptError {
-    fn sorted(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::WouldBlock {
-            return Self::WouldBlock;
-        }
-        match error.raw_os_error() {
-            Some(errno::EBADF | errno::EINVAL | errno::ENOTSOCK | errno::EOPNOTSUPP) => Self::Dead(error),
-            // accept(2): errors of the network that are already pending on the new socket are passed on.
-            Some(
-                errno::EINTR
-                | errno::ECONNABORTED
-                | errno::ECONNRESET
-                | errno::EPROTO
-                | errno::EPERM
-                | errno::ENETDOWN
-                | errno::ENETUNREACH
-                | errno::EHOSTDOWN
-                | errno::EHOSTUNREACH
-                | errno::ENOPROTOOPT
-                | errno::ETIMEDOUT,
-            ) => Self::Transient,
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever nobody has thought of: waiting a little is always safe.
-            _ => Self::Exhausted(error),
-        }
-    }
-}
-
-/// The error numbers that std has no kind for.
-mod errno {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    mod numbers {
-        pub(crate) const ENOTSOCK: i32 = 88;
-        pub(crate) const EPROTO: i32 = 71;
-        pub(crate) const ENOPROTOOPT: i32 = 92;
-        pub(crate) const EOPNOTSUPP: i32 = 95;
-        pub(crate) const EAFNOSUPPORT: i32 = 97;
-        pub(crate) const ENETDOWN: i32 = 100;
-        pub(crate) const ENETUNREACH: i32 = 101;
-        pub(crate) const ECONNABORTED: i32 = 103;
-        pub(crate) const ECONNRESET: i32 = 104;
-        pub(crate) const ETIMEDOUT: i32 = 110;
-        pub(crate) const EHOSTDOWN: i32 = 112;
-        pub(crate) const EHOSTUNREACH: i32 = 113;
-    }
-    // The BSDs and macOS share these, but for EPROTO: 100 on macOS, 92 to 96 elsewhere; 100 stands for none there.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    mod numbers {
-        pub(crate) const ENOTSOCK: i32 = 38;
-        pub(crate) const ENOPROTOOPT: i32 = 42;
-        pub(crate) const EOPNOTSUPP: i32 = 45;
-        pub(crate) const EAFNOSUPPORT: i32 = 47;
-        pub(crate) const ENETDOWN: i32 = 50;
-        pub(crate) const ENETUNREACH: i32 = 51;
-        pub(crate) const ECONNABORTED: i32 = 53;
-        pub(crate) const ECONNRESET: i32 = 54;
-        pub(crate) const ETIMEDOUT: i32 = 60;
-        pub(crate) const EHOSTDOWN: i32 = 64;
-        pub(crate) const EHOSTUNREACH: i32 = 65;
-        pub(crate) const EPROTO: i32 = 100;
-    }
-    pub(crate) use numbers::*;
-    // The same everywhere since Version 7 Unix.
-    pub(crate) const EPERM: i32 = 1;
-    pub(crate) const EINTR: i32 = 4;
-    pub(crate) const EBADF: i32 = 9;
-    pub(crate) const EINVAL: i32 = 22;
-}
-
-/// A listener that all loops accept from, until one of them that drains closes it for all.
-///
-/// ```text
-///        `close`: the queue is empty
-/// OPEN ──────────────────────────────▶ CLOSED: connects are refused
-///  │ ▲                                   ▲
-///  │ └── `close`: no descriptor is left  │
-///  └──────────── `abandon`, at the deadline
-/// ```
-///
-/// Whoever waits in the queue has completed the handshake and may have sent a request, and closing resets it. So as
-/// long as the queue cannot be emptied for want of a descriptor, the gate stays open; a loop that drains tries again
-/// after a pause, and does not end before. With several loops any of them may be the one that succeeds: under the lock
-/// it either finds the listener and the queue's next, or that another has closed it. What it accepts is its own to
-/// answer, since others may have left.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    listener: RwLock<Option<Listener>>,
-    place: Bound,
-    has_failed: AtomicBool,
-}
-
-/// Connections of a queue that are looked at when it is abandoned: more than std lets wait. Bounded, since clients that
-/// are reset may come again at once.
-const ABANDONED_MAX: usize = 1024;
-
-impl Gate {
-    pub(crate) fn new(listener: Listener) -> Self {
-        let place = listener.place().clone();
-        Self { listener: RwLock::new(Some(listener)), place, has_failed: AtomicBool::new(false) }
-    }
-
-    pub(crate) fn place(&self) -> &Bound {
-        &self.place
-    }
-
-    /// Notes that the listener is broken. Returns true to the first who says so.
-    pub(crate) fn fail(&self) -> bool {
-        !self.has_failed.swap(true, Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.with(|_| ()).is_some()
-    }
-
-    /// One connection from the queue; `None` if the gate is closed.
-    pub(crate) fn accept(&self) -> Option<Result<(Stream, Peer), AcceptError>> {
-        self.with(Listener::accept)
-    }
-
-    /// Looks at the listener, if the gate is still open.
-    pub(crate) fn with<T>(&self, look: impl FnOnce(&Listener) -> T) -> Option<T> {
-        self.listener.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(look)
-    }
-
-    /// Accepts until the queue is empty and closes the listener in the same breath: whoever had completed the
-    /// handshake is served, whoever comes later is refused. Nothing may stand between the last `accept` and the drop.
-    ///
-    /// # Errors
-    ///
-    /// No descriptor or memory is left for the next in the queue, and the gate stays open.
-    pub(crate) fn close(&self, accepted: &mut Vec<(Stream, Peer)>) -> io::Result<()> {
-        let mut gate = self.listener.write().unwrap_or_else(PoisonError::into_inner);
-        while let Some(listener) = &*gate {
-            match listener.accept() {
-                Ok(connection) => accepted.push(connection),
-                Err(AcceptError::Transient) => {}
-                Err(AcceptError::Exhausted(error)) => return Err(error),
-                Err(AcceptError::WouldBlock | AcceptError::Dead(_)) => *gate = None,
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes the listener, whoever waits. Each is accepted to be looked at, one at a time, so that one descriptor is
-    /// enough.
-    ///
-    /// # Errors
-    ///
-    /// Not even that is left, so that nobody knows who waited.
-    pub(crate) fn abandon(&self, mut look: impl FnMut(Stream)) -> io::Result<()> {
-        let Some(listener) = self.listener.write().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Ok(());
-        };
-        for _ in 0..ABANDONED_MAX {
-            match listener.accept() {
-                Ok((stream, _)) => look(stream),
-                Err(AcceptError::Transient) => {}
-                Err(AcceptError::Exhausted(error)) => return Err(error),
-                Err(AcceptError::WouldBlock | AcceptError::Dead(_)) => break,
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn answers_leave_at_once_on_every_connection() {
-        let listener = Listener::tcp(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let listener = Listener::bound(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
         for _ in 0..2 {
             let _client = std::net::TcpStream::connect(address).unwrap();

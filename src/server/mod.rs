@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `config`, `budget` | every limit; the one on memory that all share |
 //! | `notice`, `throttle` | what is told to whoever runs it, and how often |
-//! | `address`, `listener`, `stream` | sockets: where to listen, accepting and its errors, reading and writing |
+//! | `address`, `bind`, `listener`, `accept_error` | where to listen, accepting and its errors |
+//! | `gate`, `handshakes` | a listener that loops share, and how it is closed |
+//! | `stream` | connected sockets: reading and writing |
 //! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
 //! | `sys` | the system calls that std lacks, and all `unsafe` |
 //! | `poller`, `timeouts`, `quiet` | when something is ready; until when it may take |
@@ -22,8 +24,10 @@
 //! of `drain`.
 
 mod accept;
+mod accept_error;
 mod address;
 mod away;
+mod bind;
 mod budget;
 mod call;
 mod calls;
@@ -32,7 +36,9 @@ mod connection;
 mod desk;
 mod drain;
 mod event_loop;
+mod gate;
 mod handoff;
+mod handshakes;
 mod inbox;
 mod listener;
 mod notice;
@@ -53,8 +59,9 @@ mod throttle;
 mod timeouts;
 
 pub use address::{Address, AddressError};
+pub use bind::BindError;
 pub use config::{Config, Readiness};
-pub use listener::{BindError, Bound};
+pub use listener::Bound;
 pub use notice::{Notice, Want};
 pub use shared::Stats;
 
@@ -68,9 +75,10 @@ use crate::http::Handler;
 use crate::stop::Stop;
 use budget::Budget;
 use event_loop::EventLoop;
+use gate::Gate;
 use handoff::Permits;
 use inbox::Inbox;
-use listener::{Gate, Listener};
+use listener::Listener;
 use poller::Poller;
 use shared::{OnNotice, Seat, Shared};
 use throttle::Throttle;
@@ -107,7 +115,7 @@ impl Server {
     pub fn bind(addresses: &[Address], config: Config) -> Result<Self, BindError> {
         let mut listeners = Vec::new();
         for address in addresses {
-            listeners.extend(listener::bind(address)?);
+            listeners.extend(bind::bind(address)?);
         }
         Ok(Self::with_listeners(listeners, config))
     }
@@ -118,7 +126,7 @@ impl Server {
     ///
     /// If it cannot be made non-blocking, or has no address.
     pub fn from_listener(socket: TcpListener, config: Config) -> std::io::Result<Self> {
-        Ok(Self::with_listeners(vec![Listener::tcp(socket)?], config))
+        Ok(Self::with_listeners(vec![Listener::take_over(socket)?], config))
     }
 
     fn with_listeners(listeners: Vec<Listener>, config: Config) -> Self {
@@ -170,7 +178,7 @@ impl Server {
         let shared = Arc::new(Shared {
             limits: config.limits(),
             stop: stop.clone(),
-            gates: listeners.into_iter().map(Gate::new).collect(),
+            gates: listeners.into_iter().map(|listener| Gate::new(listener, config.loops)).collect(),
             seats: pollers.iter().map(seat).collect(),
             permits: Permits::new(config.loops, config.threads),
             looks: AtomicUsize::new(0),
@@ -189,8 +197,12 @@ impl Server {
             event_loops.push(EventLoop::new(Arc::clone(&shared), number, poller)?);
         }
         for gate in &shared.gates {
-            on_listening(gate.place());
+            // Whoever is told that it listens is to be answered: not with the last descriptor gone already.
+            gate.with(Listener::prove_room)
+                .unwrap_or(Ok(()))
+                .map_err(|error| format!("cannot accept on `{}`: {error}", gate.place()))?;
         }
+        shared.gates.iter().for_each(|gate| on_listening(gate.place()));
         handoff::supervise(event_loops, &shared)
     }
 }

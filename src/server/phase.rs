@@ -1,5 +1,5 @@
-//! What a connection can be in the middle of, and what an attempt to read or write can come to. All changes of phase are
-//! in `connection`.
+//! What a connection can be in the middle of, and what an attempt to read or write can come to. All changes of phase
+//! are in `connection`.
 
 /// What a connection is in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

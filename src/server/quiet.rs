@@ -6,11 +6,11 @@
 //! | connection | kept for |
 //! |---|---|
 //! | any | the idle grace, from the stop or its last byte |
-//! | on a long path | long enough for a lost packet to be sent again, and again: ten round trips, at most three of the system's retransmission timeouts |
+//! | on a long path | ten round trips, at most three retransmission timeouts: a lost packet is sent again by then |
 //! | whose client asks at intervals | until it should have asked again, and somewhat longer |
 //!
-//! The last two end before the deadline, with time left to answer. A client that is not expected before then, or is long
-//! overdue, is not waited for.
+//! The last two end before the deadline, with time left to answer. A client that is long overdue, or not expected before
+//! the deadline, is not waited for.
 
 use std::time::{Duration, Instant};
 
@@ -36,8 +36,8 @@ impl Rhythm {
     }
 }
 
-/// Until when a connection is kept that has been answered at `answered`, `None` if it is within a request, and stays
-/// quiet from `now` on. Never less than `idle_grace`; stretched to `latest` at most.
+/// Until when a connection is kept that stays quiet from `now` on: for the idle grace, or longer, to `latest` at most.
+/// `answered` is when it was answered last, `None` if it is within a request.
 pub(crate) fn kept_until(
     now: Instant,
     idle_grace: Duration,

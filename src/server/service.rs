@@ -248,8 +248,8 @@ impl EventLoop {
         true
     }
 
-    /// Answers the request on the desk before its body has come. Whether that will follow is not known, so that the next
-    /// request could not be told from it: the connection closes.
+    /// Answers the request on the desk before its body has come. Whether that will follow is not known, so that the
+    /// next request could not be told from it: the connection closes.
     pub(super) fn answer_without_body(&mut self, response: Response, desk: &mut Desk) {
         let exchange = Exchange { keeps_alive: false, ..desk.exchange() };
         desk.finish_request();

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::config::Config;
+use super::gate::Gate;
 use super::handoff::Permits;
 use super::inbox::Inbox;
-use super::listener::Gate;
 use super::notice::{Notice, Want};
 use super::throttle::Throttle;
 use crate::http::{BodyReader, Handler, Limits, Method, Request, Response, Status};

@@ -8,7 +8,7 @@ use std::process::Command;
 #[cfg(unix)]
 use std::process::{Output, Stdio};
 
-use crate::support::{Client, PING, Process, Reply, allout, demo};
+use crate::support::{Client, PING, Process, Reply, allout, demo, skip};
 
 const ALLOUT: &str = env!("CARGO_BIN_EXE_allout");
 const ANY_PORT: [&str; 2] = ["--listen", "127.0.0.1:0"];
@@ -274,11 +274,6 @@ fn one_bad_address_keeps_the_good_ones_from_starting() {
     // The same one twice is taken too.
     let text = format!("cannot listen on `{good}`: ");
     check_fails(allout(&["--listen", &good, "--listen", &good]), 1, &[&text]);
-}
-
-#[expect(clippy::print_stderr)] // Whoever reads the results should know.
-fn skip(why: &str) {
-    eprintln!("skipped: {why}");
 }
 
 // ---- Variables -----------------------------------------------------------------------------------------------------
@@ -646,6 +641,27 @@ fn a_server_that_cannot_serve_does_not_say_that_it_listens() {
     let (code, said) = Process::spawn(&mut command).end();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("http failed: cannot create a poller: ") && !said.contains("listening"), "{said}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_that_has_no_descriptor_for_a_client_does_not_say_that_it_listens() {
+    for descriptors in 4.. {
+        let limited = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        // More than one of each would only take more descriptors.
+        command.args(["-c", &limited, ALLOUT]).args(ANY_PORT).args(["--loops", "1"]);
+        let mut process = Process::spawn(&mut command);
+        // Below some number it cannot even be loaded.
+        let line = process.line_with("");
+        if let Some(address) = line.strip_prefix("listening on http://") {
+            let address = address.parse().unwrap();
+            assert_eq!(ask(address, PING).text(), "pong");
+            shut_down(process, address);
+            return;
+        }
+        assert_ne!(process.end().0, Some(0), "{line}");
+    }
 }
 
 #[test]

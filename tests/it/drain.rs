@@ -61,11 +61,14 @@ pub(crate) fn expect_answer(client: &mut Client, text: &str, is_last: bool) {
     assert_eq!((reply.status, reply.text().as_str(), reply.is_last()), (200, text, is_last), "{}", reply.head);
 }
 
-/// Waits until connects are refused: a server that drains has closed its listener.
+/// Waits until connects are refused, or not answered: a server that drains has closed its listener, or lets nobody new
+/// in before it does.
 #[track_caller]
 pub(crate) fn wait_until_refused(address: SocketAddr) {
-    // A connect that finds its own port has reached nobody either.
-    let is_served = || TcpStream::connect(address).is_ok_and(|stream| stream.local_addr().unwrap() != address);
+    // A connect that finds its own port has reached nobody either. One that is not answered is tried again by the
+    // system, but only after a second.
+    let connect = || TcpStream::connect_timeout(&address, SHORT);
+    let is_served = || connect().is_ok_and(|stream| stream.local_addr().unwrap() != address);
     poll(|| (!is_served()).then_some(())).expect("connects are refused");
 }
 

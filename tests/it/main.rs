@@ -15,6 +15,8 @@ mod drain;
 mod fairness;
 mod group;
 mod handoff;
+#[cfg(all(target_os = "linux", feature = "sys"))]
+mod handshakes;
 mod limits;
 mod pipelined;
 mod router;

@@ -30,6 +30,12 @@ pub fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     None
 }
 
+/// Says that a test shows nothing here.
+#[expect(clippy::print_stderr)] // Whoever reads the results should know.
+pub fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 // ---- A site in this process ----------------------------------------------------------------------------------------
 
 /// A group with one HTTP server, running in this process.
@@ -205,7 +211,11 @@ impl Reply {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::of(TcpStream::connect(address).unwrap())
+    }
+
+    /// What speaks on a stream that is connected, or will be.
+    pub fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(HANG)).unwrap();
         stream.set_write_timeout(Some(HANG)).unwrap();
         stream.set_nodelay(true).unwrap();

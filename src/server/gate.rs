@@ -1,0 +1,189 @@
+//! A listener that all loops accept from, until they drain.
+//!
+//! ```text
+//!           `close`, the first: nobody new            `close`: no handshake is under way, the queue is empty
+//!  OPEN ─────────────────────────────────▶ CLOSING ──────────────────────────────────────────▶ CLOSED
+//!                                           │   ▲                                                ▲
+//!                                           └───┘ `close`: handshakes are under way,             │
+//!                                           │     or no descriptor is left for the next          │
+//!                                           └───────── `abandon`, at the deadline ───────────────┘
+//! ```
+//!
+//! Whoever has our SYN-ACK counts himself connected and may have sent a request, and closing the listener resets him.
+//! So nothing may be on its way to the queue when it is emptied for the last time:
+//!
+//! - *TCP, where the listener refuses new handshakes*: those under way are looked for until the system shows none. All
+//!   that have completed lie in the queue then, and no other can follow. Their time is limited, since a client may have
+//!   vanished in the middle of one.
+//! - *Unix*: a connect is one step. First the file goes, then the socket refuses.
+//! - *Elsewhere*, and with SYN cookies, which leave no trace: the last `accept` and the end of the listener follow each
+//!   other without a pause. Whoever completes a handshake in the microsecond between them is reset.
+//!
+//! As long as the queue cannot be emptied for want of a descriptor, the gate stays open; a loop that drains tries again
+//! after a pause, and does not end before. With several loops any of them may be the one that succeeds. What it accepts
+//! is its own to answer, since others may have left.
+//!
+//! A listener that others may hold too is theirs as well: nothing is refused on it, and it lives on when we close it. So
+//! the kernel does not take it out of our pollers, and each loop does that itself: each empties the queue and leaves,
+//! and the last one closes.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
+use std::time::Instant;
+
+use super::accept_error::AcceptError;
+use super::handshakes::{Handshakes, Look};
+use super::listener::{Bound, Listener, QUEUE_MAX};
+use super::stream::Stream;
+use crate::http::Peer;
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    door: RwLock<Option<Door>>,
+    /// Those under way since new ones are refused. Locked by whoever looks.
+    handshakes: Mutex<Option<Handshakes>>,
+    place: Bound,
+    /// Loops that have not left it.
+    loops: AtomicUsize,
+    has_failed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Door {
+    listener: Listener,
+    is_closing: bool,
+}
+
+/// What became of an attempt to close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// Handshakes are under way: try again then.
+    Awaits(Instant),
+    /// The listener is closed: other loops may be waiting for that.
+    Closed,
+    /// Another loop has closed it, or will.
+    Left,
+}
+
+impl Gate {
+    /// A gate that so many loops accept from.
+    pub(crate) fn new(listener: Listener, loops: usize) -> Self {
+        let place = listener.place().clone();
+        Self {
+            door: RwLock::new(Some(Door { listener, is_closing: false })),
+            handshakes: Mutex::new(None),
+            place,
+            loops: AtomicUsize::new(loops),
+            has_failed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn place(&self) -> &Bound {
+        &self.place
+    }
+
+    /// Notes that the listener is broken. Returns true to the first who says so.
+    pub(crate) fn fail(&self) -> bool {
+        !self.has_failed.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.with(|_| ()).is_some()
+    }
+
+    /// One connection from the queue; `None` if the gate is closed.
+    pub(crate) fn accept(&self) -> Option<Result<(Stream, Peer), AcceptError>> {
+        self.with(Listener::accept)
+    }
+
+    /// Looks at the listener, if the gate is still open.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&Listener) -> T) -> Option<T> {
+        self.door.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|door| look(&door.listener))
+    }
+
+    /// Lets nobody new in, accepts whoever is in the queue, and closes the listener once nobody can follow. Handshakes
+    /// under way are waited for until `handshakes_until`, which the first call says.
+    ///
+    /// When any call has returned, nobody new is let in. A loop asks until the answer is not [`Closing::Awaits`].
+    ///
+    /// # Errors
+    ///
+    /// No descriptor or memory is left for the next in the queue, and the gate stays open.
+    pub(crate) fn close(&self, handshakes_until: Instant, accepted: &mut Vec<(Stream, Peer)>) -> io::Result<Closing> {
+        self.refuse_newcomers(handshakes_until);
+        let look_again_at = self.look_for_handshakes();
+        let mut door = self.door.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(Door { listener, .. }) = &*door else { return Ok(Closing::Left) };
+        empty(listener, accepted)?;
+        if let Some(again_at) = look_again_at {
+            return Ok(Closing::Awaits(again_at));
+        }
+        if listener.is_shared() && self.loops.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return Ok(Closing::Left);
+        }
+        // Nothing may stand between the last `accept` and this.
+        *door = None;
+        Ok(Closing::Closed)
+    }
+
+    fn refuse_newcomers(&self, handshakes_until: Instant) {
+        let mut door = self.door.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Door { listener, .. }) = door.take_if(|door| !door.is_closing) {
+            let (listener, is_refusing) = listener.refusing_newcomers();
+            *door = Some(Door { listener, is_closing: true });
+            if let (true, Bound::Tcp(address)) = (is_refusing, &self.place) {
+                let handshakes = Handshakes::at(*address, handshakes_until);
+                *self.handshakes.lock().unwrap_or_else(PoisonError::into_inner) = Some(handshakes);
+            }
+        }
+    }
+
+    /// When to look again, if handshakes are under way, or may be.
+    fn look_for_handshakes(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut handshakes = match self.handshakes.try_lock() {
+            Ok(handshakes) => handshakes,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Another loop looks, and wakes this one if it closes.
+            Err(TryLockError::WouldBlock) => return Some(now + Handshakes::INTERVAL),
+        };
+        match handshakes.as_mut()?.look(now) {
+            Look::Over => None,
+            Look::Again(at) => Some(at),
+        }
+    }
+
+    /// Closes the listener, whoever waits. Each is accepted to be looked at, one at a time, so that one descriptor is
+    /// enough.
+    ///
+    /// # Errors
+    ///
+    /// Not even that is left, so that nobody knows who waited.
+    pub(crate) fn abandon(&self, mut look: impl FnMut(Stream)) -> io::Result<()> {
+        let Some(Door { listener, .. }) = self.door.write().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        // Bounded, since clients that are reset may come again at once.
+        for _ in 0..QUEUE_MAX {
+            match listener.accept() {
+                Ok((stream, _)) => look(stream),
+                Err(AcceptError::Transient(_)) => {}
+                Err(AcceptError::Exhausted(error) | AcceptError::Stuck(error)) => return Err(error),
+                Err(AcceptError::WouldBlock | AcceptError::Dead(_)) => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn empty(listener: &Listener, accepted: &mut Vec<(Stream, Peer)>) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok(connection) => accepted.push(connection),
+            Err(AcceptError::Transient(_)) => {}
+            Err(AcceptError::Exhausted(error) | AcceptError::Stuck(error)) => return Err(error),
+            Err(AcceptError::WouldBlock | AcceptError::Dead(_)) => return Ok(()),
+        }
+    }
+}
