@@ -22,9 +22,10 @@ impl EventLoop {
     /// comes by the inbox. The answers before it must not wait for it.
     pub(crate) fn go_on_without_caller(&mut self) {
         self.now = Instant::now();
+        let call = self.calls.take();
         let Some(token) = self.service.map(|service| service.token) else { return };
         if let Some(connection) = self.table.get_mut(token) {
-            connection.go_away(self.calls.take());
+            connection.go_away(call);
         }
         let sent = self.flush();
         self.service = None;

@@ -21,7 +21,7 @@ pub(super) struct Calls {
     /// What has been read behind requests of the desk's load, from the first on that had something behind it. Copied
     /// once for all of them: while a handler runs, its thread has the desk.
     behind: Vec<u8>,
-    /// Which load that is, and where in it the copy begins.
+    /// Which load that is, none if 0, and where in it the copy begins.
     load: u64,
     start: usize,
     /// What is behind the current request begins here in the copy.
@@ -37,7 +37,8 @@ impl Calls {
     pub(super) fn take(&mut self) -> Call {
         let next = Call::nobody(self.current.since);
         let behind = self.behind.get(self.from..).unwrap_or_default().to_vec();
-        self.from = self.behind.len();
+        // Whoever turns the loop from now on has another desk, whose loads have the same numbers.
+        (self.load, self.from) = (0, self.behind.len());
         Call { behind, ..std::mem::replace(&mut self.current, next) }
     }
 

@@ -81,7 +81,7 @@ pub(crate) struct Desk {
     held: Option<Vec<u8>>,
     /// Where the request that is being read begins.
     start: usize,
-    /// How often bytes have been put here or taken away.
+    /// How often bytes have been put here or taken away, from 1 on.
     load: u64,
     incoming: Incoming,
     reserved: Option<Reserved>,

@@ -9,8 +9,8 @@
 //! | on a long path | ten round trips, at most three retransmission timeouts: a lost packet is sent again by then |
 //! | whose client asks at intervals | until it should have asked again, and somewhat longer |
 //!
-//! The last two end before the deadline, with time left to answer. A client that is long overdue, or not expected before
-//! the deadline, is not waited for.
+//! The last two end before the deadline, with time left to answer. A client that is long overdue, or not expected
+//! before the deadline, is not waited for.
 
 use std::time::{Duration, Instant};
 
