@@ -5,18 +5,19 @@
 //! place between calls, and its verdicts do not depend on how the bytes were cut.
 //!
 //! ```text
-//! Size ──ext──▶ Extension ──CR──▶ SizeLf ──LF──▶ Data ──▶ DataCr ──▶ DataLf ──▶ Size
-//!                                    └──size 0──▶ Trailers ──▶ Done
+//! Size ──";", blank──▶ Extension ──CR──▶ SizeLf ──LF──▶ Data ──▶ DataCr ──▶ DataLf ──▶ Size
+//!   └───────────────CR──────────────────────▲ └──size 0──▶ Trailers ──▶ Done
 //! ```
 
+use super::extension::Extension;
 use super::fields::FieldLines;
 use super::framing::Framing;
-use super::grammar::{hex_digit, is_value};
+use super::grammar::hex_digit;
 use super::reject::Reject;
 
 /// Hex digits of a chunk size: 16 hold a `u64`.
 const SIZE_DIGITS_MAX: u32 = 16;
-/// Bytes of extensions in one body. They carry nothing that we read; Go bounds the same waste at 16 KiB since
+/// Bytes of extensions in one body. They carry nothing that we use; Go bounds the same waste at 16 KiB since
 /// CVE-2023-39326.
 const EXTENSION_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of one chunk's extensions.
@@ -43,7 +44,7 @@ impl BodyLimits {
 enum At {
     Length,
     Size,
-    Extension,
+    Extension(Extension),
     SizeLf,
     Data,
     DataCr,
@@ -207,19 +208,20 @@ impl Body {
         self.at = match (self.at, byte) {
             // chunk-size = 1*HEXDIG
             (At::Size, b'\r') if self.size_digits > 0 => At::SizeLf,
-            (At::Size, b';') if self.size_digits > 0 => self.take_extension_byte()?,
-            (At::Size, _) => {
-                let digit = hex_digit(byte).ok_or(Reject::Chunk)?;
-                self.size_digits = self.size_digits.saturating_add(1);
-                if self.size_digits > SIZE_DIGITS_MAX {
-                    return Err(Reject::Chunk);
+            (At::Size, _) => match hex_digit(byte) {
+                Some(digit) => {
+                    self.size_digits = self.size_digits.saturating_add(1);
+                    if self.size_digits > SIZE_DIGITS_MAX {
+                        return Err(Reject::Chunk);
+                    }
+                    self.left = self.left.wrapping_shl(4) | u64::from(digit);
+                    At::Size
                 }
-                self.left = self.left.wrapping_shl(4) | u64::from(digit);
-                At::Size
-            }
-            // chunk-ext is skipped, but no control character may hide a line's end in it.
-            (At::Extension, b'\r') => At::SizeLf,
-            (At::Extension, _) if is_value(byte) => self.take_extension_byte()?,
+                None if self.size_digits > 0 => self.take_extension_byte(Extension::begun(byte))?,
+                None => return Err(Reject::Chunk),
+            },
+            (At::Extension(extension), b'\r') if extension.is_whole() => At::SizeLf,
+            (At::Extension(extension), _) => self.take_extension_byte(extension.with(byte))?,
             (At::SizeLf, b'\n') => {
                 (self.size_digits, self.extension_line_bytes) = (0, 0);
                 let room = limits.body_bytes.saturating_sub(self.decoded as u64);
@@ -235,12 +237,12 @@ impl Body {
         Ok(())
     }
 
-    fn take_extension_byte(&mut self) -> Result<At, Reject> {
+    fn take_extension_byte(&mut self, extension: Option<Extension>) -> Result<At, Reject> {
         self.extension_bytes = self.extension_bytes.saturating_add(1);
         self.extension_line_bytes = self.extension_line_bytes.saturating_add(1);
         if self.extension_bytes > EXTENSION_BYTES_MAX || self.extension_line_bytes > EXTENSION_LINE_BYTES_MAX {
             return Err(Reject::Chunk);
         }
-        Ok(At::Extension)
+        extension.map(At::Extension).ok_or(Reject::Chunk)
     }
 }

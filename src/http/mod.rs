@@ -6,6 +6,7 @@
 //!             ┌─ head ── fields ─┐
 //! incoming ───┤  target, framing ├─▶ request ─▶ handler ─▶ response ─▶ encode (date)
 //!             └─ body ── fields ─┘      └ headers, pattern     └ streamed, given
+//!                  └ extension
 //! ```
 //!
 //! `grammar`, `scan` and `host` are what each of them reads bytes by, and `reject` what each of them may say instead.
@@ -18,6 +19,7 @@
 mod body;
 mod date;
 mod encode;
+mod extension;
 mod fields;
 mod framing;
 mod given;

@@ -62,7 +62,7 @@ fn decode(data: &[u8], limits: &Limits) -> Result<(Vec<u8>, usize), Stop> {
     }
 }
 
-/// `1*HEXDIG *( ";" anything ) CRLF`.
+/// `1*HEXDIG *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) CRLF`.
 fn size_line(cursor: &mut Cursor<'_>, extensions_left: &mut usize) -> Result<u128, Stop> {
     let mut size: u128 = 0;
     let mut digits = 0;
@@ -78,22 +78,86 @@ fn size_line(cursor: &mut Cursor<'_>, extensions_left: &mut usize) -> Result<u12
     if digits == 0 {
         return Err(Stop::Broken);
     }
-    if byte == b';' {
-        let mut line_left = 1024_usize;
-        while byte != b'\r' {
-            if byte != b'\t' && (byte < b' ' || byte == 0x7f) {
-                return Err(Stop::Broken);
-            }
-            line_left = line_left.checked_sub(1).ok_or(Stop::Broken)?;
-            *extensions_left = extensions_left.checked_sub(1).ok_or(Stop::Broken)?;
-            byte = cursor.next()?;
+    let mut line = Extensions { cursor, byte, line_left: 1024, body_left: extensions_left };
+    loop {
+        let is_blank = line.blanks()?;
+        match line.byte {
+            b';' => line.pass()?,
+            b'\r' if !is_blank => break,
+            _ => return Err(Stop::Broken),
         }
-    }
-    if byte != b'\r' {
-        return Err(Stop::Broken);
+        line.blanks()?;
+        line.token()?;
+        let is_blank = line.blanks()?;
+        if line.byte == b'=' {
+            line.pass()?;
+            line.blanks()?;
+            if line.byte == b'"' { line.quoted_string()? } else { line.token()? }
+        } else if is_blank && line.byte != b';' {
+            return Err(Stop::Broken);
+        }
     }
     cursor.expect(b'\n')?;
     Ok(size)
+}
+
+/// What stands between a size and the end of its line, of which one byte is looked at.
+struct Extensions<'c, 'a> {
+    cursor: &'c mut Cursor<'a>,
+    byte: u8,
+    line_left: usize,
+    body_left: &'c mut usize,
+}
+
+impl Extensions<'_, '_> {
+    fn pass(&mut self) -> Result<(), Stop> {
+        self.line_left = self.line_left.checked_sub(1).ok_or(Stop::Broken)?;
+        *self.body_left = self.body_left.checked_sub(1).ok_or(Stop::Broken)?;
+        self.byte = self.cursor.next()?;
+        Ok(())
+    }
+
+    /// True if there are any.
+    fn blanks(&mut self) -> Result<bool, Stop> {
+        let is_blank = |byte| byte == b' ' || byte == b'\t';
+        let begins = is_blank(self.byte);
+        while is_blank(self.byte) {
+            self.pass()?;
+        }
+        Ok(begins)
+    }
+
+    fn token(&mut self) -> Result<(), Stop> {
+        if !is_of_token(self.byte) {
+            return Err(Stop::Broken);
+        }
+        while is_of_token(self.byte) {
+            self.pass()?;
+        }
+        Ok(())
+    }
+
+    fn quoted_string(&mut self) -> Result<(), Stop> {
+        self.pass()?;
+        while self.byte != b'"' {
+            if self.byte == b'\\' {
+                self.pass()?;
+            }
+            if !is_of_text(self.byte) {
+                return Err(Stop::Broken);
+            }
+            self.pass()?;
+        }
+        self.pass()
+    }
+}
+
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_of_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// `*( token ":" value CRLF ) CRLF`.
@@ -125,7 +189,7 @@ fn trailer(cursor: &mut Cursor<'_>, has_room: bool) -> Result<bool, Stop> {
         return Err(Stop::Broken);
     }
     let mut name = 0;
-    while byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte) {
+    while is_of_token(byte) {
         name += 1;
         byte = cursor.next()?;
     }
@@ -133,7 +197,7 @@ fn trailer(cursor: &mut Cursor<'_>, has_room: bool) -> Result<bool, Stop> {
         return Err(Stop::Broken);
     }
     byte = cursor.next()?;
-    while byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
+    while is_of_text(byte) {
         byte = cursor.next()?;
     }
     if byte != b'\r' {
