@@ -3,7 +3,7 @@
 //! Every rule that two readers of the same bytes could take differently is decided here, and by refusing.
 
 use super::fields::Field;
-use super::grammar::{decimal, list};
+use super::grammar::{decimal, list, trim_ows};
 use super::head::Head;
 use super::host::is_host;
 use super::method::Version;
@@ -45,7 +45,7 @@ pub(crate) fn examine(head: &Head, bytes: &[u8]) -> Result<Facts, Reject> {
         // RFC 9112 §9.3, in its order: `close` wins, then 1.1 persists, then 1.0 if it says so.
         keep_alive: !found.close && (version == Version::Http11 || found.keep_alive),
         // RFC 9110 §10.1.1: an expectation in a 1.0 request is ignored.
-        expects_continue: version == Version::Http11 && found.expectation()?,
+        expects_continue: version == Version::Http11 && found.expects_continue()?,
     })
 }
 
@@ -53,10 +53,24 @@ pub(crate) fn examine(head: &Head, bytes: &[u8]) -> Result<Facts, Reject> {
 struct Found<'a> {
     hosts: u32,
     length: Option<&'a [u8]>,
-    coding: Option<&'a [u8]>,
+    codings: Option<Codings>,
     close: bool,
     keep_alive: bool,
-    expect: Option<&'a [u8]>,
+    continue_expected: bool,
+    other_expected: bool,
+}
+
+/// What the transfer codings come to, in the order in which they were applied: all fields are one list (RFC 9110 §5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Codings {
+    /// `chunked`, and nothing else at all.
+    Chunked,
+    /// Others, and no `chunked` behind them.
+    Others,
+    /// Others, and `chunked` behind them.
+    OthersChunked,
+    /// What nobody needs to send, and two readers could take differently.
+    Doubtful,
 }
 
 impl<'a> Found<'a> {
@@ -73,9 +87,12 @@ impl<'a> Found<'a> {
                         return Err(Reject::Host);
                     }
                 }
-                // Expect is a list: two fields are two expectations, of which one at least is not met here.
-                6 if has_name(b"expect") && found.expect.replace(value()).is_some() => {
-                    found.expect = Some(b",");
+                6 if has_name(b"expect") => {
+                    for expectation in list(value()) {
+                        let is_met = is(expectation, b"100-continue");
+                        found.continue_expected |= is_met;
+                        found.other_expected |= !is_met;
+                    }
                 }
                 10 if has_name(b"connection") => {
                     for option in list(value()) {
@@ -88,8 +105,8 @@ impl<'a> Found<'a> {
                 14 if has_name(b"content-length") && found.length.replace(value()).is_some() => {
                     return Err(Reject::Length);
                 }
-                17 if has_name(b"transfer-encoding") && found.coding.replace(value()).is_some() => {
-                    return Err(Reject::TransferCoding);
+                17 if has_name(b"transfer-encoding") => {
+                    found.codings = Some(Codings::with(found.codings, value()));
                 }
                 _ => {}
             }
@@ -99,14 +116,16 @@ impl<'a> Found<'a> {
 
     /// RFC 9112 §6.3 for requests, in its own order of steps.
     fn framing(&self, version: Version) -> Result<Framing, Reject> {
-        match (self.coding, self.length) {
+        match (self.codings, self.length) {
             // Step 3: a Transfer-Encoding that overrides a Content-Length is the classic smuggling attempt: refuse.
             (Some(_), Some(_)) => Err(Reject::Framing),
             // RFC 9112 §6.1: a 1.0 peer does not know the coding, so its framing is faulty.
             (Some(_), None) if version == Version::Http10 => Err(Reject::Framing),
             // Step 4: chunked, once and alone; we have no other coding to undo.
-            (Some(coding), None) if is(coding, b"chunked") => Ok(Framing::Chunked),
-            (Some(_), None) => Err(Reject::TransferCoding),
+            (Some(Codings::Chunked), None) => Ok(Framing::Chunked),
+            (Some(Codings::OthersChunked), None) => Err(Reject::TransferCoding),
+            // The same step: where chunked is not the last, nobody can tell where the body ends.
+            (Some(Codings::Others | Codings::Doubtful), None) => Err(Reject::FinalCoding),
             // Steps 5 and 6.
             (None, Some(length)) => decimal(length).map(Framing::Length).ok_or(Reject::Length),
             // Step 7: a request without either has no body.
@@ -114,11 +133,33 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn expectation(&self) -> Result<bool, Reject> {
-        match self.expect {
-            None => Ok(false),
-            Some(value) if is(value, b"100-continue") => Ok(true),
-            Some(_) => Err(Reject::Expectation),
+    fn expects_continue(&self) -> Result<bool, Reject> {
+        if self.other_expected { Err(Reject::Expectation) } else { Ok(self.continue_expected) }
+    }
+}
+
+impl Codings {
+    /// These and those of one field more.
+    fn with(before: Option<Self>, value: &[u8]) -> Self {
+        match before {
+            // A list may have empty elements too (RFC 9110 §5.6.1.2). But a reader that does not pass over them sees no
+            // `chunked`, and another end of the body: a difference that requests could be smuggled by.
+            None if is(value, b"chunked") => Self::Chunked,
+            Some(Self::Chunked) => Self::Doubtful,
+            _ => list(value).fold(before, |codings, coding| Some(Self::and(codings, coding))).unwrap_or(Self::Doubtful),
+        }
+    }
+
+    /// `transfer-coding = token *( OWS ";" OWS transfer-parameter )`. What is not `chunked` is not looked at: it is not
+    /// implemented, whatever it is, and so a comma in a quoted parameter may well end an element here.
+    fn and(before: Option<Self>, coding: &[u8]) -> Self {
+        let name = trim_ows(coding.split(|byte| *byte == b';').next().unwrap_or_default());
+        let is_chunked = is(name, b"chunked");
+        match before {
+            None | Some(Self::Others) if !is_chunked => Self::Others,
+            // RFC 9112 §7.1: parameters of `chunked` are an error. §6.1: nor may it be applied twice.
+            Some(Self::Others) if is_chunked && name.len() == coding.len() => Self::OthersChunked,
+            _ => Self::Doubtful,
         }
     }
 }

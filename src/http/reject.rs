@@ -30,7 +30,10 @@ pub enum Reject {
     Length,
     /// Both framings at once, or a transfer coding on HTTP/1.0 (RFC 9112 §6.1).
     Framing,
-    /// A transfer coding other than one `chunked` (RFC 9112 §6.1).
+    /// Transfer codings of which the last is not `chunked`, or which are more or less than a list of codings with one
+    /// plain `chunked` at its end, so that nobody can tell where the body ends (RFC 9112 §6.3).
+    FinalCoding,
+    /// Another transfer coding below `chunked` (RFC 9112 §6.1).
     TransferCoding,
     /// The chunked coding of the body is broken (RFC 9112 §7.1).
     Chunk,
@@ -40,7 +43,7 @@ pub enum Reject {
     Expectation,
     /// A method that this server does not have, CONNECT and TRACE among them (RFC 9110 §15.6.2).
     Method,
-    /// A major version other than 1 (RFC 9110 §15.6.6).
+    /// A major version other than 1, whatever else the request line says (RFC 9110 §15.6.6).
     Version,
     /// The head or the body did not arrive in time (RFC 9110 §15.5.9).
     Timeout,
@@ -56,6 +59,7 @@ impl Reject {
             | Self::Host
             | Self::Length
             | Self::Framing
+            | Self::FinalCoding
             | Self::Chunk => Status::BAD_REQUEST,
             Self::Timeout => Status::REQUEST_TIMEOUT,
             Self::BodyTooLarge => Status::CONTENT_TOO_LARGE,
@@ -80,6 +84,7 @@ impl Reject {
             Self::Host => "missing, repeated or malformed Host\n",
             Self::Length => "malformed or repeated Content-Length\n",
             Self::Framing => "contradictory message framing\n",
+            Self::FinalCoding => "transfer coding is not one final chunked\n",
             Self::TransferCoding => "transfer coding not implemented\n",
             Self::Chunk => "malformed chunked body\n",
             Self::BodyTooLarge => "request body too large\n",

@@ -127,6 +127,16 @@ fn a_body_is_asked_for_once_by_a_client_that_waits() {
 }
 
 #[test]
+fn an_expectation_is_the_same_however_often_a_list_has_it() {
+    check_continue(post!(["Expect: 100-continue,", "Content-Length: 5"] ""), "hello");
+    check_continue(post!(["Expect:\t, ,100-continue", "Content-Length: 5"] ""), "hello");
+    check_continue(post!(["Expect: 100-continue, 100-Continue", "Content-Length: 5"] ""), "hello");
+    check_continue(post!(["Expect: 100-continue", "Expect: 100-continue", "Content-Length: 5"] ""), "hello");
+    check_continue(post!(["Expect:", "Expect: 100-continue", "Content-Length: 5"] ""), "hello");
+    check_continue(post!(["Expect: 100-continue", "Expect: ,", "Content-Length: 5"] ""), "hello");
+}
+
+#[test]
 fn a_body_is_asked_for_behind_the_answers_before_it() {
     let site = Site::start(Config::default(), router());
     let mut client = site.connect();
@@ -182,6 +192,7 @@ fn play_on(router: Router, mut plays: VecDeque<Play>) {
         head_timeout: 20 * HANG,
         body_timeout: 20 * HANG,
         write_timeout: HANG,
+        idle_timeout: 20 * HANG,
         ..Config::default()
     };
     let site = Site::start(config, router);

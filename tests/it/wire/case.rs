@@ -84,6 +84,7 @@ pub(super) const BAD_HOST: Answer = text("400 Bad Request", "missing, repeated o
 pub(super) const BAD_LENGTH: Answer = text("400 Bad Request", "malformed or repeated Content-Length\n");
 pub(super) const BAD_FRAMING: Answer = text("400 Bad Request", "contradictory message framing\n");
 pub(super) const BAD_CHUNK: Answer = text("400 Bad Request", "malformed chunked body\n");
+pub(super) const BAD_CODING: Answer = text("400 Bad Request", "transfer coding is not one final chunked\n");
 pub(super) const NO_CODING: Answer = text("501 Not Implemented", "transfer coding not implemented\n");
 pub(super) const NO_METHOD: Answer = text("501 Not Implemented", "method not implemented\n");
 pub(super) const NO_VERSION: Answer = text("505 HTTP Version Not Supported", "HTTP version not supported\n");
