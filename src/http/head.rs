@@ -43,6 +43,8 @@ pub(crate) struct Head {
     /// Where the element that is being read began.
     mark: usize,
     method: Method,
+    /// The method is one that we do not have: what is wrong with the request unless its version is not ours either.
+    is_method_unknown: bool,
     version: Version,
     target: Span,
     fields: FieldLines,
@@ -55,6 +57,7 @@ impl Head {
             pos: 0,
             mark: 0,
             method: Method::Get,
+            is_method_unknown: false,
             version: Version::Http11,
             target: Span { start: 0, end: 0 },
             fields: FieldLines::new(),
@@ -153,7 +156,8 @@ impl Head {
         let Some(end) = self.find_end(window, METHOD_BYTES_MAX, behind_tchars, Reject::Method)? else {
             return Ok(false);
         };
-        self.method = Method::from_name(end.of(window)).ok_or(Reject::Method)?;
+        let known = Method::from_name(end.of(window));
+        (self.method, self.is_method_unknown) = (known.unwrap_or(Method::Get), known.is_none());
         self.at = At::Target;
         Ok(true)
     }
@@ -217,6 +221,9 @@ impl Head {
                 _ => return Ok(false),
             }
         };
+        if self.is_method_unknown {
+            return Err(Reject::Method);
+        }
         self.pos = self.pos.saturating_add(b"HTTP/1.1\r\n".len());
         self.at = At::Fields;
         Ok(true)

@@ -79,7 +79,8 @@ impl<'a> Request<'a> {
         decoded(self.raw_path())
     }
 
-    /// The path as it was sent. An absolute target without a path has `/` (RFC 9110 §4.2.3).
+    /// The path as it was sent. An absolute target without a path has `/` (RFC 9110 §4.2.3); for `OPTIONS`, if there is
+    /// no query either, `*` (RFC 9112 §3.2.4).
     pub fn raw_path(&self) -> &'a str {
         self.text(self.raw_path_bytes())
     }
@@ -87,6 +88,7 @@ impl<'a> Request<'a> {
     /// The same, for those who compare or keep it: to look at it as text takes time.
     pub(crate) fn raw_path_bytes(&self) -> &'a [u8] {
         match self.target.path.of(self.bytes) {
+            [] if self.method() == Method::Options && self.target.query.is_none() => b"*",
             [] => b"/",
             path => path,
         }

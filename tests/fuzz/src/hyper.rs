@@ -82,6 +82,10 @@ fn compare(ours: &Seen, theirs: &Theirs) {
     assert_eq!(head.method, theirs.method, "method (hyper right)");
     assert_eq!(head.is_1_1, theirs.is_1_1, "version (hyper right)");
     let mut path_and_query = head.path.clone();
+    if path_and_query == "*" && theirs.authority.is_some() {
+        // RFC 9112 §3.2.4; of an absolute target hyper keeps a URI, whose path is `/` for whatever method.
+        path_and_query = "/".to_owned();
+    }
     if let Some(query) = &head.query {
         path_and_query = path_and_query + "?" + query;
     }
