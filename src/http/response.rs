@@ -193,13 +193,13 @@ impl Response {
         Self { content_type: Some(content_type), body, ..Self::new(Status::OK) }
     }
 
-    /// Plain text in UTF-8 as the body.
+    /// Plain text in UTF-8 as the body, in place of any other, and of what `Content-Type` there was.
     pub fn with_text(self, text: impl Into<Cow<'static, str>>) -> Self {
         let body = match text.into() {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         };
-        Self { content_type: Some(TEXT), body: Body::Whole(body), ..self }
+        Self { content_type: Some(TEXT), body: Body::Whole(body), ..self.without_content_type() }
     }
 
     /// Another status.
@@ -207,7 +207,7 @@ impl Response {
         Self { status, ..self }
     }
 
-    /// One more header field.
+    /// One more header field; a `Content-Type` replaces that which there was.
     ///
     /// # Panics
     ///
@@ -219,7 +219,7 @@ impl Response {
         }
     }
 
-    /// One more header field.
+    /// One more header field; a `Content-Type` replaces that which there was.
     ///
     /// # Errors
     ///
@@ -240,10 +240,17 @@ impl Response {
             return Err(FieldError::Reserved);
         }
         if name.eq_ignore_ascii_case("content-type") {
-            self.content_type = None;
+            self = self.without_content_type();
         }
         self.fields.push((name, value));
         Ok(self)
+    }
+
+    /// A response says what it is at most once (RFC 9110 §8.3).
+    fn without_content_type(mut self) -> Self {
+        self.content_type = None;
+        self.fields.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        self
     }
 
     /// Closes the connection after this response, and after those to requests that the client has sent behind it

@@ -1,6 +1,7 @@
 //! The router, what a handler sees of a request, and what it can answer, over the wire.
 
-use std::sync::mpsc;
+use std::io::Write;
+use std::sync::{Mutex, mpsc};
 
 use allout::{Config, FieldError, Handler, Method, Peer, Request, Response, Router, Server, Status, Version};
 
@@ -410,6 +411,40 @@ fn a_response_goes_out_as_it_was_made() {
 }
 
 #[test]
+fn a_later_content_type_replaces_an_earlier_whichever_way_it_was_given() {
+    #[track_caller]
+    fn check(response: Response, wanted: (&str, &str)) {
+        let fields: Vec<_> = response.fields().filter(|(name, _)| name.eq_ignore_ascii_case("content-type")).collect();
+        assert_eq!(fields, [wanted]);
+        // And on the wire.
+        let response = Mutex::new(Some(response));
+        let answer = move |_: &Request<'_>| response.lock().unwrap().take().unwrap();
+        let site = Site::start(Config::default(), answer);
+        let head = site.connect().ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").head.to_lowercase();
+        let line = format!("\r\n{}: {}\r\n", wanted.0, wanted.1).to_lowercase();
+        assert_eq!((head.matches("content-type").count(), head.contains(&line)), (1, true), "{head}");
+    }
+    const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
+    check(Response::new(Status::OK).with_field("Content-Type", "a/b").with_text("a"), TEXT);
+    check(Response::new(Status::OK).with_field("content-type", "a/b").with_field("X", "y").with_text("a"), TEXT);
+    check(Response::bytes("a/b", b"c".as_slice()).with_text("a"), TEXT);
+    check(Response::stream("a/b", |_| Ok(())).with_text("a"), TEXT);
+    check(Response::text("a").with_field("Content-Type", "a/b").with_text("c"), TEXT);
+    check(Response::text("a").with_field("content-TYPE", "a/b"), ("content-TYPE", "a/b"));
+    check(Response::bytes("a/b", b"c".as_slice()).with_field("Content-Type", "d/e"), ("Content-Type", "d/e"));
+    check(Response::stream("a/b", |_| Ok(())).with_field("Content-Type", "d/e"), ("Content-Type", "d/e"));
+    let twice = Response::new(Status::OK).with_field("Content-Type", "a/b").with_field("CONTENT-TYPE", "c/d");
+    check(twice, ("CONTENT-TYPE", "c/d"));
+    let tried = Response::bytes("a/b", b"c".as_slice()).try_field("Content-Type", "d/e").unwrap();
+    check(tried.try_field("content-type", "f/g").unwrap(), ("content-type", "f/g"));
+    // One that cannot be sent replaces nothing, and other fields may be there twice.
+    let kept = Response::bytes("a/b", b"c".as_slice());
+    assert_eq!(kept.try_field("Content-Type", "d\r\ne").unwrap_err(), FieldError::Value);
+    let others = Response::text("a").with_field("X", "1").with_field("Content-Type", "a/b").with_field("x", "2");
+    assert_eq!(others.fields().collect::<Vec<_>>(), [("X", "1"), ("Content-Type", "a/b"), ("x", "2")]);
+}
+
+#[test]
 fn a_field_that_cannot_be_sent_never_reaches_the_wire() {
     let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], Config::default()).unwrap();
     let (sender, notices) = mpsc::channel();
@@ -441,4 +476,49 @@ fn what_follows_an_answer_is_called_once_it_has_left() {
         called.recv_timeout(HANG).unwrap();
     }
     assert!(called.try_recv().is_err(), "it is called once for each answer");
+}
+
+#[test]
+fn all_that_follows_an_answer_is_called_in_order_and_nothing_before_it_has_left() {
+    let (sender, called) = mpsc::channel();
+    let site = Site::start(Config::default(), move |request: &Request<'_>| {
+        let tell = |what: &'static str| {
+            let sender = sender.clone();
+            move || sender.send(what).unwrap()
+        };
+        let response = if request.raw_path() == "/streamed" {
+            Response::stream("text/plain", |out| out.write_all(b"hello"))
+        } else {
+            Response::text("hello")
+        };
+        let response = response.and_then(tell("first")).and_then(tell("second")).and_then(tell("third"));
+        sender.send("handled").unwrap();
+        response
+    });
+    for path in ["/", "/streamed"] {
+        for method in ["GET", "HEAD"] {
+            let mut client = site.connect();
+            client.send(format!("{method} {path} HTTP/1.0\r\n\r\n"));
+            let told: Vec<_> = (0..4).map(|_| called.recv_timeout(HANG).unwrap()).collect();
+            assert_eq!(told, ["handled", "first", "second", "third"], "{method} {path}");
+        }
+    }
+    assert!(called.try_recv().is_err(), "each is called once");
+}
+
+#[test]
+fn what_follows_an_answer_that_is_never_sent_is_called_in_order_too() {
+    let (sender, called) = mpsc::channel();
+    let tell = |what: &'static str| {
+        let sender = sender.clone();
+        move || sender.send(what).unwrap()
+    };
+    let response = Response::text("lost").and_then(tell("first")).and_then(tell("second"));
+    assert!(called.try_recv().is_err(), "before it is lost");
+    drop(response);
+    assert_eq!(called.try_iter().collect::<Vec<_>>(), ["first", "second"]);
+    // A panic in one takes nothing away from the others.
+    let response = Response::text("lost").and_then(|| panic!("of the first")).and_then(tell("second"));
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(response)));
+    assert_eq!(called.try_iter().collect::<Vec<_>>(), ["second"]);
 }
