@@ -189,14 +189,27 @@ fn is_same(given: &[u8], secret: &[u8]) -> bool {
 }
 
 /// True for a peer on this machine that speaks for itself. A web page does not: its requests come from this machine
-/// too, but its browser says so, or names a host that is none of ours (DNS rebinding). Nor does a proxy, as far as it
-/// says that it is one; one that says nothing cannot be told from a client.
+/// too, but its browser says so, or names a host that is none of ours (DNS rebinding), or is one that says nothing of
+/// where a request comes from. Nor does a proxy, as far as it says that it is one; one that says nothing cannot be told
+/// from a client.
 fn is_from_here(request: &Request<'_>) -> bool {
     let headers = request.headers();
     let is_local_host = request.host().is_none_or(is_loopback);
-    let is_direct = matches!(headers.get("sec-fetch-site"), None | Some(b"none" | b"same-origin"));
+    let is_direct = match headers.get("sec-fetch-site") {
+        Some(site) => matches!(site, b"none" | b"same-origin"),
+        None => !headers.iter().any(is_of_a_browser),
+    };
     let is_passed_on = || headers.iter().any(|(name, _)| is_of_a_proxy(name));
     request.peer().is_local() && is_local_host && is_direct && headers.get("origin").is_none() && !is_passed_on()
+}
+
+/// True for a field that browsers send, and programs do not. An image on any page makes a browser ask for whatever the
+/// page likes, and older browsers do not say so by `Sec-Fetch-Site`. But they call themselves `Mozilla/`, which no page
+/// can change for an image, a frame or a form; and of those that go by another name, `Referer` tells that there was a
+/// page. The one program that calls itself so is PowerShell, on whose systems there is a `curl`.
+fn is_of_a_browser((name, value): (&str, &[u8])) -> bool {
+    let calls_itself_one = || value.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"Mozilla/"));
+    name.eq_ignore_ascii_case("referer") || (name.eq_ignore_ascii_case("user-agent") && calls_itself_one())
 }
 
 /// True for a field that proxies add: RFC 7239, RFC 9110 §7.6.3, and what was customary before.

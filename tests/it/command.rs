@@ -356,6 +356,10 @@ fn check_stops(options: &[&str], request: &str) {
     assert!(said.contains("\nstopping: /shutdown\n"), "{said}");
 }
 
+fn localhost_with(fields: &str) -> String {
+    format!("GET /shutdown HTTP/1.1\r\nHost: localhost:8080\r\n{fields}\r\n\r\n")
+}
+
 #[test]
 fn shutdown_stops_for_this_machine() {
     for request in [
@@ -363,8 +367,22 @@ fn shutdown_stops_for_this_machine() {
         "POST /shutdown HTTP/1.1\r\nHost: LocalHost\r\nContent-Length: 3\r\n\r\nnow",
         "GET /shutdown HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
         "GET /shutdown HTTP/1.0\r\n\r\n",
-        // Typed into the address bar.
+        // Typed into the address bar, and a button on our own page.
         "GET /shutdown HTTP/1.1\r\nHost: localhost:8080\r\nSec-Fetch-Site: none\r\n\r\n",
+        &localhost_with("User-Agent: Mozilla/5.0 (X11)\r\nSec-Fetch-Site: none"),
+        &localhost_with("User-Agent: Mozilla/5.0 (X11)\r\nReferer: http://localhost/\r\nSec-Fetch-Site: same-origin"),
+        // Programs, by the fields that they send of their own accord.
+        &localhost_with("User-Agent: curl/8.14.1\r\nAccept: */*"),
+        &localhost_with(
+            "User-Agent: Wget/1.25.0\r\nAccept: */*\r\nAccept-Encoding: identity\r\nConnection: Keep-Alive",
+        ),
+        &localhost_with("Accept-Encoding: identity\r\nUser-Agent: Python-urllib/3.13\r\nConnection: close"),
+        &localhost_with(
+            "connection: keep-alive\r\naccept: */*\r\naccept-language: *\r\nsec-fetch-mode: cors\r\nuser-agent: node",
+        ),
+        &localhost_with("User-Agent: kube-probe/1.34\r\nAccept: */*\r\nConnection: close"),
+        &localhost_with("User-Agent: my-mozilla/5.0"),
+        &localhost_with("User-Agent: Mozilla"),
         // The target's host is what counts (RFC 9112 §3.2.2).
         "GET http://localhost/shutdown HTTP/1.1\r\nHost: evil.example\r\n\r\n",
         "GET http://127.0.0.1:8080/shutdown HTTP/1.1\r\nHost: evil.example\r\n\r\n",
@@ -432,6 +450,24 @@ fn shutdown_is_refused_to_strangers_and_web_pages() {
     ];
     check_refused(&[], "", &strangers);
     check_refused(&TOKEN, BEARER, &strangers[..strangers.len() - 1]);
+}
+
+/// An image on anybody's page is enough for a request, and not every browser says whose page it was.
+#[test]
+fn shutdown_is_refused_to_browsers_that_do_not_say_who_has_asked() {
+    let images = [
+        "Host: 127.0.0.1:8080\r\nAccept: image/*;q=0.8,*/*;q=0.5\r\nReferer: http://evil.example/\r\n\
+         User-Agent: Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 Version/15.6 Safari/605.1.15",
+        // Of a page that keeps its address to itself.
+        "Host: localhost\r\nUser-Agent: Mozilla/5.0 (Windows NT 6.1; Trident/7.0; rv:11.0) like Gecko\r\nAccept: */*",
+        "Host: localhost\r\nuser-agent: MOZILLA/4.0",
+        // Of a browser that goes by a name of its own.
+        "Host: localhost\r\nUser-Agent: w3m/0.5.6\r\nReferer: http://evil.example/",
+        "Host: localhost\r\nreferer:",
+        "Host: localhost\r\nUser-Agent: Mozilla/5.0 (X11)\r\nSec-Fetch-Mode: no-cors",
+        "Host: localhost\r\nUser-Agent: a\r\nUser-Agent: Mozilla/5.0 (X11)",
+    ];
+    check_refused(&[], "", &images);
 }
 
 /// A proxy on this machine is a peer on this machine, and its clients may be anywhere.
