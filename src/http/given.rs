@@ -9,25 +9,33 @@ use std::sync::Arc;
 
 use crate::panics::{Panic, caught, is_unwinding};
 
-/// Told of a panic. Must not panic itself.
-pub(crate) type OnPanic = Arc<dyn Fn(&Panic) + Send + Sync>;
+/// What went wrong when it was called or dropped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault<'a> {
+    Panicked(&'a Panic),
+    /// It has returned an error, with this text.
+    Failed(&'a str),
+}
+
+/// Told of faults. Must not panic itself.
+pub(crate) type OnFault = Arc<dyn Fn(Fault<'_>) + Send + Sync>;
 
 /// A closure of the embedder's.
 pub(crate) struct Given<F> {
     /// `None` once it has been called.
     closure: Option<F>,
     /// `None` as long as its handler has the response: until then, a panic is the handler's own.
-    on_panic: Option<OnPanic>,
+    on_fault: Option<OnFault>,
 }
 
 impl<F> Given<F> {
     pub(crate) fn new(closure: F) -> Self {
-        Self { closure: Some(closure), on_panic: None }
+        Self { closure: Some(closure), on_fault: None }
     }
 
     /// From now on neither a call nor a drop unwinds.
-    pub(crate) fn tell(&mut self, on_panic: &OnPanic) {
-        self.on_panic = Some(Arc::clone(on_panic));
+    pub(crate) fn tell(&mut self, on_fault: &OnFault) {
+        self.on_fault = Some(Arc::clone(on_fault));
     }
 
     /// Calls it. `None`: it has panicked, which has been told.
@@ -36,9 +44,14 @@ impl<F> Given<F> {
         self.guard(|| call(closure))
     }
 
+    /// Who is told of what goes wrong.
+    pub(crate) fn on_fault(&self) -> Option<OnFault> {
+        self.on_fault.clone()
+    }
+
     fn guard<T>(&self, code: impl FnOnce() -> T) -> Option<T> {
-        match &self.on_panic {
-            Some(on_panic) => caught(code).map_err(|panic| on_panic(&panic)).ok(),
+        match &self.on_fault {
+            Some(on_fault) => caught(code).map_err(|panic| on_fault(Fault::Panicked(&panic))).ok(),
             // The handler is panicking already: a second panic would abort the process.
             None if is_unwinding() => caught(code).ok(),
             None => Some(code()),
@@ -71,8 +84,8 @@ impl AfterAnswer {
         self.0.is_empty()
     }
 
-    pub(crate) fn tell(&mut self, on_panic: &OnPanic) {
-        self.0.iter_mut().for_each(|given| given.tell(on_panic));
+    pub(crate) fn tell(&mut self, on_fault: &OnFault) {
+        self.0.iter_mut().for_each(|given| given.tell(on_fault));
     }
 }
 

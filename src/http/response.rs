@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::given::{AfterAnswer, OnPanic};
+use super::given::{AfterAnswer, OnFault};
 use super::grammar::{is_tchar, is_value};
 use super::streamed::{BodyWriter, WriteBody};
 
@@ -169,8 +169,10 @@ impl Response {
     /// connection's end on 1.0. For HEAD, `write` is not called.
     ///
     /// `write` runs on the handler's thread, behind the handler, and counts as one with it: it may block, and a stop
-    /// waits for it until the deadline. If it fails or panics, the connection is closed without the body's end, so that
-    /// the client sees that something is missing.
+    /// waits for it until the deadline. The head is sent with the first 16 KiB of the body, or when `write` flushes or
+    /// has returned. If it fails or panics before, the client is answered 500; after that, the connection is closed
+    /// without the body's end, so that the client sees that something is missing. Either is told
+    /// ([`Notice::StreamFailed`](crate::Notice::StreamFailed)).
     ///
     /// ```
     /// use std::io::Write;
@@ -331,9 +333,9 @@ impl Response {
         std::mem::take(&mut self.after)
     }
 
-    /// The handler has given the response away. From now on, panics of what comes with it are told to whoever `new`
+    /// The handler has given the response away. From now on, faults of what comes with it are told to whoever `new`
     /// makes, if anything comes with it.
-    pub(crate) fn tell_panics(&mut self, new: impl FnOnce() -> OnPanic) {
+    pub(crate) fn tell_faults(&mut self, new: impl FnOnce() -> OnFault) {
         let write = match &mut self.body {
             Body::Whole(_) => None,
             Body::Streamed(write) => write.as_mut(),
@@ -341,10 +343,10 @@ impl Response {
         if write.is_none() && self.after.is_empty() {
             return;
         }
-        let on_panic = new();
-        self.after.tell(&on_panic);
+        let on_fault = new();
+        self.after.tell(&on_fault);
         if let Some(write) = write {
-            write.tell(&on_panic);
+            write.tell(&on_fault);
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::{Read, Result, Write};
 
-use super::given::{Given, OnPanic};
+use super::given::{Fault, Given, OnFault};
 
 /// The body of a request as it arrives, its transfer coding removed. A read waits for bytes; 0 is the body's end.
 ///
@@ -43,7 +43,8 @@ impl fmt::Debug for BodyReader<'_> {
     }
 }
 
-/// The body of a response as it is made. What is written is gathered to chunks of 16 KiB; `flush` sends what there is.
+/// The body of a response as it is made. What is written is gathered to chunks of 16 KiB, and the head goes out with
+/// the first of them; `flush` sends what there is, the head at least.
 ///
 /// A write waits until the client takes it, and fails if the client has gone, or stalls for as long as
 /// [`Config::write_timeout`](crate::Config::write_timeout) says, or if the deadline of a stop has come.
@@ -83,14 +84,30 @@ impl WriteBody {
         Self(Box::new(Given::new(Box::new(write))))
     }
 
-    pub(crate) fn tell(&mut self, on_panic: &OnPanic) {
-        self.0.tell(on_panic);
+    pub(crate) fn tell(&mut self, on_fault: &OnFault) {
+        self.0.tell(on_fault);
     }
 
-    /// Writes it. `None`: it has panicked, which has been told. What it has failed with is told as text: the error is
-    /// of the embedder's own making.
-    pub(crate) fn call(self, writer: &mut BodyWriter<'_>) -> Option<std::result::Result<(), String>> {
-        self.0.call(|write| write(writer).map_err(|error| error.to_string()))
+    /// Writes it. `None`: it has panicked, which has been told.
+    pub(crate) fn call(self, writer: &mut BodyWriter<'_>) -> Option<std::result::Result<(), Failure>> {
+        let on_fault = self.0.on_fault();
+        // The error is of the embedder's own making: to write and to drop it belongs to the call.
+        let written = self.0.call(|write| write(writer).map_err(|error| error.to_string()))?;
+        Some(written.map_err(|error| Failure { error, on_fault }))
+    }
+}
+
+/// Why a body could not be written.
+pub(crate) struct Failure {
+    error: String,
+    on_fault: Option<OnFault>,
+}
+
+impl Failure {
+    pub(crate) fn tell(&self) {
+        if let Some(on_fault) = &self.on_fault {
+            on_fault(Fault::Failed(&self.error));
+        }
     }
 }
 

@@ -114,23 +114,18 @@ impl EventLoop {
         Some(Upload::new(desk.take_begun(&self.shared.limits), token, stream, has_come, &self.shared))
     }
 
-    /// Sends the head of an answer whose body its handler is going to write, and gives it what it needs for that.
-    /// `None`: there is nobody to send it to.
+    /// Gives what a handler needs to send its answer itself, whose body it is about to write. `None`: there is nobody to
+    /// send it to.
     pub(crate) fn start_download(&mut self, answer: Answer, desk: &mut Desk) -> Option<Download> {
         let Answer { token, exchange, mut response, unfinished, .. } = answer;
         let call = self.take_back(token, unfinished, desk)?;
         let after = response.take_after();
         self.push_answer(response, exchange, desk);
-        let sent = self.flush();
         self.service = None;
-        if sent == Sent::Failed {
-            self.drop_connection(token);
-            return None;
-        }
         self.timeouts.stop(token.index());
         let connection = self.table.get_mut(token)?;
         connection.keep(desk);
-        Some(Download::new(connection.go_downloading(call), token, exchange.version, after, &self.shared))
+        Some(Download::new(connection.go_downloading(call, &mut self.out), token, after, &self.shared))
     }
 
     /// A handler has written the body of its answer.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::http::Method;
 
 /// A handler that has been called, for the report of those that never returned.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) method: Method,
     /// As it was sent; the beginning, if it is long.

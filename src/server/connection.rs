@@ -43,8 +43,8 @@ const COUNTED_READS_MAX: u32 = 20;
 #[derive(Debug)]
 pub(crate) struct Away {
     pub(crate) stream: Arc<Stream>,
-    pub(crate) unsent: Option<Box<Unsent>>,
-    pub(crate) call: Call,
+    /// The answers before, and the head.
+    pub(crate) unsent: Box<Unsent>,
 }
 
 #[derive(Debug)]
@@ -192,9 +192,14 @@ impl Connection {
         match &mut self.call {
             // Its handler has the socket.
             Some(call) if call.has_come.is_some() => return unsent + running,
-            Some(call) => self.unfinished = Unfinished::behind(&std::mem::take(&mut call.behind)),
-            None => {}
+            // Unless its handler sends its answer: then it is here already, with what has come since.
+            Some(call) if self.unfinished.is_none() => {
+                self.unfinished = Unfinished::behind(&std::mem::take(&mut call.behind));
+            }
+            _ => {}
         }
+        // A handler that sends its answer may wait for the peer; we do not.
+        let _ = self.stream.never_wait();
         self.lay_on(desk);
         unsent + running + self.count_whole(desk, limits)
     }
@@ -347,10 +352,17 @@ impl Connection {
         Arc::clone(&self.stream)
     }
 
-    /// Its handler is going to write the body itself.
-    pub(crate) fn go_downloading(&mut self, call: Call) -> Away {
-        self.go_away(call.clone());
-        Away { stream: Arc::clone(&self.stream), unsent: self.unsent.take(), call }
+    /// Its handler is going to write the body itself, behind the head that has been gathered.
+    pub(crate) fn go_downloading(&mut self, call: Call, out: &mut Outgoing) -> Away {
+        self.go_away(call);
+        let unsent = match self.unsent.take() {
+            Some(mut unsent) => {
+                out.append_to(&mut unsent);
+                unsent
+            }
+            None => out.take(),
+        };
+        Away { stream: Arc::clone(&self.stream), unsent }
     }
 
     /// Its handler has returned, and left behind what had come after the request. Gives what it was called for.

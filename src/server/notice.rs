@@ -35,7 +35,8 @@ pub enum Notice<'a> {
     },
     /// A handler panicked, and its client got 500; or a closure did that came with its response
     /// ([`Response::stream`](crate::Response::stream), [`and_then`](crate::Response::and_then)), when it was called or
-    /// dropped. Of a stream, the client sees that its end is missing.
+    /// dropped. Of a stream that was being written, the client got 500 if nothing had been sent, else it sees that the
+    /// body's end is missing.
     HandlerPanicked {
         /// The request's method.
         method: Method,
@@ -45,11 +46,11 @@ pub enum Notice<'a> {
         text: &'a str,
     },
     /// What writes the body of a streamed response failed, and not because its client has gone or stalls. The client
-    /// sees that the body's end is missing.
+    /// got 500 if nothing had been sent, else it sees that the body's end is missing.
     StreamFailed {
         /// The request's method.
         method: Method,
-        /// The request's path, as it was sent; its first 256 bytes.
+        /// The request's path, as it was sent.
         path: &'a str,
         /// What it has failed with.
         error: &'a str,

@@ -102,6 +102,11 @@ impl Outgoing {
         unsent.endings.extend(self.endings.drain(..).map(|ending| Ending { at: before + ending.at, ..ending }));
     }
 
+    /// Takes what has been gathered, for somebody else to send.
+    pub(crate) fn take(&mut self) -> Box<Unsent> {
+        Box::new(Unsent { bytes: std::mem::take(&mut self.bytes), sent: 0, endings: std::mem::take(&mut self.endings) })
+    }
+
     /// Drops what has been gathered. Whoever waits for an answer to leave is told that it was lost.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
@@ -114,6 +119,11 @@ impl Unsent {
     /// Writes on. Once nothing is left, `is_done`.
     pub(crate) fn write(&mut self, stream: &Stream) -> Written {
         write(stream, &self.bytes, &mut self.sent, &mut self.endings)
+    }
+
+    /// Adds what is no answer's end.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// What the peer has yet to take.

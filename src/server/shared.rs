@@ -11,7 +11,7 @@ use super::handoff::Permits;
 use super::inbox::Inbox;
 use super::notice::{Notice, Want};
 use super::throttle::Throttle;
-use crate::http::{BodyReader, Handler, Limits, Method, Request, Response, Status};
+use crate::http::{BodyReader, Fault, Handler, Limits, Method, Request, Response, Status};
 use crate::panics::{Panic, caught};
 use crate::stop::{Cause, Stop};
 
@@ -130,12 +130,14 @@ impl Shared {
     /// What a handler has come to. From here on its response may end anywhere, and what comes with it may panic there.
     fn answered(self: &Arc<Self>, request: &Request<'_>, answer: Result<Response, Panic>) -> Response {
         let mut response = answer.unwrap_or_else(|panic| self.answer_panic(request, &panic));
-        response.tell_panics(|| {
+        response.tell_faults(|| {
             let (shared, method, path) = (Arc::downgrade(self), request.method(), request.raw_path().to_owned());
-            Arc::new(move |panic| {
-                if let Some(shared) = shared.upgrade() {
-                    shared.tell_panic(method, &path, panic);
+            Arc::new(move |fault| match (fault, shared.upgrade()) {
+                (Fault::Panicked(panic), Some(shared)) => shared.tell_panic(method, &path, panic),
+                (Fault::Failed(error), Some(shared)) => {
+                    shared.tell(&Notice::StreamFailed { method, path: &path, error });
                 }
+                (_, None) => {}
             })
         });
         response
@@ -196,10 +198,11 @@ impl Shared {
     }
 }
 
+/// The answer to a request whose handler has failed.
+pub(crate) fn internal_error() -> Response {
+    Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last()
+}
+
 /// How long accepting pauses when the system has nothing to give, doubling from the first to the last.
 pub(crate) const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
 pub(crate) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-
-fn internal_error() -> Response {
-    Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last()
-}

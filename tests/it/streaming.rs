@@ -51,6 +51,37 @@ fn download(write: impl Fn(&mut BodyWriter<'_>) -> std::io::Result<()> + Clone +
     })
 }
 
+/// A site with one loop, and what it tells of handlers that fail.
+fn told_of_failures(router: Router) -> (Site, mpsc::Receiver<String>) {
+    let (sender, told) = mpsc::channel();
+    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap().on_notice(move |notice| {
+        if matches!(notice, Notice::HandlerPanicked { .. } | Notice::StreamFailed { .. }) {
+            let _ = sender.send(notice.to_string());
+        }
+    });
+    (Site::run(server, router, HANG), told)
+}
+
+/// Others are served and the stop is clean, and this was told.
+#[track_caller]
+fn expect_unharmed(site: Site, told: &mpsc::Receiver<String>, lines: &[&str]) {
+    for line in lines {
+        assert_eq!(told.recv_timeout(HANG).unwrap(), *line);
+    }
+    assert_eq!(site.connect().ask(PING).text(), "pong");
+    site.stop();
+    expect_clean(site);
+    assert!(told.try_recv().is_err(), "nothing else was told");
+}
+
+/// With one loop: whatever was sent before has been looked at when this returns.
+#[track_caller]
+fn wait_until_served(site: &Site) {
+    for _ in 0..2 {
+        assert_eq!(site.connect().ask("BAD\r\n\r\n").status, 400);
+    }
+}
+
 fn upload_head(framing: &str) -> String {
     format!("POST /upload HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n")
 }
@@ -316,10 +347,12 @@ fn a_body_is_sent_as_it_is_made_and_its_neighbours_are_served_meanwhile() {
     // What was asked before and behind it is answered in order.
     client.send([PING, STREAM, PING].concat());
     assert_eq!(client.reply().text(), "pong");
-    let head = client.next_head().unwrap();
-    assert_eq!((head.status, head.header("content-length"), head.is_last()), (200, None, false));
     for text in ["one", "two", "three"] {
         made.send(text).unwrap();
+        if text == "one" {
+            let head = client.next_head().unwrap();
+            assert_eq!((head.status, head.header("content-length"), head.is_last()), (200, None, false));
+        }
         assert_eq!(client.chunk().unwrap(), text.as_bytes());
         assert_eq!(site.connect().ask(PING).text(), "pong");
     }
@@ -378,34 +411,117 @@ fn a_response_that_has_no_body_is_not_written() {
     assert_eq!(client.ask(PING).text(), "pong");
 }
 
+/// `/stream` writes a part and sends it, and then comes to this end; what is told of it.
 #[track_caller]
-fn check_cut_short(write: impl Fn(&mut BodyWriter<'_>) -> std::io::Result<()> + Clone + Send + Sync + 'static) {
-    let site = start(one_loop(), download(write));
+fn check_cut_short(end: fn() -> std::io::Result<()>, line: &str) {
+    let (site, told) = told_of_failures(download(move |out| {
+        out.write_all(b"part")?;
+        out.flush()?;
+        end()
+    }));
     let mut client = site.connect();
     client.send(STREAM);
     assert_eq!(client.next_head().unwrap().status, 200);
     assert_eq!(client.rest(), b"4\r\npart\r\n");
-    assert_eq!(site.connect().ask(PING).text(), "pong");
-    site.stop();
-    expect_clean(site);
+    expect_unharmed(site, &told, &[line]);
 }
 
 #[test]
 fn a_body_that_fails_half_way_is_cut_short_for_the_client_to_see() {
-    check_cut_short(|out| {
-        out.write_all(b"part")?;
-        out.flush()?;
-        Err(ErrorKind::Other.into())
-    });
+    check_cut_short(|| Err(std::io::Error::other("no more")), "stream of GET /stream failed: no more");
 }
 
 #[test]
 fn a_body_whose_writer_panics_is_cut_short_too() {
-    check_cut_short(|out| {
+    check_cut_short(|| panic!("half way"), "handler of GET /stream panicked: half way");
+}
+
+/// The same, but nothing has been sent.
+#[track_caller]
+fn check_early(end: fn() -> std::io::Result<()>, line: &str) {
+    let (site, told) = told_of_failures(download(move |out| {
         out.write_all(b"part")?;
-        out.flush()?;
-        panic!("half way")
+        end()
+    }));
+    let mut client = site.connect();
+    client.send(PING.to_owned() + STREAM);
+    assert_eq!(client.reply().text(), "pong");
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.text().as_str(), reply.is_last()), (500, "internal server error\n", true));
+    client.expect_fin();
+    expect_unharmed(site, &told, &[line]);
+}
+
+#[test]
+fn a_body_that_fails_before_any_of_it_was_sent_is_answered_500() {
+    check_early(|| Err(std::io::Error::other("no such file")), "stream of GET /stream failed: no such file");
+    check_early(|| panic!("too early"), "handler of GET /stream panicked: too early");
+}
+
+#[test]
+fn the_head_goes_out_with_a_flush_although_nothing_has_been_written() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let site = start(
+        one_loop(),
+        download(move |out| {
+            out.flush()?;
+            at.pass();
+            out.write_all(b"body")
+        }),
+    );
+    let mut client = site.connect();
+    client.send(STREAM);
+    assert_eq!(client.next_head().unwrap().status, 200);
+    gate.open();
+    assert_eq!(client.chunk().unwrap(), b"body");
+    assert_eq!(client.chunk(), None);
+    assert_eq!(client.ask(STREAM).text(), "body");
+}
+
+#[test]
+fn a_body_without_a_byte_is_a_whole_answer() {
+    let site = start(one_loop(), download(|_| Ok(())));
+    let mut client = site.connect();
+    assert_eq!(client.ask(STREAM).text(), "");
+    assert_eq!(client.ask(PING).text(), "pong");
+}
+
+/// Answers of these lengths stand before a stream that has nothing to say yet.
+#[cfg(unix)]
+#[track_caller]
+fn check_sent_before(lengths: [usize; 3]) {
+    let path = crate::support::socket_path();
+    let gate = Gate::new();
+    let at = gate.clone();
+    let router = download(move |out| {
+        at.pass();
+        out.write_all(b"late")
     });
+    let router = router.get("/bytes/{n}", |request: &Request<'_>| {
+        Response::bytes("text/plain", vec![b'x'; request.param("n").unwrap().parse().unwrap()])
+    });
+    let addresses = ["127.0.0.1:0".parse().unwrap(), format!("unix:{}", path.display()).parse().unwrap()];
+    let site = Site::run(Server::bind(&addresses, one_loop()).unwrap(), router, HANG);
+    let mut client = Client::connect_unix(&path);
+    client.send(lengths.map(|length| get(&format!("/bytes/{length}"))).concat() + STREAM);
+    // So that all of it is on its way, or blocked; then nobody reads.
+    wait_until_served(&site);
+    for length in lengths {
+        assert_eq!(client.reply().body.len(), length);
+    }
+    gate.wait_for(1);
+    gate.open();
+    assert_eq!(client.reply().text(), "late");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_slow_reader_has_yet_to_take_does_not_wait_for_a_streams_first_byte() {
+    // Of some of these, the socket holds all but a part of the last one.
+    for large in (64..112).step_by(4) {
+        check_sent_before([large * 1024, large * 1024, 60_000]);
+    }
 }
 
 #[test]
@@ -493,23 +609,13 @@ fn what_follows_an_answer_is_called_when_its_streamed_body_has_left() {
 // ---- What may panic when nobody calls it ---------------------------------------------------------------------------
 
 /// Panics when it is dropped.
+#[derive(Debug)]
 struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
         panic!("a destructor");
     }
-}
-
-/// A site with one loop, and what it tells of panics.
-fn told_of_panics(router: Router) -> (Site, mpsc::Receiver<String>) {
-    let (sender, told) = mpsc::channel();
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap().on_notice(move |notice| {
-        if matches!(notice, Notice::HandlerPanicked { .. }) {
-            let _ = sender.send(notice.to_string());
-        }
-    });
-    (Site::run(server, router, HANG), told)
 }
 
 /// `/stream` answers with a stream whose closure has a `Bomb`, and waits at the gate before.
@@ -526,23 +632,11 @@ fn armed(gate: &Gate) -> Router {
     ping().get("/stream", stream)
 }
 
-/// Others are served and the stop is clean, after so many panics were told.
-#[track_caller]
-fn expect_unharmed(site: Site, told: &mpsc::Receiver<String>, lines: &[&str]) {
-    for line in lines {
-        assert_eq!(told.recv_timeout(HANG).unwrap(), *line);
-    }
-    assert_eq!(site.connect().ask(PING).text(), "pong");
-    site.stop();
-    expect_clean(site);
-    assert_eq!(told.try_recv(), Err(mpsc::TryRecvError::Disconnected));
-}
-
 #[test]
 fn a_stream_that_head_does_not_call_may_panic_when_it_is_dropped() {
     let gate = Gate::new();
     gate.open();
-    let (site, told) = told_of_panics(armed(&gate));
+    let (site, told) = told_of_failures(armed(&gate));
     let mut neighbour = site.connect();
     assert_eq!(neighbour.ask(PING).text(), "pong");
     let mut client = site.connect();
@@ -556,19 +650,46 @@ fn a_stream_that_head_does_not_call_may_panic_when_it_is_dropped() {
 #[test]
 fn a_stream_for_a_client_that_has_gone_may_panic_when_it_is_dropped() {
     let gate = Gate::new();
-    let (site, told) = told_of_panics(armed(&gate));
+    let (site, told) = told_of_failures(armed(&gate));
     let mut client = site.connect();
     client.send(PING.to_owned() + STREAM);
     gate.wait_for(1);
     // Closed with an answer unread, it resets.
     assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
     drop(client);
-    // The loop has heard of it, twice at least since then.
-    for _ in 0..2 {
-        assert_eq!(site.connect().ask("BAD\r\n\r\n").status, 400);
-    }
+    wait_until_served(&site);
     gate.open();
     expect_unharmed(site, &told, &["handler of GET /stream panicked: a destructor"]);
+}
+
+#[test]
+fn a_stream_whose_closure_panics_when_it_is_dropped_behind_its_last_byte_has_failed() {
+    let gate = Gate::new();
+    gate.open();
+    let (site, told) = told_of_failures(armed(&gate));
+    assert_eq!(site.connect().ask(STREAM).status, 500);
+    expect_unharmed(site, &told, &["handler of GET /stream panicked: a destructor"]);
+}
+
+#[test]
+fn what_a_stream_has_failed_with_may_panic_when_it_is_written_or_dropped() {
+    #[derive(Debug)]
+    struct Unspeakable(Option<Bomb>);
+    impl std::fmt::Display for Unspeakable {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            if self.0.is_none() {
+                panic!("unspeakable");
+            }
+            f.write_str("speakable")
+        }
+    }
+    impl std::error::Error for Unspeakable {}
+    for (is_bomb, text) in [(false, "unspeakable"), (true, "a destructor")] {
+        let (site, told) =
+            told_of_failures(download(move |_| Err(std::io::Error::other(Unspeakable(is_bomb.then(|| Bomb))))));
+        assert_eq!(site.connect().ask(STREAM).status, 500);
+        expect_unharmed(site, &told, &[&format!("handler of GET /stream panicked: {text}")]);
+    }
 }
 
 #[test]
@@ -577,7 +698,7 @@ fn what_follows_a_streamed_answer_may_panic() {
         let response = Response::stream("text/plain", |out| out.write_all(b"body"));
         response.and_then(|| panic!("first")).and_then(|| panic!("second"))
     });
-    let (site, told) = told_of_panics(router);
+    let (site, told) = told_of_failures(router);
     let mut client = site.connect();
     assert_eq!(client.ask(STREAM).text(), "body");
     assert_eq!(client.ask(PING).text(), "pong");
@@ -593,7 +714,7 @@ fn what_follows_the_answers_of_a_batch_may_panic_though_its_client_resets() {
         at.pass();
         Response::text("held").and_then(|| panic!("lost"))
     });
-    let (site, told) = told_of_panics(router);
+    let (site, told) = told_of_failures(router);
     let mut client = site.connect();
     client.send(PING.to_owned() + &get("/hold").repeat(count));
     gate.wait_for(1);
@@ -618,7 +739,7 @@ fn a_handler_may_panic_with_an_answer_in_its_hands_whose_closures_panic_too() {
         let _answer = Response::text("never sent").and_then(|| panic!("second"));
         panic!("first")
     });
-    let (site, told) = told_of_panics(router);
+    let (site, told) = told_of_failures(router);
     assert_eq!(site.connect().ask(get("/twice")).status, 500);
     expect_unharmed(site, &told, &["handler of GET /twice panicked: first"]);
 }

@@ -10,6 +10,7 @@ use crate::server::desk::Desk;
 use crate::server::event_loop::{EventLoop, Turn};
 use crate::server::inbox::{Answer, Parcel};
 use crate::server::shared::Shared;
+use crate::server::streaming::write_body;
 use crate::stop::Cause;
 use crate::sync::{
     Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, PoisonError, sync_channel,
@@ -221,7 +222,8 @@ impl Crew {
                 desk.take_answer(response)
             }
         };
-        let (lending, parcel) = self.finish(seat, lending, answer, desk);
+        let mut lending = lending;
+        let parcel = self.finish(seat, &mut lending, answer, desk);
         if self.word(seat).claim(lending) {
             let mut event_loop = self.take_back(seat);
             event_loop.go_on_without_caller();
@@ -230,28 +232,30 @@ impl Crew {
             }
             return Some(event_loop);
         }
+        // Before the loop hears of it: the end may follow at once, and waits for threads without a handler alone.
+        self.shared.permits.replace();
         // Refused if the loop has ended: the connection was cut off at the deadline.
         let _ = parcel.map(|parcel| self.shared.seats[seat].inbox.push(parcel));
-        self.shared.permits.replace();
         self.shared.wake_next_in_line();
         None
     }
 
-    /// Writes the body of a streamed answer. Gives what is left to tell the loop, nothing if it has no such connection
-    /// any more; and under which lending.
-    fn finish(&self, seat: usize, lending: Sight, mut answer: Answer, desk: &mut Desk) -> (Sight, Option<Parcel>) {
-        let Some(write) = answer.take_write() else { return (lending, Some(Parcel::Answer(answer))) };
-        let (lending, download) = if self.word(seat).borrow(lending) {
-            let mut event_loop = self.slot(seat);
-            event_loop.go_on_without_caller();
-            let download = event_loop.start_download(answer, desk);
-            (self.let_go(seat, event_loop), download)
-        } else {
+    /// Writes the body of an answer if it is streamed. Gives what is left to tell the loop, nothing if it has no such
+    /// connection any more.
+    fn finish(&self, seat: usize, lending: &mut Sight, mut answer: Answer, desk: &mut Desk) -> Option<Parcel> {
+        let Some(write) = answer.take_write() else { return Some(Parcel::Answer(answer)) };
+        write_body(answer, write, |answer| {
+            if self.word(seat).borrow(*lending) {
+                let mut event_loop = self.slot(seat);
+                event_loop.go_on_without_caller();
+                let download = event_loop.start_download(answer, desk);
+                *lending = self.let_go(seat, event_loop);
+                return download;
+            }
             let (reply, download) = sync_channel(1);
             let _ = self.shared.seats[seat].inbox.push(Parcel::Asked(Box::new(answer), reply));
-            (lending, download.recv().ok())
-        };
-        (lending, download.map(|download| Parcel::Streamed(download.run(write, &self.shared))))
+            download.recv().ok()
+        })
     }
 
     /// From here on the loop may be taken over.

@@ -4,11 +4,10 @@ use std::io::{self, Write};
 
 use super::line::Line;
 use crate::http::{AfterAnswer, BodyWriter, Version, WriteBody};
-use crate::server::call::Call;
 use crate::server::connection::Away;
-use crate::server::notice::Notice;
+use crate::server::inbox::{Answer, Parcel};
 use crate::server::outgoing::Unsent;
-use crate::server::shared::Shared;
+use crate::server::shared::{Shared, internal_error};
 use crate::server::table::Token;
 
 /// Bytes of content that are gathered before they are sent.
@@ -18,16 +17,15 @@ const SIZE_ROOM: usize = 6;
 /// Ends a chunk and then the body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// What a thread needs to write the body of a response, whose head its loop has sent.
+/// What a thread needs to send the body of a response.
 #[derive(Debug)]
 pub(crate) struct Download {
     token: Token,
     line: Line,
-    /// What the peer has not taken yet of the answers before, and of the head.
+    /// What the peer has not taken yet of the answers before, and the head: sent with the first chunk.
     unsent: Option<Box<Unsent>>,
-    is_chunked: bool,
-    /// Whose response it is, for the report of a failure.
-    call: Call,
+    /// Answers that have left whole.
+    answers: u64,
     after: AfterAnswer,
 }
 
@@ -42,83 +40,116 @@ pub(crate) struct Streamed {
 }
 
 impl Download {
-    pub(crate) fn new(away: Away, token: Token, version: Version, after: AfterAnswer, shared: &Shared) -> Self {
-        let Away { stream, unsent, call } = away;
+    pub(crate) fn new(away: Away, token: Token, after: AfterAnswer, shared: &Shared) -> Self {
+        let Away { stream, unsent } = away;
         // Nothing is read meanwhile.
         let patience = shared.config.write_timeout;
-        let line = Line::new(stream, patience, patience);
-        Self { token, line, unsent, is_chunked: version == Version::Http11, call, after }
+        Self { token, line: Line::new(stream, patience, patience), unsent: Some(unsent), answers: 0, after }
     }
 
-    /// Writes the body.
-    pub(crate) fn run(self, write: WriteBody, shared: &Shared) -> Streamed {
-        let Self { token, line, unsent, is_chunked, call, after } = self;
-        let mut sink = Sink { line, unsent, answers: 0, is_chunked, buffer: Vec::new(), has_failed: false };
-        let written = write.call(&mut BodyWriter::new(&mut sink));
-        // Its error is of interest unless it is only what it was told of its client.
-        if let (Some(Err(error)), false) = (&written, sink.has_failed) {
-            shared.tell(&Notice::StreamFailed { method: call.method, path: &call.path(), error });
-        }
-        let is_whole = written.is_some_and(|result| result.is_ok()) && sink.finish().is_ok();
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(mut unsent) = self.unsent.take() else { return self.line.write(bytes) };
+        unsent.extend(bytes);
+        self.line.write(unsent.rest())?;
+        self.answers += unsent.answers() as u64;
+        Ok(())
+    }
+
+    fn end(self, is_whole: bool) -> Streamed {
+        let Self { token, answers, after, line, .. } = self;
+        // The loop has the socket before anybody is told that the answer has left.
+        drop(line);
         drop(after);
-        Streamed { token, answers: sink.answers + u64::from(is_whole), is_whole }
+        Streamed { token, answers: answers + u64::from(is_whole), is_whole }
     }
 }
 
-struct Sink {
-    line: Line,
-    unsent: Option<Box<Unsent>>,
-    answers: u64,
+/// Writes the body of an answer. Gives what is left to tell its loop, nothing if that has no such connection any more.
+///
+/// Until the first bytes are to be sent, the connection is its loop's, like that of any handler: `start` asks the loop
+/// for what is needed to send them. What fails before is answered 500.
+pub(crate) fn write_body(
+    answer: Answer,
+    write: WriteBody,
+    start: impl FnMut(Answer) -> Option<Download>,
+) -> Option<Parcel> {
+    let is_chunked = answer.exchange.version == Version::Http11;
+    let mut sink = Sink { stage: Stage::Kept(Box::new(answer)), start, is_chunked, buffer: Vec::new() };
+    let written = write.call(&mut BodyWriter::new(&mut sink));
+    let is_whole = match written {
+        Some(Ok(())) => sink.send(if is_chunked { LAST_CHUNK } else { &[] }).is_ok(),
+        // That its client has gone or stalls is nothing that anybody needs to be told.
+        Some(Err(failure)) if !sink.has_failed() => {
+            failure.tell();
+            false
+        }
+        Some(Err(_)) | None => false,
+    };
+    match sink.stage {
+        Stage::Kept(mut answer) => {
+            answer.response = internal_error();
+            Some(Parcel::Answer(*answer))
+        }
+        Stage::Sending(download) => Some(Parcel::Streamed(download.end(is_whole))),
+        Stage::Failed(download) => download.map(|download| Parcel::Streamed(download.end(false))),
+    }
+}
+
+enum Stage {
+    /// Nothing has been sent.
+    Kept(Box<Answer>),
+    Sending(Download),
+    /// The client has gone, or stalls. Without a download, the loop knows.
+    Failed(Option<Download>),
+}
+
+struct Sink<F> {
+    stage: Stage,
+    start: F,
     is_chunked: bool,
     /// `SIZE_ROOM` bytes, and the content of one chunk.
     buffer: Vec<u8>,
-    has_failed: bool,
 }
 
-impl Sink {
+impl<F: FnMut(Answer) -> Option<Download>> Sink<F> {
+    fn has_failed(&self) -> bool {
+        matches!(self.stage, Stage::Failed(_))
+    }
+
     fn content_len(&self) -> usize {
         self.buffer.len().saturating_sub(SIZE_ROOM)
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        self.send(if self.is_chunked { LAST_CHUNK } else { &[] })
-    }
-
-    /// Sends what has been gathered, if anything, and `end` behind it, with one write.
+    /// Sends what has been gathered, if anything, and `end` behind it, with one write; before it the head, unless that
+    /// has been sent.
     fn send(&mut self, end: &[u8]) -> io::Result<()> {
-        if self.has_failed {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let sent = self.try_send(end);
-        self.has_failed = sent.is_err();
-        self.buffer.clear();
-        sent
-    }
-
-    fn try_send(&mut self, end: &[u8]) -> io::Result<()> {
-        if let Some(unsent) = self.unsent.take() {
-            self.line.write(unsent.rest())?;
-            self.answers += unsent.answers() as u64;
-        }
-        let length = self.content_len();
-        if length == 0 {
-            return self.line.write(end);
-        }
-        let mut start = SIZE_ROOM;
-        if self.is_chunked {
-            let size = format!("{length:x}\r\n");
+        let mut start = SIZE_ROOM.min(self.buffer.len());
+        if self.is_chunked && self.content_len() > 0 {
+            let size = format!("{:x}\r\n", self.content_len());
             start = SIZE_ROOM.saturating_sub(size.len());
             self.buffer.splice(start..SIZE_ROOM, size.bytes());
             self.buffer.extend_from_slice(b"\r\n");
         }
         self.buffer.extend_from_slice(end);
-        self.line.write(self.buffer.get(start..).unwrap_or_default())
+        let download = match std::mem::replace(&mut self.stage, Stage::Failed(None)) {
+            Stage::Kept(answer) => (self.start)(*answer),
+            Stage::Sending(download) => Some(download),
+            Stage::Failed(download) => {
+                self.stage = Stage::Failed(download);
+                None
+            }
+        };
+        let Some(mut download) = download else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let sent = download.write(self.buffer.get(start..).unwrap_or_default());
+        self.buffer.clear();
+        self.stage = if sent.is_ok() { Stage::Sending(download) } else { Stage::Failed(Some(download)) };
+        sent
     }
 }
 
-impl Write for Sink {
+impl<F: FnMut(Answer) -> Option<Download>> Write for Sink<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.has_failed {
+        if self.has_failed() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if self.content_len() == CHUNK_BYTES {

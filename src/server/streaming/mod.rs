@@ -5,11 +5,16 @@
 //! taken over or not:
 //!
 //! ```text
-//!                        head has come, `Handler::streams`
-//! loop ───────────────────────────────────────────────▶ Upload ──handler has returned──▶ Answer ──▶ loop
-//!                        a handler has answered with `Response::stream`
-//! loop ◀── Answer ── thread;  loop ── Download ──▶ thread ──body is written──▶ Streamed ──▶ loop
+//!         head has come, `Handler::streams`
+//! loop ────────────────────────────────────▶ Upload ──handler has returned──▶ Answer ──▶ loop
+//!
+//! a handler has answered with `Response::stream`, and its body is being written
+//!   ├── fails before there is anything to send ──▶ Answer, 500 ──▶ loop
+//!   └── first bytes ── Answer ──▶ loop ── Download ──▶ thread: head, bytes, … ──end──▶ Streamed ──▶ loop
 //! ```
+//!
+//! Until its first bytes are to be sent, a body that is being written is a handler like any other: its loop has the
+//! socket, sends the answers before this one, and looks to the clock of a peer that does not take them.
 //!
 //! What goes from a thread to its loop goes in place if the loop still lies in its slot, and by the inbox if not; what
 //! a loop has to give to a thread that it was taken from goes by a channel.
@@ -17,9 +22,9 @@
 //! # Why nothing is lost, and nobody waits for ever
 //!
 //! - *Bytes:* one side has the socket at a time. A loop gives it away only with nothing left to read on its desk for
-//!   this request, and with the answers before this one sent, or given along to be sent first; the thread gives it back
-//!   with what has come behind the body. A loop neither reads nor writes a connection that is away and has nothing
-//!   unsent.
+//!   this request. To an upload it does so only once the answers before it are sent; to a download it gives what is left
+//!   of them along, to be sent at once with the head and the first bytes. The thread gives the socket back with what has
+//!   come behind the body. A loop neither reads nor writes a connection that is away and has nothing unsent.
 //! - *Waiting:* each wait for the peer is bounded by its patience, which it loses while it does nothing and earns back
 //!   by each 4 KiB. The time that a handler itself takes is not counted.
 //! - *A stop* leaves streams alone until the deadline; then the loop shuts the socket down as it does any other, and
@@ -32,5 +37,5 @@ mod download;
 mod line;
 mod upload;
 
-pub(crate) use download::{Download, Streamed};
+pub(crate) use download::{Download, Streamed, write_body};
 pub(crate) use upload::Upload;

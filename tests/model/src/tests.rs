@@ -49,6 +49,7 @@ fn serve(threads: usize, requests: usize, early: usize) {
         seats: wakers.iter().map(|waker| Seat { inbox: Inbox::new(waker.clone()) }).collect(),
         permits: Permits::new(loops, threads),
         stats: Stats,
+        looks: AtomicUsize::new(0),
         handlers_max: threads,
         handlers: AtomicUsize::new(0),
         asked: (0..2 * requests).map(|_| Default::default()).collect(),

@@ -61,15 +61,16 @@ pub(crate) mod desk {
 /// A body takes its steps, as a handler does.
 pub(crate) mod streaming {
     use super::desk::{Desk, Exchange};
-    use super::inbox::Answer;
+    use super::inbox::{Answer, Parcel};
     use super::shared::Shared;
     use super::table::Token;
     use crate::http::{Request, WriteBody};
+    use crate::sync::Arc;
 
     pub(crate) struct Upload(pub(crate) usize);
 
     impl Upload {
-        pub(crate) fn run(self, shared: &Shared) -> Answer {
+        pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
             let response = shared.call(&Request(self.0));
             let exchange = Exchange { is_head: false };
             Answer { token: Token(self.0), exchange, response, unfinished: None, is_gone: false }
@@ -82,11 +83,19 @@ pub(crate) mod streaming {
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Streamed(pub(crate) usize);
 
-    impl Download {
-        pub(crate) fn run(self, _: WriteBody, shared: &Shared) -> Streamed {
-            shared.call(&Request(self.0));
-            Streamed(self.0)
+    /// Some fail before they have anything to send.
+    pub(crate) fn write_body(
+        answer: Answer,
+        write: WriteBody,
+        mut start: impl FnMut(Answer) -> Option<Download>,
+    ) -> Option<Parcel> {
+        write.call();
+        if answer.token.0 % 8 == 3 {
+            return Some(Parcel::Answer(answer));
         }
+        let download = start(answer).expect("nobody goes away here");
+        write.call();
+        Some(Parcel::Streamed(Streamed(download.0)))
     }
 
     /// Half of the requests are those whose body their handler reads.

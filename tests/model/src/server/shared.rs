@@ -5,7 +5,7 @@ use super::inbox::Inbox;
 use super::notice::Notice;
 use crate::http::{Request, Response};
 use crate::stop::Stop;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicUsize, Ordering};
 
 pub(crate) struct Config {
     pub(crate) stack_bytes: Option<usize>,
@@ -29,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) seats: Vec<Seat>,
     pub(crate) permits: Permits,
     pub(crate) stats: Stats,
+    pub(crate) looks: AtomicUsize,
     pub(crate) handlers_max: usize,
     pub(crate) handlers: AtomicUsize,
     /// Requests that were asked, and how often each was answered: those of clients, and as many that may follow them.
@@ -40,7 +41,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn call(&self, request: &Request) -> Response {
+    pub(crate) fn call(self: &Arc<Self>, request: &Request) -> Response {
         let running = self.handlers.fetch_add(1, Ordering::SeqCst) + 1;
         if running > self.handlers_max {
             self.break_rule(format!("{running} handlers at once"));
@@ -49,7 +50,7 @@ impl Shared {
             shuttle::thread::yield_now();
         }
         self.handlers.fetch_sub(1, Ordering::SeqCst);
-        Response(request.0)
+        Response(request.0, Arc::clone(self))
     }
 
     /// The request that follows on the connection of this one: every other client's first request has one.
