@@ -39,7 +39,7 @@ pub(super) struct Intake {
     paces: Vec<Pace>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Pace {
     /// Connections accepted at a time: twice as many after a queue that was longer, one after a queue that was not. The
     /// system makes a descriptor before it finds the queue empty, so that asking it once more than needed costs half an
@@ -50,16 +50,26 @@ struct Pace {
     resumes_at: Option<Instant>,
     /// Nothing is left for this loop to accept.
     is_over: bool,
+    /// Why it could not be closed.
+    failure: Option<std::io::Error>,
 }
 
 impl Intake {
     pub(super) fn new(gates: usize) -> Self {
-        let pace = Pace { batch: 1, pause: ACCEPT_PAUSE_MIN, resumes_at: None, is_over: false };
-        Self { paces: vec![pace; gates] }
+        let pace = || Pace { batch: 1, pause: ACCEPT_PAUSE_MIN, resumes_at: None, is_over: false, failure: None };
+        Self { paces: std::iter::repeat_with(pace).take(gates).collect() }
     }
 
     pub(super) fn is_over(&self, number: usize) -> bool {
         self.paces[number].is_over
+    }
+
+    pub(super) fn fail(&mut self, number: usize, error: std::io::Error) {
+        self.paces[number].failure = Some(error);
+    }
+
+    pub(super) fn failure(&self, number: usize) -> Option<&std::io::Error> {
+        self.paces[number].failure.as_ref()
     }
 
     pub(super) fn end(&mut self, number: usize) {

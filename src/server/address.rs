@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// An address to listen on, read from text:
@@ -13,7 +13,7 @@ use std::str::FromStr;
 /// | `127.0.0.1:8080`, `[::1]:8080` | this address |
 /// | `localhost:8080` | every address that the name resolves to |
 /// | `:8080` | every address of this machine, IPv6 and IPv4 |
-/// | `unix:/run/allout.sock` | a Unix socket |
+/// | `unix:/run/allout.sock` | a Unix socket, by the path of its file |
 ///
 /// Port 0 lets the system choose one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +32,13 @@ pub enum Address {
 }
 
 impl Address {
-    /// The socket addresses that it stands for, at least one and each once.
-    pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        if host.is_empty() {
-            return Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]);
-        }
+    /// Every address of this machine, IPv6 and IPv4.
+    pub(super) fn unspecified(port: u16) -> [SocketAddr; 2] {
+        [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]
+    }
+
+    /// The socket addresses that a host stands for, at least one and each once.
+    pub(super) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let mut found: Vec<SocketAddr> = Vec::new();
         for address in (host, port).to_socket_addrs()? {
             if !found.contains(&address) {
@@ -57,7 +59,11 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let wrong = |problem| AddressError { text: text.to_owned(), problem };
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { Err(wrong("the path is missing")) } else { Ok(Self::Unix(path.into())) };
+            return match path {
+                "" => Err(wrong("the path is missing")),
+                path if is_abstract(path.as_ref()) => Err(wrong(NO_ABSTRACT)),
+                path => Ok(Self::Unix(path.into())),
+            };
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
         let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -75,6 +81,13 @@ impl FromStr for Address {
         };
         Ok(Self::Tcp { host: host.to_owned(), port })
     }
+}
+
+pub(super) const NO_ABSTRACT: &str = "abstract sockets are not served (a file of that name: `./@…`)";
+
+/// How other programs write the name of a socket that has no file. Nobody who writes that means a file.
+pub(super) fn is_abstract(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().starts_with(b"@")
 }
 
 impl fmt::Display for Address {
@@ -115,9 +128,10 @@ mod tests {
 
     #[test]
     fn bad_addresses_are_named() {
-        for text in
-            ["", "8080", "a:", "a:b", "a:+1", "a:65536", "::1:80", "[x]:80", "[::1]", "unix:", "a/b:80", "a b:1"]
-        {
+        for text in [
+            "", "8080", "a:", "a:b", "a:+1", "a:65536", "::1:80", "[x]:80", "[::1]", "unix:", "unix:@a", "a/b:80",
+            "a b:1",
+        ] {
             let error = text.parse::<Address>().expect_err(text).to_string();
             assert!(error.starts_with(&format!("bad address `{text}`: ")), "{error}");
         }

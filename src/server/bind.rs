@@ -1,13 +1,13 @@
-//! From an address to its listeners.
+//! From addresses to listeners.
 
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 #[cfg(unix)]
 use std::time::Duration;
 
 use super::accept_error::errno;
-use super::address::Address;
+use super::address::{Address, NO_ABSTRACT, is_abstract};
 use super::listener::{Bound, Listener};
 #[cfg(unix)]
 use super::socket_file;
@@ -16,6 +16,9 @@ use super::socket_file;
 /// once.
 #[cfg(unix)]
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Ports that are tried where the system chooses one for IPv6, and IPv4 is to have the same.
+const PORTS_MAX: u32 = 16;
 
 /// An address that cannot be listened on.
 #[derive(Debug)]
@@ -36,36 +39,80 @@ impl std::error::Error for BindError {
     }
 }
 
-/// Binds everything that an address stands for.
+/// Binds everything that addresses stand for.
 ///
 /// # Errors
 ///
 /// [`BindError`], and then nothing stays bound.
-pub(crate) fn bind(address: &Address) -> Result<Vec<Listener>, BindError> {
-    let bound = match address {
-        Address::Tcp { host, port } => bind_tcp(host, *port),
+pub(crate) fn bind(addresses: &[Address]) -> Result<Vec<Listener>, BindError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        match listeners_of(address) {
+            Ok(more) => listeners.extend(more),
+            Err(source) => {
+                let source = told_of_ourselves(address, &listeners, source);
+                return Err(BindError { address: address.to_string(), source });
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+fn listeners_of(address: &Address) -> io::Result<Vec<Listener>> {
+    match address {
+        Address::Tcp { host, port } if host.is_empty() => bind_all(*port),
+        Address::Tcp { host, port } => bind_host(host, *port),
         #[cfg(unix)]
         Address::Unix(path) => bind_unix(path).map(|listener| vec![listener]),
         #[cfg(not(unix))]
         Address::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no Unix sockets on this system")),
-    };
-    bound.map_err(|source| BindError { address: address.to_string(), source })
+    }
 }
 
-fn bind_tcp(host: &str, port: u16) -> io::Result<Vec<Listener>> {
-    let mut listeners: Vec<Listener> = Vec::new();
-    let mut unsupported = None;
-    for mut address in Address::resolve(host, port)? {
-        if let (true, Some(Bound::Tcp(first))) = (host.is_empty(), listeners.first().map(Listener::place)) {
-            // The port that the system has chosen for IPv6, for IPv4 too.
-            address.set_port(first.port());
+/// Every address of this machine, of both families: an IPv6 socket takes IPv4 clients too, unless the system keeps them
+/// apart.
+fn bind_all(port: u16) -> io::Result<Vec<Listener>> {
+    let [ipv6, ipv4] = Address::unspecified(port);
+    for _ in 0..PORTS_MAX {
+        let socket = match TcpListener::bind(ipv6) {
+            Err(error) if is_unsupported(&error) => {
+                let listener = TcpListener::bind(ipv4).and_then(Listener::bound);
+                return Ok(vec![listener.map_err(|error| named(ipv4, &error))?]);
+            }
+            result => result.map_err(|error| named(ipv6, &error))?,
+        };
+        let (is_alone, port_chosen) = (is_ipv6_alone(&socket)?, socket.local_addr()?.port());
+        let first = Listener::bound(socket)?;
+        if !is_alone {
+            return Ok(vec![first]);
         }
+        let ipv4 = SocketAddr::new(ipv4.ip(), port_chosen);
+        match TcpListener::bind(ipv4) {
+            Err(error) if port == 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) if is_unsupported(&error) => return Ok(vec![first]),
+            Err(error) => return Err(named(ipv4, &error)),
+            Ok(second) => return Ok(vec![first, Listener::bound(second)?]),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free for both IPv6 and IPv4"))
+}
+
+#[expect(deprecated)] // To be set after the socket is bound, which cannot be done; to be read, it is right.
+fn is_ipv6_alone(socket: &TcpListener) -> io::Result<bool> {
+    socket.only_v6()
+}
+
+/// Every address of a host.
+fn bind_host(host: &str, port: u16) -> io::Result<Vec<Listener>> {
+    let is_name = host.parse::<IpAddr>().is_err();
+    let mut listeners = Vec::new();
+    let mut unsupported = None;
+    for address in Address::resolve(host, port)? {
         match TcpListener::bind(address) {
             Ok(socket) => listeners.push(Listener::bound(socket)?),
             // A name's IPv6 address on a machine without IPv6, and the like: fine if another one works.
             Err(error) if is_unsupported(&error) => unsupported = Some(error),
-            // The unspecified IPv6 address has taken the IPv4 one with it, unless the system keeps them apart.
-            Err(_) if host.is_empty() && !listeners.is_empty() => {}
+            Err(error) if is_name => return Err(named(address, &error)),
             Err(error) => return Err(error),
         }
     }
@@ -80,10 +127,38 @@ fn is_unsupported(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(errno::EAFNOSUPPORT)
 }
 
+/// Says which of the addresses that a text stands for it was.
+fn named(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{address}: {error}"))
+}
+
+/// Says whether it was this very server that has taken an address.
+fn told_of_ourselves(address: &Address, listeners: &[Listener], error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return error;
+    }
+    let has_taken = |place: &&Bound| match (address, place) {
+        (Address::Tcp { port, .. }, Bound::Tcp(taken)) => *port == taken.port(),
+        (Address::Unix(path), Bound::Unix(taken)) => path == taken,
+        _ => false,
+    };
+    let Some(taken) = listeners.iter().map(Listener::place).find(has_taken) else { return error };
+    let port = match taken {
+        Bound::Tcp(taken) => format!("; `:{}` alone is every address, IPv6 and IPv4", taken.port()),
+        Bound::Unix(_) => String::new(),
+    };
+    io::Error::new(error.kind(), format!("{error}: this server listens on `{taken}` already{port}"))
+}
+
 #[cfg(unix)]
 fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
     use std::os::unix::fs::FileTypeExt;
 
+    if is_abstract(path) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, NO_ABSTRACT));
+    }
+    // Until it is bound, nobody else looks at the file; and nobody sees it before it is listened on.
+    let _claim = socket_file::claim(path)?;
     let (socket, file) = match socket_file::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             if !std::fs::symlink_metadata(path)?.file_type().is_socket() {

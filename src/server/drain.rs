@@ -151,6 +151,7 @@ impl EventLoop {
             Err(error) => {
                 self.intake.pause_until(number, Some(self.now + ACCEPT_PAUSE_MIN));
                 self.shared.tell_accept_failed(&self.shared.gates[number], &error, self.now);
+                self.intake.fail(number, error);
             }
         }
     }
@@ -178,19 +179,21 @@ impl EventLoop {
             }
             self.drop_connection(token);
         }
-        // Now there are descriptors, to see who has waited for them in vain.
+        // Now there are descriptors, to see who has waited in vain.
         let shared = Arc::clone(&self.shared);
-        for gate in &shared.gates {
-            let mut owed = 0;
+        for (number, gate) in shared.gates.iter().enumerate() {
+            let (mut owed, place) = (0, gate.place());
             let seen = gate.abandon(|stream| owed += desk.count_waiting(&stream, &shared.limits));
             if owed > 0 {
-                self.cut_off
-                    .details
-                    .push(format!("{owed} in the queue of `{}`, for want of a descriptor", gate.place()));
+                let details = &mut self.cut_off.details;
+                details.push(match self.intake.failure(number) {
+                    Some(error) => format!("{owed} in the queue of `{place}`, which could not be emptied: {error}"),
+                    None => format!("{owed} in the queue of `{place}`, which no thread was free to empty"),
+                });
             }
             if let Err(error) = seen {
                 owed += 1;
-                self.cut_off.details.push(format!("whoever was in the queue of `{}`: {error}", gate.place()));
+                self.cut_off.details.push(format!("whoever was in the queue of `{place}`: {error}"));
             }
             self.cut_off.owed += owed;
         }

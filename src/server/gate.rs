@@ -187,3 +187,37 @@ fn empty(listener: &Listener, accepted: &mut Vec<(Stream, Peer)>) -> io::Result<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::server::config::Readiness;
+    use crate::server::poller::Poller;
+
+    const TOKEN: u64 = 1;
+
+    #[test]
+    fn what_others_hold_too_is_reported_to_no_loop_that_has_left_it() {
+        let keeper = TcpListener::bind("127.0.0.1:0").unwrap();
+        let gate = Gate::new(Listener::take_over(keeper.try_clone().unwrap()).unwrap(), 2);
+        let mut pollers: Vec<_> = (0..2).map(|_| Poller::new(Readiness::default()).unwrap()).collect();
+        for poller in &mut pollers {
+            gate.with(|listener| poller.add_listener(listener, TOKEN)).unwrap().unwrap();
+        }
+        for (poller, closing) in pollers.iter_mut().zip([Closing::Left, Closing::Closed]) {
+            gate.with(|listener| poller.remove_listener(listener, TOKEN)).expect("it is there as long as a loop is");
+            assert_eq!(gate.close(Instant::now(), &mut Vec::new()).unwrap(), closing);
+        }
+        // Nobody accepts it, and so a level-triggered report would come again and again.
+        let _client = TcpStream::connect(keeper.local_addr().unwrap()).unwrap();
+        for poller in &mut pollers {
+            for _ in 0..3 {
+                poller.wait(Some(Duration::ZERO)).unwrap();
+                assert_eq!(poller.next(), None);
+            }
+        }
+    }
+}

@@ -113,11 +113,7 @@ impl Server {
     ///
     /// [`BindError`] names the address and the reason.
     pub fn bind(addresses: &[Address], config: Config) -> Result<Self, BindError> {
-        let mut listeners = Vec::new();
-        for address in addresses {
-            listeners.extend(bind::bind(address)?);
-        }
-        Ok(Self::with_listeners(listeners, config))
+        Ok(Self::with_listeners(bind::bind(addresses)?, config))
     }
 
     /// Takes over a socket that listens already, from a service manager for example.

@@ -2,9 +2,17 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+#[cfg(target_os = "linux")]
+use std::time::{Duration, Instant};
+
+/// How long others may take to bind: longer than one of them waits for a server that does not answer.
+#[cfg(target_os = "linux")]
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
+#[cfg(target_os = "linux")]
+const CLAIM_PAUSE: Duration = Duration::from_millis(1);
 
 static FILES: Files = Files::new();
 
@@ -35,6 +43,49 @@ struct File {
 /// Those of [`UnixListener::bind`], and of looking at the file that it has made; and that the process is about to end.
 pub(crate) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     FILES.bind(path)
+}
+
+/// The right to look at the sockets of a folder, and to bind there: had by one at a time.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _name: Option<UnixDatagram>,
+}
+
+/// Waits for the right to bind a socket at this path. Of two processes that find a stale file at once, both would else
+/// remove it, and the second one the first one's own.
+///
+/// On Linux it is an abstract socket's name, that of the folder: nobody can have the same in the same network
+/// namespace, nothing is left of it in the file system, and it ends with the process, however that ends. Where it
+/// cannot be had, as on other systems, everybody may go on at once.
+///
+/// # Errors
+///
+/// Somebody has had it for too long.
+#[cfg(target_os = "linux")]
+pub(crate) fn claim(path: &Path) -> io::Result<Claim> {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = std::fs::metadata(folder)?;
+    let name = SocketAddr::from_abstract_name(format!("allout binds in {}:{}", folder.dev(), folder.ino()))?;
+    let started = Instant::now();
+    loop {
+        match UnixDatagram::bind_addr(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < CLAIM_TIMEOUT => {
+                std::thread::sleep(CLAIM_PAUSE);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(io::Error::new(error.kind(), "another process is binding a socket in its folder"));
+            }
+            claimed => return Ok(Claim { _name: claimed.ok() }),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn claim(_: &Path) -> io::Result<Claim> {
+    Ok(Claim { _name: None })
 }
 
 /// Removes them all, for good.

@@ -203,10 +203,10 @@ fn no_host_means_every_address_of_the_machine() {
     shut_down(process, SocketAddr::from(([127, 0, 0, 1], address.port())));
 }
 
-/// A network of its own in which IPv6 sockets take no IPv4 connections: the default of the BSDs and of Windows.
+/// A network of its own in which IPv6 sockets take no IPv4 connections: the default of the BSDs and of Windows. `None`
+/// if it cannot be had.
 #[cfg(target_os = "linux")]
-#[test]
-fn no_host_means_ipv4_too_where_an_ipv6_socket_does_not_take_it() {
+fn apart(then: &str) -> Option<Command> {
     let apart = |then: &str| {
         let script = format!("echo 1 >/proc/sys/net/ipv6/bindv6only{then}");
         let mut command = Command::new("unshare");
@@ -214,12 +214,52 @@ fn no_host_means_ipv4_too_where_an_ipv6_socket_does_not_take_it() {
         command
     };
     if !apart("").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        return skip("no network namespace can be had, or no IPv6");
+        skip("no network namespace can be had, or no IPv6");
+        return None;
     }
-    let mut process = Process::spawn(&mut apart(r#" && exec "$0" --listen :0"#));
+    Some(apart(then))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_host_means_ipv4_too_where_an_ipv6_socket_does_not_take_it() {
+    let Some(mut command) = apart(r#" && exec "$0" --listen :0"#) else { return };
+    let mut process = Process::spawn(&mut command);
     let first = process.line_with("listening on http://[::]:");
     let second = process.line_with("listening on http://0.0.0.0:");
     assert_eq!(first.rsplit(':').next(), second.rsplit(':').next(), "one port for both");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_host_is_no_address_where_ipv4_is_taken_and_an_ipv6_socket_does_not_take_it() {
+    let folder = crate::support::Folder::new("apart-taken");
+    let script = r#" && { "$0" --listen 0.0.0.0:9100 2>"$1" & } && until grep -q listening "$1"; do :; done
+        "$0" --listen :9100; code=$?; kill $!; exit $code"#;
+    let Some(mut command) = apart(script) else { return };
+    let process = Process::spawn(command.arg(folder.path("first")));
+    check_fails(process, 1, &["cannot listen on `:9100`: 0.0.0.0:9100: ", "in use"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn both_of_all_addresses_are_listened_on_where_an_ipv6_socket_does_not_take_ipv4() {
+    let Some(mut command) = apart(r#" && exec "$0" --listen 0.0.0.0:9100 --listen [::]:9100"#) else { return };
+    let mut process = Process::spawn(&mut command);
+    process.line_with("listening on http://0.0.0.0:9100");
+    process.line_with("listening on http://[::]:9100");
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn no_host_means_ipv4_alone_where_there_is_no_ipv6() {
+    let folder = crate::support::Folder::new("no-ipv6");
+    let Some(shim) = crate::support::shim(&folder) else { return };
+    let mut command = Command::new(ALLOUT);
+    let mut process = Process::spawn(command.args(["--listen", ":0"]).env("LD_PRELOAD", shim).env("SHIM_NO_IPV6", "1"));
+    let address = process.address();
+    assert!(address.ip().is_ipv4(), "{address}");
+    shut_down(process, SocketAddr::from(([127, 0, 0, 1], address.port())));
 }
 
 #[test]
@@ -914,6 +954,18 @@ mod unix {
         command.env("ALLOUT_LISTEN", &place);
         check_fails(Process::spawn(&mut command), 2, &["bad value for ALLOUT_LISTEN: it is not UTF-8"]);
         assert_eq!(std::fs::read_dir(folder.path("")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_socket_without_a_file_is_refused_and_no_file_made() {
+        let folder = Folder::new("abstract");
+        let mut command = Command::new(ALLOUT);
+        command.args(["--listen", "unix:@name"]).current_dir(folder.path(""));
+        check_fails(Process::spawn(&mut command), 2, &["bad address `unix:@name`: abstract sockets are not served"]);
+        assert_eq!(std::fs::read_dir(folder.path("")).unwrap().count(), 0);
+        let address = allout::Address::Unix("@name".into());
+        let error = allout::Server::bind(&[address], allout::Config::default()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot listen on `unix:@name`: abstract"), "{error}");
     }
 
     #[test]

@@ -896,4 +896,41 @@ mod process {
         let (code, said) = process.end();
         assert_eq!(code, Some(0), "{said}");
     }
+
+    /// The program under a library that has some of its system calls fail.
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn an_accept_that_fails_again_and_again_backs_off_and_holds_no_stop() {
+        let folder = crate::support::Folder::new("accept-denied");
+        let Some(shim) = crate::support::shim(&folder) else { return };
+        let deny = folder.path("deny");
+        let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_allout")).with_file_name("examples").join("demo");
+        let mut command = Command::new(program);
+        command.args(["--listen", "127.0.0.1:0", "--loops", "2", "--grace", "1"]);
+        let mut process = Process::spawn(command.env("LD_PRELOAD", shim).env("SHIM_DENY", &deny));
+        let address = process.address();
+        let mut idle = Client::connect(address);
+        assert_eq!(idle.ask(PING).text(), "pong");
+        std::fs::write(&deny, "").unwrap();
+        let mut waiting = Client::connect(address);
+        waiting.send(PING);
+        process.line_with("cannot accept on `127.0.0.1:");
+        let before = ticks(&process);
+        for _ in 0..2 {
+            assert!(process.line_with("cannot accept on `127.0.0.1:").contains("not permitted"));
+        }
+        let used = ticks(&process) - before;
+        assert!(used < 50, "{used} hundredths of a second used while waiting");
+        std::fs::remove_file(&deny).unwrap();
+        assert_eq!(waiting.reply().text(), "pong");
+        std::fs::write(&deny, "").unwrap();
+        let mut late = Client::connect(address);
+        late.send(PING);
+        process.line_with("cannot accept on `127.0.0.1:");
+        // The idle one has not been closed to make room: that would help nobody.
+        assert_eq!(idle.ask("POST /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
+        let (code, said) = process.end();
+        assert_eq!(code, Some(124), "{said}");
+        assert!(said.contains("cut off: whoever was in the queue of `127.0.0.1:"), "{said}");
+    }
 }

@@ -18,6 +18,7 @@ mod handoff;
 #[cfg(all(target_os = "linux", feature = "sys"))]
 mod handshakes;
 mod limits;
+mod listeners;
 mod pipelined;
 mod router;
 mod signals;

@@ -424,3 +424,15 @@ pub fn socket_path() -> PathBuf {
     let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     std::env::temp_dir().join(format!("allout-it-{}-{number}.sock", std::process::id()))
 }
+
+/// A library that has system calls fail, for `LD_PRELOAD`. `None`, told, if there is no C compiler.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn shim(folder: &Folder) -> Option<PathBuf> {
+    let (source, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/shim.c"), folder.path("shim.so"));
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        skip("there is no C compiler");
+        return None;
+    }
+    Some(library)
+}
