@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
 use allout::{
@@ -25,6 +25,7 @@ pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> 
             ExitCode::SUCCESS
         }
         Err(error) => {
+            log::start();
             say(format_args!("{name}: {error}"));
             ExitCode::from(2)
         }
@@ -35,29 +36,44 @@ pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> 
     code
 }
 
+/// Lines about what was cut off: one for each of so many requests, and then how many more there are.
+const CUT_OFF_LINES_MAX: usize = 50;
+
 thread_local! {
     /// Where the last panic of this thread was, until somebody tells it.
     static PANICKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
+
+/// The name of the thread that has panicked last, and where: a member's thread bears its name, and what ended it is
+/// told by another.
+static LAST_PANIC: Mutex<Option<(String, String)>> = Mutex::new(None);
 
 /// A panic is told in one line: by the server or the group that catches it, who know what it was for. Here it is only
 /// noted where it happened.
 fn note_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
+        let who = thread::current().name().map(ToOwned::to_owned);
+        *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = who.zip(place.clone());
         // Refused only if this very thread is on its way out.
         let _ = PANICKED_AT.try_with(|noted| noted.replace(place));
     }));
 }
 
 fn tell(notice: &Notice<'_>) {
-    let place = if matches!(notice, Notice::HandlerPanicked { .. }) { panicked_at() } else { String::new() };
-    say(format_args!("{notice}{place}"));
+    let place = if matches!(notice, Notice::HandlerPanicked { .. }) { PANICKED_AT.take() } else { None };
+    say(format_args!("{notice}{}", at(place)));
 }
 
-/// Where this thread has panicked, to be put behind what is told of it.
-fn panicked_at() -> String {
-    PANICKED_AT.take().map(|place| format!(" (at {place})")).unwrap_or_default()
+/// Where a member's thread has panicked.
+fn panicked_at(member: &str) -> Option<String> {
+    let last = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
+    last.filter(|(who, _)| who == member).map(|(_, place)| place)
+}
+
+/// Behind what is told of a panic.
+fn at(place: Option<String>) -> String {
+    place.map(|place| format!(" (at {place})")).unwrap_or_default()
 }
 
 fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Router) -> ExitCode {
@@ -68,14 +84,14 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
     group.lame_duck(options.lame_duck);
     let stop = group.stop();
     stop.on_cause(move |cause| {
-        let place = if matches!(cause, Cause::Panicked { .. }) { panicked_at() } else { String::new() };
         if volume >= Volume::Normal {
-            say(format_args!("stopping: {cause}{place}"));
+            let place = if let Cause::Panicked { who, .. } = cause { panicked_at(who) } else { None };
+            say(format_args!("stopping: {cause}{}", at(place)));
         }
     });
     // Before anything else, so that a signal stops the start-up too.
     #[cfg(feature = "signals")]
-    let listening = allout::signals::install(&stop, || {
+    let listening = allout::signals::install_with(&stop, || {
         say(format_args!("a second signal: leaving at once"));
         allout::remove_socket_files();
         log::flush();
@@ -99,11 +115,10 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
     };
     let stats = server.stats();
     let router = extend(routes(&stop, options.shutdown_token));
-    // Refused only if the stop has been triggered meanwhile, before anybody was told where it listens.
     let server = if volume >= Volume::Normal { server.on_listening(announce) } else { server };
-    let _ = group.add("http", move |stop| server.run(router, stop));
+    group.add("http", move |stop| server.run(router, stop));
     #[cfg(feature = "signals")]
-    let _ = group.add("signals", move |stop| signals.run(stop));
+    group.add("signals", move |stop| signals.run(stop));
     finish(volume, &stats, &group.run(options.grace))
 }
 
@@ -230,7 +245,7 @@ fn is_loopback(host: &str) -> bool {
 
 /// Says how it ended.
 fn finish(volume: Volume, stats: &Stats, outcome: &Outcome) -> ExitCode {
-    let mut is_first = true;
+    let (mut is_first, mut cut_off_lines) = (true, 0);
     for (member, exit, _) in outcome.exits() {
         // The first failure is the cause, which has been told.
         let is_cause = match outcome.cause() {
@@ -240,11 +255,18 @@ fn finish(volume: Volume, stats: &Stats, outcome: &Outcome) -> ExitCode {
             _ => false,
         };
         match exit {
-            Exit::Done | Exit::NotStarted => {}
-            Exit::CutOff(cut_off) => cut_off.details.iter().for_each(|detail| say(format_args!("cut off: {detail}"))),
+            Exit::Done => {}
+            Exit::CutOff(cut_off) => {
+                let left = CUT_OFF_LINES_MAX.saturating_sub(cut_off_lines);
+                cut_off.details.iter().take(left).for_each(|detail| say(format_args!("cut off: {detail}")));
+                cut_off_lines += cut_off.details.len();
+            }
             _ if is_cause => {}
             _ => say(format_args!("{member} {exit}")),
         }
+    }
+    if cut_off_lines > CUT_OFF_LINES_MAX {
+        say(format_args!("cut off: {} more", cut_off_lines - CUT_OFF_LINES_MAX));
     }
     if volume >= Volume::Normal || outcome.exit_code() != 0 {
         let cause = outcome.cause().map_or_else(|| "nothing to do".to_owned(), ToString::to_string);

@@ -13,17 +13,17 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut group = Group::new();
 //! # #[cfg(feature = "signals")]
-//! let signals = allout::signals::install(&group.stop(), || std::process::exit(130))?;
+//! let signals = allout::signals::install(&group.stop())?;
 //! let server = Server::bind(&["127.0.0.1:0".parse()?], Config::default())?;
 //! let router = Router::new().get("/ping", |_: &Request<'_>| Response::text("pong"));
 //!
-//! group.add("http", move |stop| server.run(router, stop))?;
+//! group.add("http", move |stop| server.run(router, stop));
 //! # #[cfg(feature = "signals")]
-//! group.add("signals", move |stop| signals.run(stop))?;
+//! group.add("signals", move |stop| signals.run(stop));
 //! group.add("job", |stop| {
 //!     while !stop.wait_timeout(Duration::from_millis(20)) { break } // one round is enough here
 //!     Ok(())
-//! })?;
+//! });
 //! let outcome = group.run(Duration::from_secs(3)); // ends, since the job is done
 //! assert_eq!(outcome.exit_code(), 0);
 //! # Ok(())
@@ -84,9 +84,10 @@
 //!
 //! | room | what for | names |
 //! |---|---|---|
-//! | `stop`, `group` | members, and how they end together | `panics` |
+//! | `stop`, `group` | members, and how they end together | `helpers`, `panics` |
+//! | `helpers` | threads for what may block | `panics` |
 //! | `panics` | the embedder's panics, caught | nothing else here |
-//! | `signals` | the only room that names `ctrlc` | `stop`, `group`, `panics` |
+//! | `signals` | the only room that names `ctrlc` | `stop`, `group`, `server`, `panics` |
 //! | `http` | the protocol, without sockets, threads or clocks | `panics` |
 //! | `router` | method and path to handler | `http` |
 //! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group`, `panics` |
@@ -97,6 +98,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
 
 mod group;
+mod helpers;
 mod http;
 mod panics;
 mod router;
@@ -106,7 +108,7 @@ pub mod signals;
 mod stop;
 mod sync;
 
-pub use group::{CutOff, Exit, Group, MemberResult, Outcome, Stopped};
+pub use group::{CutOff, Exit, Group, MemberResult, Outcome};
 pub use http::{
     BodyReader, BodyWriter, FieldError, Handler, Headers, Method, Peer, Reject, Request, Response, Status, Version,
 };

@@ -1,71 +1,139 @@
 //! Lines on stderr that never hold anybody up: one that is closed, full or read by nobody costs its lines, not the
-//! server. A thread of its own writes them; what it cannot keep up with is dropped, and the number is told.
+//! server. A thread of its own writes them. What it cannot keep up with is dropped, the oldest first, and a line in
+//! their place says how many: so the last line, which says how all has ended, is always the last one written.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::io::Write;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::io::{ErrorKind, Write};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Lines that may wait to be written: some hundred kilobytes at most.
 const LINES_MAX: usize = 1024;
-/// How long the end of the process waits for the last lines.
-const FLUSH: Duration = Duration::from_millis(200);
+/// How long the end of the process waits while lines are being written, and how long for any one of them.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+const LINE_TIME: Duration = Duration::from_millis(100);
+/// How long to wait before a stderr that is full, and does not block, is tried again.
+const PAUSE: Duration = Duration::from_millis(5);
 
-enum Entry {
-    Line(String),
-    /// All before it has been written: answer.
-    Flush(SyncSender<()>),
+struct Log {
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
-static QUEUE: OnceLock<SyncSender<Entry>> = OnceLock::new();
-static DROPPED: AtomicU64 = AtomicU64::new(0);
+struct State {
+    has_thread: bool,
+    lines: VecDeque<String>,
+    /// Lines that stood in front of those above.
+    dropped: usize,
+    /// The thread has taken a line, and not written it yet.
+    is_writing: bool,
+    /// Lines that have been written.
+    written: usize,
+}
+
+static LOG: Log = Log {
+    state: Mutex::new(State { has_thread: false, lines: VecDeque::new(), dropped: 0, is_writing: false, written: 0 }),
+    changed: Condvar::new(),
+};
 
 /// Starts the thread. Without one, lines are written by whoever says them.
 pub(crate) fn start() {
-    let (sender, receiver) = sync_channel(LINES_MAX);
-    if thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&receiver)).is_ok() {
-        let _ = QUEUE.set(sender);
-    }
+    let mut state = LOG.state();
+    state.has_thread = thread::Builder::new().name("log".to_owned()).spawn(|| LOG.write_all()).is_ok();
 }
 
 /// Says one line.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     let line = format!("{line}\n");
-    match QUEUE.get() {
-        None => write(&line),
-        Some(queue) => {
-            if queue.try_send(Entry::Line(line)).is_err() {
-                DROPPED.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+    let mut state = LOG.state();
+    if state.has_thread {
+        state.lines.push_back(line);
+        state.drop_all_but(LINES_MAX);
+        LOG.changed.notify_all();
+    } else {
+        drop(state);
+        write(&line);
     }
 }
 
-/// Waits until all that was said is written, but not for long.
+/// Waits until all that was said is written, as long as somebody reads it. Of what is left then, only the last line is
+/// tried once more.
 pub(crate) fn flush() {
-    let (sender, written) = sync_channel(1);
-    if QUEUE.get().is_some_and(|queue| queue.try_send(Entry::Flush(sender)).is_ok()) {
-        let _ = written.recv_timeout(FLUSH);
+    let end = Instant::now() + FLUSH_TIME;
+    let mut state = LOG.state();
+    loop {
+        let written = state.written;
+        state = LOG.wait(state, LINE_TIME, |state| state.written == written && !state.is_done());
+        if state.written == written || Instant::now() >= end {
+            break;
+        }
+    }
+    state.drop_all_but(1);
+    drop(LOG.wait(state, LINE_TIME, |state| !state.is_done()));
+}
+
+impl Log {
+    fn write_all(&self) {
+        let mut state = self.state();
+        loop {
+            let Some(mut line) = state.lines.pop_front() else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let dropped = std::mem::take(&mut state.dropped);
+            state.is_writing = true;
+            drop(state);
+            if dropped > 0 {
+                line = format!("({dropped} lines were dropped, since nobody read them)\n{line}");
+            }
+            write(&line);
+            state = self.state();
+            state.is_writing = false;
+            state.written += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        time: Duration,
+        goes_on: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout_while(state, time, |state| goes_on(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    // Nothing panics while it is locked.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn write_all(entries: &Receiver<Entry>) {
-    for entry in entries {
-        match entry {
-            Entry::Line(line) => write(&line),
-            Entry::Flush(sender) => _ = sender.try_send(()),
-        }
-        match DROPPED.swap(0, Ordering::Relaxed) {
-            0 => {}
-            count => write(&format!("({count} lines were dropped, since nobody read them)\n")),
-        }
+impl State {
+    fn is_done(&self) -> bool {
+        self.lines.is_empty() && !self.is_writing
+    }
+
+    fn drop_all_but(&mut self, count: usize) {
+        let surplus = self.lines.len().saturating_sub(count);
+        self.lines.drain(..surplus);
+        self.dropped += surplus;
     }
 }
 
 /// In one piece, so that lines of several processes do not mix.
-fn write(line: &str) {
-    let _ = std::io::stderr().write_all(line.as_bytes());
+fn write(text: &str) {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match std::io::stderr().write(rest) {
+            Ok(0) => return,
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(_) => return,
+        }
+    }
 }

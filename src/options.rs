@@ -96,8 +96,8 @@ With a token only its bearer may call /shutdown; without, clients on this machin
 Each option can be set by the environment too: ALLOUT_LISTEN (separated by commas), ALLOUT_GRACE and so on;
 ALLOUT_QUIET=1. Prefer it for the token: a command line is seen by every user of the machine.
 
-Exit codes: 0 all out in time, 1 a member failed, 2 wrong usage, 101 a member panicked, 124 an answer was cut off at
-the deadline, 130 forced by a second Ctrl-C.
+Exit codes: 0 all out in time, 1 a member failed, 2 wrong usage, 101 a member panicked, 124 at the deadline an answer
+was cut off or somebody still ran, 130 forced by a second Ctrl-C.
 "
     )
 }

@@ -2,27 +2,43 @@
 //!
 //! SIGINT, SIGTERM and SIGHUP all stop gracefully; which one it was, `ctrlc` does not tell. The first triggers the
 //! stop. Supervisors often send two, so repeats within half a second of the first are taken for it. A later one means
-//! that somebody has lost patience: `force` is called.
+//! that somebody has lost patience: the process is left at once.
 //!
 //! A process has one signal handler, but may run one group after another. The handler is therefore set once and looks
 //! up whom to tell. A group that has been stopped makes room when the next one installs itself, and half a second after
-//! its end at the latest: until then, a signal is taken for one that was meant for it.
+//! its end at the latest: until then, a signal is taken for one that was meant for it. A group that is dropped without
+//! a run makes room at once, and so does a stop that nobody holds any more; only repeats of a signal that they have had
+//! are still taken for it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::group::MemberResult;
 use crate::panics::caught;
-use crate::stop::{Cause, Stop};
+use crate::server::remove_socket_files;
+use crate::stop::{Cause, End, Stop, WeakStop};
 
 /// For how long after the first signal others are taken for repeats of it.
 const REPEAT: Duration = Duration::from_millis(500);
 
 struct Listening {
-    stop: Stop,
+    stop: WeakStop,
     force: Arc<dyn Fn() + Send + Sync>,
     first: Option<Instant>,
+}
+
+impl Listening {
+    /// True if a signal that comes now cannot be meant for this one any more.
+    fn is_over(&self, now: Instant) -> bool {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < REPEAT;
+        let is_live = || match self.stop.upgrade().map(|stop| stop.ended()) {
+            None | Some(Some(End::NeverRan)) => false,
+            Some(Some(End::Ran(at))) => is_recent(at),
+            Some(None) => true,
+        };
+        !self.first.is_some_and(is_recent) && !is_live()
+    }
 }
 
 struct Registry {
@@ -36,18 +52,33 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry { is_installed: false, li
 #[derive(Debug)]
 pub struct Signals(());
 
-/// Starts to listen: from now on a signal triggers `stop`, even if nothing runs yet. A signal more than 500 ms after
-/// the first calls `force`, which should say a line, call [`remove_socket_files`](crate::remove_socket_files) where
-/// Unix sockets are listened on, and leave the process with code 130.
+/// Starts to listen: from now on SIGINT, SIGTERM and SIGHUP trigger `stop`, even if nothing runs yet. A signal more
+/// than 500 ms after the first ends the process at once with code 130; the files of Unix sockets that it listens on are
+/// [removed](crate::remove_socket_files) before.
 ///
-/// The handler stays for the life of the process. A signal that finds no group that it has not told yet, and none to
-/// force, ends the process with code 130, as it would have done without a handler.
+/// The handler stays for the life of the process, for all three signals: SIGHUP, too, is taken for good. A signal that
+/// finds no group that it has not told yet, and none to force, ends the process with code 130, as it would have done
+/// without a handler. A group that is dropped without a run is none.
 ///
 /// # Errors
 ///
 /// [`InstallError`] if another part of the process has set a handler through `ctrlc`, or the system refuses.
-pub fn install(stop: &Stop, force: impl Fn() + Send + Sync + 'static) -> Result<Signals, InstallError> {
-    let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn install(stop: &Stop) -> Result<Signals, InstallError> {
+    install_with(stop, || {
+        remove_socket_files();
+        std::process::exit(130);
+    })
+}
+
+/// The same as [`install`], but a signal more than 500 ms after the first calls `force`, which should end the process:
+/// say a line, call [`remove_socket_files`](crate::remove_socket_files) where Unix sockets are listened on, and leave
+/// with code 130. It runs on the thread that waits for signals: as long as it blocks, no other is heard.
+///
+/// # Errors
+///
+/// Those of [`install`].
+pub fn install_with(stop: &Stop, force: impl Fn() + Send + Sync + 'static) -> Result<Signals, InstallError> {
+    let mut registry = registry();
     if !registry.is_installed {
         // Not `try_set_handler`: it takes a signal that is ignored for one that somebody handles, and a shell starts
         // what runs in the background with SIGINT ignored.
@@ -58,8 +89,13 @@ pub fn install(stop: &Stop, force: impl Fn() + Send + Sync + 'static) -> Result<
         .map_err(InstallError)?;
         registry.is_installed = true;
     }
-    registry.listening.retain(|listening| !listening.stop.is_set());
-    registry.listening.push(Listening { stop: stop.clone(), force: Arc::new(force), first: None });
+    let now = Instant::now();
+    let is_past =
+        |listening: &Listening| listening.is_over(now) || listening.stop.upgrade().is_none_or(|stop| stop.is_set());
+    let past = take(&mut registry.listening, is_past);
+    registry.listening.push(Listening { stop: stop.downgrade(), force: Arc::new(force), first: None });
+    drop(registry);
+    forget(past);
     Ok(Signals(()))
 }
 
@@ -77,9 +113,8 @@ impl Signals {
 
 /// A signal has come. Runs on ctrlc's thread, which is an ordinary one.
 fn signalled(now: Instant) {
-    let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_over = |stop: &Stop| stop.ended_at().is_some_and(|at| now.saturating_duration_since(at) >= REPEAT);
-    registry.listening.retain(|listening| !is_over(&listening.stop));
+    let mut registry = registry();
+    let past = take(&mut registry.listening, |listening| listening.is_over(now));
     if registry.listening.is_empty() {
         std::process::exit(130);
     }
@@ -88,7 +123,7 @@ fn signalled(now: Instant) {
         match listening.first {
             None => {
                 listening.first = Some(now);
-                stops.push(listening.stop.clone());
+                stops.extend(listening.stop.upgrade());
             }
             Some(first) if now.saturating_duration_since(first) >= REPEAT => forces.push(Arc::clone(&listening.force)),
             Some(_) => {}
@@ -104,6 +139,23 @@ fn signalled(now: Instant) {
             force();
         }
     }
+    forget(past);
+}
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes out what is past. It is dropped only when the registry is unlocked again: `force` is the embedder's, and what
+/// it holds may do anything when it is dropped.
+fn take(listening: &mut Vec<Listening>, is_past: impl FnMut(&Listening) -> bool) -> Vec<Listening> {
+    let (past, rest) = std::mem::take(listening).into_iter().partition(is_past);
+    *listening = rest;
+    past
+}
+
+fn forget(past: Vec<Listening>) {
+    past.into_iter().for_each(|listening| _ = caught(|| drop(listening)));
 }
 
 /// The signals cannot be listened to.

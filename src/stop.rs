@@ -8,10 +8,20 @@
 //! Without a lame-duck time, which is the default, the first two arrows are one step. The first trigger takes the
 //! cause, whatever comes later and however grave it is: what a group died of is what happened first. There is no way
 //! back, so a reader that once saw the flag set needs no lock to believe it.
+//!
+//! Each arrow is one step under the lock: the state changes, the deadline is fixed, the wakers are taken and those of
+//! the embedder are put into the helpers' queue. So whoever sees a cause or a deadline also finds the calls that belong
+//! to it, to wait for them. What follows happens outside the lock, and in this order:
+//!
+//! 1. Wakers of our own are called on this thread, and whoever waits is notified. They do not block: pollers, condition
+//!    variables, and the stops of groups inside and outside of this one.
+//! 2. Helpers begin to call the embedder's closures. Those may block, for which nobody waits but the end of
+//!    [`Group::run`](crate::Group::run), until its deadline.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::helpers::Helpers;
 use crate::panics::caught;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, PoisonError, Weak};
 
@@ -81,20 +91,38 @@ struct Shared {
     set: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
+    helpers: Helpers,
 }
 
 struct State {
     first: Option<(Cause, Instant)>,
     told_at: Option<Instant>,
-    ended_at: Option<Instant>,
+    end: Option<End>,
     grace: Duration,
     lame_duck: Duration,
+    /// Of this crate: they never block.
+    ours: Wakers,
+    /// Of the embedder: they may.
+    theirs: Wakers,
+}
+
+#[derive(Default)]
+struct Wakers {
     on_cause: Vec<OnCause>,
     on_stop: Vec<OnStop>,
 }
 
 type OnCause = Box<dyn FnOnce(&Cause) + Send>;
 type OnStop = Box<dyn FnOnce() + Send>;
+
+/// How the group of a stop came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It has run, until this moment.
+    Ran(Instant),
+    /// It was dropped without a run.
+    NeverRan,
+}
 
 /// Where a stop is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,20 +142,20 @@ impl Stop {
             state: Mutex::new(State {
                 first: None,
                 told_at: None,
-                ended_at: None,
+                end: None,
                 grace: GRACE,
                 lame_duck: Duration::ZERO,
-                on_cause: Vec::new(),
-                on_stop: Vec::new(),
+                ours: Wakers::default(),
+                theirs: Wakers::default(),
             }),
             changed: Condvar::new(),
+            helpers: Helpers::new(),
         }))
     }
 
     /// Stops everything. Returns true if this was the first call: its cause is the one that is kept.
     ///
-    /// May be called at any time, before the group runs too, and as often as one likes. It does not wait for anybody,
-    /// but calls what was registered by [`on_cause`](Self::on_cause) and [`on_stop`](Self::on_stop).
+    /// May be called at any time, before the group runs too, and as often as one likes. It does not wait for anybody.
     pub fn trigger(&self, cause: Cause) -> bool {
         let mut state = self.state();
         if state.first.is_some() {
@@ -135,15 +163,15 @@ impl Stop {
         }
         let told = cause.clone();
         state.first = Some((cause, Instant::now()));
-        let on_cause = std::mem::take(&mut state.on_cause);
-        let is_immediate = state.lame_duck.is_zero();
+        let on_cause = std::mem::take(&mut state.ours.on_cause);
+        for waker in std::mem::take(&mut state.theirs.on_cause) {
+            let told = told.clone();
+            self.0.helpers.put(move || waker(&told));
+        }
+        let on_stop = if state.lame_duck.is_zero() { self.set(&mut state) } else { Vec::new() };
         drop(state);
-        for waker in on_cause {
-            shielded(|| waker(&told));
-        }
-        if is_immediate {
-            self.tell();
-        }
+        on_cause.into_iter().for_each(|waker| waker(&told));
+        self.wake(on_stop);
         true
     }
 
@@ -184,13 +212,39 @@ impl Stop {
         state.told_at.is_some()
     }
 
-    /// Calls `waker` once, with the first cause, when it happens; at once if it already has.
+    /// Calls `waker` once, with the first cause, when it happens.
     ///
-    /// It runs on the thread that triggers, and must not block.
+    /// It runs on a thread of the stop's own, beside the others: it may block, and neither the deadline nor any other
+    /// waker waits for it. [`Group::run`](crate::Group::run) returns after it, unless the deadline passes before. If
+    /// the cause is known already, it is called at once, on this very thread.
     pub fn on_cause(&self, waker: impl FnOnce(&Cause) + Send + 'static) {
+        self.when_caused(Box::new(waker), |state| &mut state.theirs);
+    }
+
+    /// Calls `waker` once when members are told to stop. For a member that waits on something other than this stop,
+    /// and has to be woken.
+    ///
+    /// It runs as one of [`on_cause`](Self::on_cause) does; at once, if members have been told already.
+    pub fn on_stop(&self, waker: impl FnOnce() + Send + 'static) {
+        self.when_told(Box::new(waker), |state| &mut state.theirs);
+    }
+
+    /// The same as [`on_cause`](Self::on_cause), but on the thread that triggers, before anything else: for wakers of
+    /// our own, which do not block.
+    pub(crate) fn wake_on_cause(&self, waker: impl FnOnce(&Cause) + Send + 'static) {
+        self.when_caused(Box::new(waker), |state| &mut state.ours);
+    }
+
+    /// The same as [`on_stop`](Self::on_stop), but on the thread that tells, before anything else: for wakers of our
+    /// own, which do not block.
+    pub(crate) fn wake_on_stop(&self, waker: impl FnOnce() + Send + 'static) {
+        self.when_told(Box::new(waker), |state| &mut state.ours);
+    }
+
+    fn when_caused(&self, waker: OnCause, whose: fn(&mut State) -> &mut Wakers) {
         let mut state = self.state();
         match &state.first {
-            None => state.on_cause.push(Box::new(waker)),
+            None => whose(&mut state).on_cause.push(waker),
             Some((cause, _)) => {
                 let cause = cause.clone();
                 drop(state);
@@ -199,14 +253,10 @@ impl Stop {
         }
     }
 
-    /// Calls `waker` once when members are told to stop; at once if they already have been. For a member that waits
-    /// on something other than this stop, and has to be woken.
-    ///
-    /// It runs on the thread that triggers, and must not block.
-    pub fn on_stop(&self, waker: impl FnOnce() + Send + 'static) {
+    fn when_told(&self, waker: OnStop, whose: fn(&mut State) -> &mut Wakers) {
         let mut state = self.state();
         if state.told_at.is_none() {
-            state.on_stop.push(Box::new(waker));
+            whose(&mut state).on_stop.push(waker);
         } else {
             drop(state);
             waker();
@@ -226,29 +276,48 @@ impl Stop {
 
     /// Tells members to stop: the end of the lame-duck time, if there is one.
     pub(crate) fn tell(&self) {
-        let mut state = self.state();
+        let on_stop = self.set(&mut self.state());
+        self.wake(on_stop);
+    }
+
+    /// The step to `told`, unless it has been made. Returns whom to wake.
+    fn set(&self, state: &mut State) -> Vec<OnStop> {
         if state.told_at.is_some() {
-            return;
+            return Vec::new();
         }
         state.told_at = Some(Instant::now());
         self.0.set.store(true, Ordering::Release);
-        let on_stop = std::mem::take(&mut state.on_stop);
-        drop(state);
+        std::mem::take(&mut state.theirs.on_stop).into_iter().for_each(|waker| self.0.helpers.put(waker));
+        std::mem::take(&mut state.ours.on_stop)
+    }
+
+    /// What follows a step, outside the lock.
+    fn wake(&self, on_stop: Vec<OnStop>) {
         self.0.changed.notify_all();
-        for waker in on_stop {
-            shielded(waker);
+        on_stop.into_iter().for_each(|waker| waker());
+        self.0.helpers.begin();
+    }
+
+    /// Waits until the embedder's wakers have returned, as far as they have been called, or until this moment.
+    pub(crate) fn wait_for_wakers(&self, until: impl FnMut(Instant) -> Instant) -> bool {
+        self.0.helpers.wait(until)
+    }
+
+    /// The group has ended: nobody is left who could tell later, so that from now on a cause tells at once.
+    pub(crate) fn end(&self, end: End) {
+        let mut state = self.state();
+        state.end.get_or_insert(end);
+        state.lame_duck = Duration::ZERO;
+        let is_caused = state.first.is_some();
+        drop(state);
+        if is_caused {
+            self.tell();
         }
     }
 
-    /// The group has ended: there is nobody left to tell.
-    pub(crate) fn end(&self) {
-        self.state().ended_at = Some(Instant::now());
-    }
-
-    /// The moment at which the group ended.
     #[cfg(feature = "signals")]
-    pub(crate) fn ended_at(&self) -> Option<Instant> {
-        self.state().ended_at
+    pub(crate) fn ended(&self) -> Option<End> {
+        self.state().end
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -258,10 +327,6 @@ impl Stop {
             (None, Some((_, at))) => Phase::Announced(*at + state.lame_duck),
             (None, None) => Phase::Running,
         }
-    }
-
-    pub(crate) fn grace(&self) -> Duration {
-        self.state().grace
     }
 
     /// The moment of the first cause.
@@ -278,6 +343,14 @@ impl Stop {
     // Nothing panics while it is locked; wakers run outside.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Those that were never called. Each is dropped by itself: they are the embedder's, and two may panic.
+impl Drop for Wakers {
+    fn drop(&mut self) {
+        self.on_cause.drain(..).for_each(|waker| _ = caught(|| drop(waker)));
+        self.on_stop.drain(..).for_each(|waker| _ = caught(|| drop(waker)));
     }
 }
 
@@ -327,12 +400,6 @@ impl Slack {
         }
         self.thawed_until.unwrap_or(until)
     }
-}
-
-/// One waker's panic must neither keep the others asleep nor kill the thread that triggered: on the signal thread it
-/// would swallow every later signal. The panic hook has reported it.
-fn shielded(waker: impl FnOnce()) {
-    let _ = caught(waker);
 }
 
 #[cfg(test)]

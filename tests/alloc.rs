@@ -63,7 +63,7 @@ fn a_keep_alive_ping_allocates_nothing() {
         .get("/box", |_: &Request<'_>| Response::text(String::from("pong")));
     let mut group = Group::new();
     let stop = group.stop();
-    group.add("http", move |stop| server.run(router, stop)).unwrap();
+    group.add("http", move |stop| server.run(router, stop));
     let group = thread::spawn(move || group.run(HANG));
 
     let mut client = TcpStream::connect(address).unwrap();

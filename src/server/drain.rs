@@ -118,7 +118,7 @@ impl EventLoop {
         let (Some(connection), Some(deadline)) = (self.table.get_mut(token), self.shared.stop.deadline()) else {
             return now;
         };
-        let time_to_answer = idle_grace.min(self.shared.stop.grace() / 4);
+        let time_to_answer = idle_grace.min(deadline.saturating_duration_since(now) / 4);
         let latest = deadline.checked_sub(time_to_answer).unwrap_or(now);
         let path = if connection.peer().is_local() { None } else { connection.stream().path() };
         let until = kept_until(now, idle_grace, latest, path, connection.rhythm(), connection.answered_at());

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 #[cfg(target_os = "linux")]
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ fn a_stop_before_the_group_runs_still_answers_who_waits() {
     let (server, address) = bind();
     let mut group = Group::new();
     let stop = group.stop();
-    group.add("http", move |stop| server.run(routes(&Gate::new()), stop)).unwrap();
+    group.add("http", move |stop| server.run(routes(&Gate::new()), stop));
     let mut client = Client::connect(address);
     client.send(PING);
     assert!(stop.trigger(asked()));
@@ -68,7 +68,7 @@ fn a_stop_during_the_start_works_at_every_moment() {
         let (server, address) = bind();
         let mut group = Group::new();
         let stop = group.stop();
-        group.add("http", move |stop| server.run(routes(&Gate::new()), stop)).unwrap();
+        group.add("http", move |stop| server.run(routes(&Gate::new()), stop));
         let mut client = Client::connect(address);
         client.send(PING);
         let (go, gone) = mpsc::channel();
@@ -112,17 +112,21 @@ fn a_second_stop_changes_nothing() {
 
 // ---- From inside a handler -------------------------------------------------------------------------------------------
 
+/// The stop of a site, which is known only once the site runs.
+#[derive(Clone, Default)]
+struct LateStop(Arc<OnceLock<Stop>>);
+
+impl LateStop {
+    fn trigger(&self, cause: Cause) -> bool {
+        self.0.get().expect("no client comes before the site runs").trigger(cause)
+    }
+}
+
 /// A site with the routes of `make`, which is given a stop to trigger.
-fn site_with(config: Config, make: impl FnOnce(Stop) -> Router) -> Site {
-    // The site's own stop is known only once it runs.
-    let (sender, receiver) = mpsc::channel();
-    let relay = Stop::new();
-    let triggered = relay.clone();
-    let site = Site::start(config, make(relay));
-    sender.send(site.stop.clone()).unwrap();
-    triggered.on_cause(move |cause| {
-        receiver.recv().unwrap().trigger(cause.clone());
-    });
+fn site_with(config: Config, make: impl FnOnce(LateStop) -> Router) -> Site {
+    let stop = LateStop::default();
+    let site = Site::start(config, make(stop.clone()));
+    assert!(stop.0.set(site.stop.clone()).is_ok());
     site
 }
 
@@ -144,7 +148,7 @@ fn a_handler_may_stop_its_own_server() {
 }
 
 /// `/shutdown` with an answer of so many bytes, and `/ping`.
-fn shutdown(bytes: usize) -> impl FnOnce(Stop) -> Router {
+fn shutdown(bytes: usize) -> impl FnOnce(LateStop) -> Router {
     move |stop| {
         routes(&Gate::new()).get("/shutdown", move |_: &Request<'_>| {
             let stop = stop.clone();
@@ -290,7 +294,7 @@ fn a_broken_listener_is_told_once_as_the_cause_or_else_as_a_notice() {
         group.lame_duck(if is_first { Duration::ZERO } else { Duration::from_millis(500) });
         let stop = group.stop();
         let router = routes(&Gate::new());
-        group.add("http", move |stop| server.run(router, stop)).unwrap();
+        group.add("http", move |stop| server.run(router, stop));
         let running = thread::spawn(move || group.run(GRACE));
         assert_eq!(Client::connect(address).ask(PING).status, 200);
         if !is_first {
@@ -318,8 +322,8 @@ fn a_broken_listener_of_one_server_drains_the_other_too() {
     let mut group = Group::new();
     let stop = group.stop();
     let (one, two) = (routes(&gate), routes(&gate));
-    group.add("breaking", move |stop| breaking.run(one, stop)).unwrap();
-    group.add("other", move |stop| other.run(two, stop)).unwrap();
+    group.add("breaking", move |stop| breaking.run(one, stop));
+    group.add("other", move |stop| other.run(two, stop));
     let running = thread::spawn(move || group.run(GRACE));
     let mut clients = [Client::connect(broken), Client::connect(address)];
     for client in &mut clients {
@@ -348,13 +352,13 @@ fn check_job(end: impl FnOnce() -> MemberResult + Send + 'static, cause: &str, c
     let mut group = Group::new();
     let stop = group.stop();
     let router = routes(&gate);
-    group.add("http", move |stop| server.run(router, stop)).unwrap();
+    group.add("http", move |stop| server.run(router, stop));
     let until = job.clone();
     let body = move |_: &Stop| {
         until.pass();
         end()
     };
-    group.add("job", body).unwrap();
+    group.add("job", body);
     let running = thread::spawn(move || group.run(GRACE));
     let mut client = Client::connect(address);
     client.send(get("/hold/1"));
@@ -423,7 +427,7 @@ fn the_deadline_counts_from_the_end_of_the_lame_duck_time() {
     group.lame_duck(LAME_DUCK);
     let stop = group.stop();
     let router = routes(&gate);
-    group.add("http", move |stop| server.run(router, stop)).unwrap();
+    group.add("http", move |stop| server.run(router, stop));
     let running = thread::spawn(move || group.run(GRACE));
     let mut client = Client::connect(address);
     assert_eq!(client.ask(PING).status, 200);

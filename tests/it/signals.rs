@@ -309,9 +309,9 @@ fn child() {
     let Some(part) = std::env::var_os(CHILD) else { return };
     if part == "over" {
         let mut group = Group::new();
-        let signals = signals::install(&group.stop(), || std::process::exit(1)).unwrap();
-        group.add("signals", move |stop| signals.run(stop)).unwrap();
-        group.add("job", |_| Ok(())).unwrap();
+        let signals = signals::install(&group.stop()).unwrap();
+        group.add("signals", move |stop| signals.run(stop));
+        group.add("job", |_| Ok(()));
         assert_eq!(group.run(Duration::from_secs(60)).exit_code(), 0);
         eprintln!("the group is over");
         return thread::sleep(HANG / 2);
@@ -320,11 +320,11 @@ fn child() {
     let group_of = |number: usize, gate: Gate| {
         let (mut group, forced) = (Group::new(), Arc::clone(&forced));
         let opening = gate.clone();
-        let signals = signals::install(&group.stop(), move || {
+        let signals = signals::install_with(&group.stop(), move || {
             forced.fetch_add(number, Ordering::SeqCst);
             opening.open();
         });
-        group.add("signals", move |stop| signals.unwrap().run(stop)).unwrap();
+        group.add("signals", move |stop| signals.unwrap().run(stop));
         group
     };
 
@@ -336,16 +336,14 @@ fn child() {
     let gate = Gate::new();
     let mut second = group_of(10, gate.clone());
     let (sender, told) = mpsc::channel();
-    second
-        .add("slow", move |stop| {
-            // Only now: a signal before the run would have kept this member from starting.
-            eprintln!("second group runs");
-            stop.wait();
-            sender.send(()).unwrap();
-            gate.pass();
-            Ok(())
-        })
-        .unwrap();
+    second.add("slow", move |stop| {
+        // Only now: a signal before the run would have kept this member from starting.
+        eprintln!("second group runs");
+        stop.wait();
+        sender.send(()).unwrap();
+        gate.pass();
+        Ok(())
+    });
     let running = thread::spawn(move || second.run(Duration::from_secs(60)));
     told.recv().unwrap();
     eprintln!("second group is told");

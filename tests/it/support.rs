@@ -62,7 +62,7 @@ impl Site {
         let stats = server.stats();
         let mut group = Group::new();
         let stop = group.stop();
-        group.add("http", move |stop| server.run(handler, stop)).unwrap();
+        group.add("http", move |stop| server.run(handler, stop));
         let thread = thread::spawn(move || group.run(grace));
         Self { address, stop, stats, thread }
     }
@@ -341,7 +341,7 @@ impl Client {
 // ---- Events --------------------------------------------------------------------------------------------------------
 
 /// A gate that handlers wait at and tests open, and that counts who has come.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gate(Arc<(Mutex<(usize, bool)>, Condvar)>);
 
 impl Gate {

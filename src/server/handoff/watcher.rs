@@ -32,7 +32,7 @@ pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> Me
     let loops = event_loops.len();
     let crew = Crew::new(event_loops, Arc::clone(shared));
     let wake = Arc::downgrade(&crew);
-    shared.stop.on_stop(move || {
+    shared.stop.wake_on_stop(move || {
         let Some(crew) = wake.upgrade() else { return };
         crew.shared.seats.iter().for_each(|seat| seat.inbox.wake());
         drop(crew.roster());

@@ -52,11 +52,13 @@ mod responses;
 
 #[path = "../../../src/group.rs"]
 mod group;
+#[path = "../../../src/helpers.rs"]
+mod helpers;
 #[path = "../../../src/http/mod.rs"]
 mod http;
-mod server;
 #[path = "../../../src/panics.rs"]
 mod panics;
+mod server;
 #[path = "../../../src/stop.rs"]
 mod stop;
 #[path = "../../../src/sync.rs"]

@@ -7,6 +7,8 @@ mod sync;
 
 #[path = "../../../src/group.rs"]
 mod group;
+#[path = "../../../src/helpers.rs"]
+mod helpers;
 #[expect(unused_imports)] // What the real `http` needs of it.
 #[path = "../../../src/panics.rs"]
 mod panics;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
-use crate::group::Group;
+use crate::group::{Exit, Group};
+use crate::helpers::Helpers;
 use crate::http::Peer;
 use crate::server::event_loop::EventLoop;
 use crate::server::handoff::{Permits, supervise};
@@ -60,13 +61,11 @@ fn serve(threads: usize, requests: usize, early: usize) {
     // A stop before the start keeps the server out altogether, which is another matter.
     let started = Waker::new();
     let has_started = started.clone();
-    group
-        .add("server", move |_| {
-            has_started.wake();
-            let new = |(seat, waker)| EventLoop::new(Arc::clone(&server), seat, waker);
-            supervise(wakers.into_iter().enumerate().map(new).collect(), &server)
-        })
-        .expect("not stopped yet");
+    group.add("server", move |_| {
+        has_started.wake();
+        let new = |(seat, waker)| EventLoop::new(Arc::clone(&server), seat, waker);
+        supervise(wakers.into_iter().enumerate().map(new).collect(), &server)
+    });
     let clients = Arc::clone(&shared);
     let clients = shuttle::thread::spawn(move || {
         started.wait();
@@ -121,12 +120,10 @@ fn the_first_of_many_triggers_wins_and_everybody_is_told() {
         let stop = group.stop();
         let heard = Arc::new(AtomicUsize::new(0));
         for name in ["one", "two"] {
-            group
-                .add(name, |stop: &Stop| {
-                    stop.wait();
-                    Ok(())
-                })
-                .expect("not stopped yet");
+            group.add(name, |stop: &Stop| {
+                stop.wait();
+                Ok(())
+            });
         }
         let triggers: Vec<_> = (0..3)
             .map(|number| {
@@ -151,20 +148,71 @@ fn the_first_of_many_triggers_wins_and_everybody_is_told() {
 fn a_group_inside_a_group_goes_down_with_it_and_takes_it_down() {
     explore(|| {
         let mut inner = Group::new();
-        inner.add("job", |_: &Stop| Ok(())).expect("not stopped yet");
+        inner.add("job", |_: &Stop| Ok(()));
         let mut outer = Group::new();
-        outer
-            .add("waiter", |stop: &Stop| {
-                stop.wait();
-                Ok(())
-            })
-            .expect("not stopped yet");
-        outer.add_group("inner", inner).expect("not stopped yet");
+        outer.add("waiter", |stop: &Stop| {
+            stop.wait();
+            Ok(())
+        });
+        outer.add_group("inner", inner);
         let stop = outer.stop();
         let other = shuttle::thread::spawn(move || stop.trigger(Cause::Signal));
         let outcome = outer.run(FAR);
         let was_first = other.join().unwrap();
         let cause = if was_first { Cause::Signal } else { Cause::Done("inner/job".to_owned()) };
         assert_eq!((outcome.cause(), outcome.exit_code()), (Some(&cause), 0));
+    });
+}
+
+/// Calls that wait for one that is put behind them, and others that do not, from two threads.
+#[test]
+fn helpers_make_every_call_once_although_some_wait_for_others() {
+    explore(|| {
+        let (helpers, calls, last) = (Helpers::new(), Arc::new(AtomicUsize::new(0)), Waker::new());
+        let put = |helpers: &Helpers, calls: &Arc<AtomicUsize>, waits: Option<Waker>| {
+            let calls = Arc::clone(calls);
+            helpers.put(move || {
+                waits.iter().for_each(Waker::wait);
+                calls.fetch_add(1, Ordering::SeqCst);
+            });
+        };
+        let (other, others, others_last) = (helpers.clone(), Arc::clone(&calls), last.clone());
+        let other = shuttle::thread::spawn(move || {
+            put(&other, &others, None);
+            put(&other, &others, Some(others_last));
+            other.begin();
+        });
+        put(&helpers, &calls, None);
+        helpers.begin();
+        let ends = Arc::clone(&calls);
+        helpers.put(move || {
+            ends.fetch_add(1, Ordering::SeqCst);
+            last.wake();
+        });
+        helpers.begin();
+        other.join().unwrap();
+        assert!(helpers.wait(|now| now + FAR));
+        assert_eq!(calls.load(Ordering::SeqCst), 4);
+        helpers.join();
+    });
+}
+
+#[test]
+fn a_group_says_all_it_has_to_say_before_its_run_is_over() {
+    explore(|| {
+        let (mut outer, mut inner, heard) = (Group::new(), Group::new(), Arc::new(AtomicUsize::new(0)));
+        inner.add("job", |_: &Stop| Ok(()));
+        for stop in [outer.stop(), inner.stop()] {
+            let (on_cause, on_stop) = (Arc::clone(&heard), Arc::clone(&heard));
+            stop.on_cause(move |_| _ = on_cause.fetch_add(1, Ordering::SeqCst));
+            stop.on_stop(move || _ = on_stop.fetch_add(1, Ordering::SeqCst));
+        }
+        outer.add_group("inner", inner);
+        let stop = outer.stop();
+        let other = shuttle::thread::spawn(move || stop.trigger(Cause::Signal));
+        let outcome = outer.run(FAR);
+        assert_eq!(heard.load(Ordering::SeqCst), 4);
+        assert_eq!(outcome.exits().map(|(_, exit, _)| exit).collect::<Vec<_>>(), [&Exit::Done]);
+        other.join().unwrap();
     });
 }

@@ -18,6 +18,6 @@ fn main() -> Result<Outcome, Box<dyn std::error::Error>> {
         })
         .get("/bytes", |_: &Request<'_>| Response::bytes("text/plain", vec![b'x'; 64 * 1024]))
         .post("/length", |request: &Request<'_>| Response::text(request.body().len().to_string()));
-    group.add("http", move |stop| server.run(router, stop))?;
+    group.add("http", move |stop| server.run(router, stop));
     Ok(group.run(allout::GRACE))
 }
