@@ -91,8 +91,11 @@ impl AfterAnswer {
 
 impl Drop for AfterAnswer {
     fn drop(&mut self) {
-        for given in self.0.drain(..) {
-            given.call(|then| then());
+        if !self.0.is_empty() {
+            let first = self.0.remove(0);
+            // Called behind the first, even if that panics.
+            let _others = Self(std::mem::take(&mut self.0));
+            first.call(|then| then());
         }
     }
 }

@@ -114,8 +114,8 @@ impl EventLoop {
         Some(Upload::new(desk.take_begun(&self.shared.limits), token, stream, has_come, &self.shared))
     }
 
-    /// Gives what a handler needs to send its answer itself, whose body it is about to write. `None`: there is nobody to
-    /// send it to.
+    /// Gives what a handler needs to send its answer itself, whose body it is about to write. `None`: there is nobody
+    /// to send it to.
     pub(crate) fn start_download(&mut self, answer: Answer, desk: &mut Desk) -> Option<Download> {
         let Answer { token, exchange, mut response, unfinished, .. } = answer;
         let call = self.take_back(token, unfinished, desk)?;

@@ -23,9 +23,9 @@
 //! after a pause, and does not end before. With several loops any of them may be the one that succeeds. What it accepts
 //! is its own to answer, since others may have left.
 //!
-//! A listener that others may hold too is theirs as well: nothing is refused on it, and it lives on when we close it. So
-//! the kernel does not take it out of our pollers, and each loop does that itself: each empties the queue and leaves,
-//! and the last one closes.
+//! A listener that others may hold too is theirs as well: nothing is refused on it, and it lives on when we close it.
+//! So the kernel does not take it out of our pollers, and each loop does that itself: each empties the queue and
+//! leaves, and the last one closes.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -7,8 +7,8 @@
 //!    7: 0100007F:1F90 0200007F:C350 03 00000000:00000000 ...
 //! ```
 //!
-//! A line takes a microsecond or two, and the walk through an empty table one or two milliseconds: so a look is taken in
-//! steps, and has a pause after it that is longer than it was.
+//! A line takes a microsecond or two, and the walk through an empty table one or two milliseconds: so a look is taken
+//! in steps, and has a pause after it that is longer than it was.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};

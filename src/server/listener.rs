@@ -150,8 +150,8 @@ impl Listener {
         }
     }
 
-    /// Lets nobody new in, as far as the system can; whoever is in the queue stays there. Returns true too if handshakes
-    /// that are under way still complete, and no other begins.
+    /// Lets nobody new in, as far as the system can; whoever is in the queue stays there. Returns true too if
+    /// handshakes that are under way still complete, and no other begins.
     pub(crate) fn refusing_newcomers(self) -> (Self, bool) {
         match self.socket {
             _ if self.is_shared => (self, false),
