@@ -6,7 +6,7 @@
 //! | connection | kept for |
 //! |---|---|
 //! | any | the idle grace, from the stop or its last byte |
-//! | on a long path | ten round trips, at most three retransmission timeouts: a lost packet is sent again by then |
+//! | on a long path | long enough for a lost packet to be sent again, and again |
 //! | whose client asks at intervals | until it should have asked again, and somewhat longer |
 //!
 //! The last two end before the deadline, with time left to answer. A client that is long overdue, or not expected
@@ -16,8 +16,11 @@ use std::time::{Duration, Instant};
 
 use super::stream::Path;
 
-const ROUND_TRIPS: u32 = 10;
+/// How long a long path is given: for so many retransmissions, and at most for so many round trips, since the system
+/// counts no retransmission shorter than 200 ms. Twice as long if it has lost packets of this connection: the client's
+/// own count may be much longer then.
 const RETRANSMISSIONS: u32 = 3;
+const ROUND_TRIPS: u32 = 20;
 /// How much later than it used to a client may ask and still be waited for: as long as its pause, and at most this.
 const LATENESS_MAX: Duration = Duration::from_secs(1);
 
@@ -65,29 +68,32 @@ mod tests {
 
     /// Answered `quiet` ago, with this pause; 3 s are left. How long it is kept.
     #[track_caller]
-    fn check(quiet: u64, pause: u64, (round_trip, retransmission): (u64, u64), kept: u64) {
+    fn check(quiet: u64, pause: u64, (round_trip, retransmission, has_lost): (u64, u64, bool), kept: u64) {
         let answered = Instant::now();
         let (now, mut rhythm) = (answered + ms(quiet), Rhythm::default());
         rhythm.note(ms(pause));
-        let path = Path { round_trip: ms(round_trip), retransmission: ms(retransmission), is_delivered: true };
+        let path =
+            Path { round_trip: ms(round_trip), retransmission: ms(retransmission), has_lost, is_delivered: true };
         let until = kept_until(now, ms(250), now + ms(2750), Some(path), rhythm, Some(answered));
         assert_eq!(until - now, ms(kept));
     }
 
     #[test]
     fn a_connection_is_kept_for_its_path_and_its_rhythm() {
-        const HERE: (u64, u64) = (0, 200);
+        const HERE: (u64, u64, bool) = (0, 200, false);
         // Without a rhythm: the idle grace, and on a long path more.
         check(100, 0, HERE, 250);
-        check(100, 0, (10, 210), 250);
-        check(100, 0, (50, 250), 500);
-        check(100, 0, (100, 300), 900);
-        check(100, 0, (400, 700), 2100);
-        check(100, 0, (2000, 6000), 2750);
+        check(100, 0, (10, 210, false), 250);
+        check(100, 0, (20, 220, false), 400);
+        check(100, 0, (50, 250, false), 750);
+        check(100, 0, (100, 300, false), 900);
+        check(100, 0, (100, 300, true), 1800);
+        check(100, 0, (400, 700, false), 2100);
+        check(100, 0, (2000, 6000, false), 2750);
         // Until it should have asked, and as long again, but not longer than a second.
         check(100, 300, HERE, 500);
         check(100, 1000, HERE, 1900);
-        check(0, 1500, (100, 300), 2750);
+        check(0, 1500, (100, 300, false), 2750);
         check(100, 1500, HERE, 2400);
         // Long overdue, or not expected before the deadline.
         check(700, 300, HERE, 250);

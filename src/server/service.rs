@@ -387,13 +387,20 @@ impl EventLoop {
         let (phase, clock) = (connection.phase(), connection.clock(is_draining));
         if has_more {
             self.look_later(token);
-        } else if self.is_late(token) || (look == Look::Last && reads == 0) {
+        } else if self.is_late(token) || (look == Look::Last && reads == 0 && !self.has_yet_to_be_answered(token)) {
             return self.end_quiet(token, phase, desk);
         }
         if is_new || (clock == Clock::Quiet && reads > 0) || self.timeouts.running(token.index()) != Some(clock) {
             let since = if clock == Clock::Quiet { self.quiet_since(token) } else { now };
             self.timeouts.start(token.index(), clock, since);
         }
+    }
+
+    /// True while draining, if its last answer was lost on the way and is to be sent again: the client cannot have asked
+    /// for more.
+    fn has_yet_to_be_answered(&mut self, token: Token) -> bool {
+        let is_in_time = self.is_draining && self.quiet_since(token) > self.now;
+        is_in_time && self.table.get_mut(token).is_some_and(|connection| !connection.is_delivered())
     }
 
     /// True once a head or a body has taken longer than it may: a trickle does not renew its time.

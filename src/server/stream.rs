@@ -117,6 +117,8 @@ pub(crate) struct Path {
     pub(crate) round_trip: Duration,
     /// How long it waits for an acknowledgement before it sends again.
     pub(crate) retransmission: Duration,
+    /// Something that was sent on it had to be sent again.
+    pub(crate) has_lost: bool,
     /// All that was sent has been acknowledged.
     pub(crate) is_delivered: bool,
 }

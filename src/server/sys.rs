@@ -161,6 +161,7 @@ pub(crate) fn path(stream: &impl AsFd) -> Option<Path> {
     // what there is room for.
     const RTO_US: usize = 2;
     const UNACKNOWLEDGED: usize = 6;
+    const RETRANSMITTED: usize = 25;
     const UNSENT_BYTES: usize = 36;
     const RTT_MIN_US: usize = 37;
     let mut info = [0_u32; RTT_MIN_US + 1];
@@ -174,6 +175,7 @@ pub(crate) fn path(stream: &impl AsFd) -> Option<Path> {
     is_whole.then(|| Path {
         round_trip: Duration::from_micros(u64::from(info[RTT_MIN_US])),
         retransmission: Duration::from_micros(u64::from(info[RTO_US])),
+        has_lost: info[RETRANSMITTED] > 0,
         is_delivered: info[UNACKNOWLEDGED] == 0 && info[UNSENT_BYTES] == 0,
     })
 }
