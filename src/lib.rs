@@ -90,7 +90,7 @@
 //! | `signals` | the only room that names `ctrlc` | `stop`, `group`, `server`, `panics` |
 //! | `http` | the protocol, without sockets, threads or clocks | `panics` |
 //! | `router` | method and path to handler | `http` |
-//! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group`, `panics` |
+//! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group`, `helpers`, `panics` |
 //! | `main`, `command`, `options`, `log` | the binary | this crate's public face |
 
 #![cfg_attr(not(feature = "sys"), forbid(unsafe_code))]

@@ -168,6 +168,15 @@ impl EventLoop {
         }
     }
 
+    /// Accepts from this listener no more, which other loops may.
+    pub(super) fn leave_gate(&mut self, number: usize) {
+        if !self.intake.is_over(number) {
+            self.ignore_gate(number);
+            self.intake.end(number);
+            self.shared.gates[number].leave();
+        }
+    }
+
     /// Looks at paused listeners again, once their time has come.
     pub(super) fn resume_gates(&mut self) {
         for number in 0..self.intake.paces.len() {

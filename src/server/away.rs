@@ -155,6 +155,8 @@ impl EventLoop {
                     let _ = reply.send(download);
                 }
             }
+            #[cfg(test)]
+            Parcel::Fault => panic!("a fault of our own"),
         }
     }
 }

@@ -235,6 +235,11 @@ impl Desk {
         self.token = token;
     }
 
+    /// Whose request it was last about to be called for.
+    pub(crate) fn token(&self) -> Token {
+        self.token
+    }
+
     /// The request has been answered: the next one begins behind it.
     pub(crate) fn finish_request(&mut self) {
         self.start += self.incoming.len();

@@ -38,6 +38,7 @@
 
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::connection::Connection;
@@ -51,6 +52,7 @@ use super::shared::ACCEPT_PAUSE_MIN;
 use super::table::Token;
 use super::timeouts::Clock;
 use crate::http::{Progress, Reject};
+use crate::panics::caught;
 
 /// How much longer than a quiet connection a handshake under way is waited for: a second by default, in which any path
 /// is gone back and forth, and a SYN-ACK that was lost is sent again.
@@ -166,18 +168,7 @@ impl EventLoop {
     /// The deadline has come: every socket is shut down, and what was owed is counted.
     pub(crate) fn cut_off(&mut self, desk: &mut Desk) {
         for token in self.table.tokens() {
-            if let Some(connection) = self.table.get_mut(token) {
-                let owed = connection.owed(desk, &self.shared.limits);
-                self.cut_off.details.extend(describe_owed(connection, owed));
-                self.cut_off.owed += owed;
-                if owed == 0 {
-                    self.end_unfinished(token, desk);
-                }
-            }
-            if let Some(connection) = self.table.get_mut(token) {
-                connection.stream().shutdown(Shutdown::Both);
-            }
-            self.drop_connection(token);
+            self.cut_off_connection(token, desk);
         }
         // Now there are descriptors, to see who has waited in vain.
         let shared = Arc::clone(&self.shared);
@@ -197,6 +188,42 @@ impl EventLoop {
             }
             self.cut_off.owed += owed;
         }
+    }
+
+    fn cut_off_connection(&mut self, token: Token, desk: &mut Desk) {
+        if let Some(connection) = self.table.get_mut(token) {
+            let owed = connection.owed(desk, &self.shared.limits);
+            self.cut_off.details.extend(describe_owed(connection, owed));
+            self.cut_off.owed += owed;
+            if owed == 0 {
+                self.end_unfinished(token, desk);
+            }
+        }
+        if let Some(connection) = self.table.get_mut(token) {
+            connection.stream().shutdown(Shutdown::Both);
+        }
+        self.drop_connection(token);
+    }
+
+    /// Nobody turns this loop any more, in whatever state it is. Its clients see the end of their connections, those on
+    /// their way to it are given to other loops, and nobody waits for it or gives it anything.
+    pub(crate) fn die(&mut self, desk: &mut Desk) {
+        let shared = Arc::clone(&self.shared);
+        self.service = None;
+        self.out.clear();
+        self.parcels.extend(shared.seats[self.seat].inbox.close());
+        std::mem::take(&mut self.parcels).into_iter().for_each(|parcel| shared.pass_to_any(parcel));
+        for number in 0..shared.gates.len() {
+            self.leave_gate(number);
+        }
+        for token in self.table.tokens() {
+            if caught(|| self.cut_off_connection(token, desk)).is_err() {
+                self.drop_connection(token);
+            }
+        }
+        // The fewest connections, and none that is idle, would draw others here.
+        shared.seats[self.seat].connections.store(usize::MAX / 2, Ordering::Relaxed);
+        shared.seats[self.seat].idle_since_us.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Who has sent a part of a request, and nothing else, is told so, if the socket takes it at once.

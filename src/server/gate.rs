@@ -127,6 +127,13 @@ impl Gate {
         Ok(Closing::Closed)
     }
 
+    /// A loop that has died accepts nobody any more. With the last one the listener closes.
+    pub(crate) fn leave(&self) {
+        if self.loops.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self.door.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
     fn refuse_newcomers(&self, handshakes_until: Instant) {
         let mut door = self.door.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(Door { listener, .. }) = door.take_if(|door| !door.is_closing) {

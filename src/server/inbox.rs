@@ -19,6 +19,9 @@ pub(crate) enum Parcel {
     /// An answer whose body the sender is going to write, once it gets what it needs for that.
     Asked(Box<Answer>, SyncSender<Download>),
     Streamed(Streamed),
+    /// Has the loop panic.
+    #[cfg(test)]
+    Fault,
 }
 
 /// A connection that another loop has accepted, and has no room for.
@@ -94,6 +97,11 @@ impl Inbox {
         }
         *parcels = None;
         true
+    }
+
+    /// Closes the inbox, and gives what is in it.
+    pub(crate) fn close(&self) -> Vec<Parcel> {
+        self.parcels.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
     pub(crate) fn wake(&self) {

@@ -160,6 +160,12 @@ impl Server {
     /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed or a handler still ran; else that threads or
     /// pollers could not be had.
     pub fn run(self, handler: impl Handler, stop: &Stop) -> MemberResult {
+        let (event_loops, shared) = self.assemble(handler, stop)?;
+        handoff::supervise(event_loops, &shared)
+    }
+
+    /// All that it takes to serve.
+    fn assemble(self, handler: impl Handler, stop: &Stop) -> Result<(Vec<EventLoop>, Arc<Shared>), String> {
         let Self { listeners, config, stats, on_notice, on_listening } = self;
         let config = config.sane();
         let pollers: Vec<Poller> = (0..config.loops)
@@ -199,7 +205,7 @@ impl Server {
                 .map_err(|error| format!("cannot accept on `{}`: {error}", gate.place()))?;
         }
         shared.gates.iter().for_each(|gate| on_listening(gate.place()));
-        handoff::supervise(event_loops, &shared)
+        Ok((event_loops, shared))
     }
 }
 
@@ -218,3 +224,6 @@ impl std::fmt::Debug for Server {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

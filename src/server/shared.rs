@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::config::Config;
 use super::gate::Gate;
 use super::handoff::Permits;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Parcel};
 use super::notice::{Notice, Want};
 use super::throttle::Throttle;
 use crate::http::{BodyReader, Fault, Handler, Limits, Method, Request, Response, Status};
@@ -188,6 +188,24 @@ impl Shared {
     pub(crate) fn wake_next_in_line(&self) {
         if let Some(next) = self.permits.next_in_line() {
             self.seats[next].inbox.wake();
+        }
+    }
+
+    /// Gives a connection that was on its way to a loop that has died to another one. Whatever else it was to be told
+    /// ends with its connections.
+    pub(crate) fn pass_to_any(&self, mut parcel: Parcel) {
+        for seat in &self.seats {
+            if !matches!(parcel, Parcel::Arrival(_) | Parcel::Transfer(_)) {
+                return;
+            }
+            seat.connections.fetch_add(1, Ordering::Relaxed);
+            match seat.inbox.push(parcel) {
+                Ok(()) => return,
+                Err(refused) => {
+                    seat.connections.fetch_sub(1, Ordering::Relaxed);
+                    parcel = refused;
+                }
+            }
         }
     }
 

@@ -872,6 +872,37 @@ fn at_the_deadline_stuck_handlers_are_named_and_those_that_waited_for_them_count
     }
 }
 
+/// Does not end before its gate is open.
+struct SlowEnd(Gate);
+
+impl Drop for SlowEnd {
+    fn drop(&mut self) {
+        self.0.pass();
+    }
+}
+
+thread_local! {
+    static LOCAL: std::cell::RefCell<Option<SlowEnd>> = const { std::cell::RefCell::new(None) };
+}
+
+#[test]
+fn a_thread_whose_end_takes_its_time_makes_no_clean_end_unclean() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let router = routes(&Gate::new()).get("/local", move |_: &Request<'_>| {
+        LOCAL.set(Some(SlowEnd(at.clone())));
+        Response::text("kept")
+    });
+    let site = start_with_grace(one_loop(), router, SHORT);
+    assert_eq!(site.connect().ask(get("/local")).text(), "kept");
+    site.stop();
+    let outcome = site.outcome();
+    // It is still there.
+    gate.wait_for(1);
+    gate.open();
+    assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
+}
+
 // ---- Panics ------------------------------------------------------------------------------------------------------
 
 #[test]

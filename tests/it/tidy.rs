@@ -22,7 +22,7 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
     ("group", &["helpers", "panics", "stop", "sync"]),
     ("signals", &["group", "panics", "server", "stop"]),
     ("router", &["http"]),
-    ("server", &["group", "http", "panics", "stop", "sync"]),
+    ("server", &["group", "helpers", "http", "panics", "stop", "sync"]),
     // The binary: for the rest it uses `allout::`, the public face, like anybody else.
     ("options", &[]),
     ("log", &[]),

@@ -23,6 +23,8 @@ const ALERT: Duration = Duration::from_secs(1);
 const QUIET_LOOKS_MAX: u32 = 20;
 /// How long after the deadline loops that are cutting off what they hold are waited for.
 const SLACK: Duration = Duration::from_millis(50);
+/// For how long after that loops are looked at that have not ended.
+const LAST_LOOKS: Duration = Duration::from_millis(15);
 /// Pauses after a thread could not be started, doubling from the first to the last.
 const SPAWN_PAUSE_MIN: Duration = Duration::from_millis(5);
 const SPAWN_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -40,19 +42,20 @@ pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> Me
     });
     for seat in 0..loops {
         if let Err(error) = crew.dispatch(Task::Start(seat)) {
-            crew.end_loop(seat, Err(format!("cannot start a thread: {error}")));
+            crew.bury(seat, format!("cannot start a thread: {error}"));
         }
     }
     Watcher::new(&crew, loops).watch();
     crew.dismiss();
-    wait_for_threads(&crew);
-    crew.join();
-    total(&crew, loops)
+    let deadline = shared.stop.deadline().unwrap_or_else(Instant::now);
+    wait_for_threads(&crew, deadline + SLACK);
+    crew.join(deadline);
+    cut_off_lent(&crew, loops);
+    total(&crew)
 }
 
 /// Waits until only displaced handlers still hold threads.
-fn wait_for_threads(crew: &Crew) {
-    let until = crew.shared.stop.deadline().unwrap_or_else(Instant::now) + SLACK;
+fn wait_for_threads(crew: &Crew, until: Instant) {
     let mut roster = crew.roster();
     while roster.alive > crew.shared.permits.displaced() {
         let timeout = until.saturating_duration_since(Instant::now());
@@ -63,27 +66,38 @@ fn wait_for_threads(crew: &Crew) {
     }
 }
 
-fn total(crew: &Crew, loops: usize) -> MemberResult {
-    let mut ends = std::mem::take(&mut crew.roster().ends);
-    let mut total = CutOff::default();
-    let mut failure = None;
-    if ends.len() < loops {
-        ends.extend((0..loops).filter_map(|seat| crew.cut_off_lent(seat)).map(Ok));
+/// Cuts off what loops hold that have not ended. One look at each would not do: a handler's thread may have the loop just
+/// then, to answer, to call the next handler or to begin a stream, and lend it again; or end it, since the deadline is
+/// over. So whoever is left is looked at for a moment more.
+fn cut_off_lent(crew: &Crew, loops: usize) {
+    let until = Instant::now() + LAST_LOOKS;
+    let mut roster = crew.roster();
+    while !roster.are_all_over() {
+        drop(roster);
+        (0..loops).for_each(|seat| crew.cut_off_lent(seat));
+        roster = crew.roster();
+        if roster.are_all_over() || Instant::now() >= until {
+            return;
+        }
+        roster = crew.watch_changed.wait_timeout(roster, LOOK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
     }
-    let late = loops.saturating_sub(ends.len());
+}
+
+fn total(crew: &Crew) -> MemberResult {
+    let ends = std::mem::take(&mut crew.roster().ends);
+    let late = ends.iter().filter(|end| end.is_none()).count();
+    let mut total = CutOff::default();
     // Not to know is no clean end.
     total.details.extend((late > 0).then(|| format!("unknown, since {late} event loops did not end in time")));
-    for end in ends {
-        match end {
-            Ok(cut_off) => {
-                total.owed += cut_off.owed;
-                total.details.extend(cut_off.details);
-            }
-            Err(error) => failure = Some(error),
-        }
+    let mut failure = None;
+    for end in ends.into_iter().flatten() {
+        total.owed += end.cut_off.owed;
+        total.details.extend(end.cut_off.details);
+        failure = failure.or(end.error);
     }
     crew.shared.stats.add_cut_off(total.owed);
     match failure {
+        Some(error) if total.owed > 0 => Err(format!("{error}; {total}").into()),
         Some(error) => Err(error.into()),
         None if total.owed > 0 || !total.details.is_empty() => Err(Box::new(total)),
         None => Ok(()),
@@ -136,7 +150,7 @@ impl<'a> Watcher<'a> {
 
     fn is_over(&mut self) -> bool {
         let now = Instant::now();
-        self.crew.roster().ends.len() == self.loops || self.until(now).is_some_and(|until| until <= now)
+        self.crew.roster().are_all_over() || self.until(now).is_some_and(|until| until <= now)
     }
 
     /// Until when loops are waited for; `None` before the stop.
@@ -197,7 +211,7 @@ impl<'a> Watcher<'a> {
         let is_busy = crew.shared.permits.words.iter().any(|word| word.look().is_busy());
         if !is_busy {
             let mut roster = crew.roster();
-            while crew.is_watcher_asleep.load(Ordering::SeqCst) && roster.ends.len() < self.loops {
+            while crew.is_watcher_asleep.load(Ordering::SeqCst) && !roster.are_all_over() {
                 // Until the stop there is no deadline, and the stop wakes us.
                 let now = Instant::now();
                 let Some(until) = self.until(now) else {

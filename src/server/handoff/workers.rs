@@ -1,23 +1,24 @@
 //! The threads: they hold loops, run handlers, and are spare in between.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::word::{Sight, Word};
 use crate::group::CutOff;
+use crate::helpers::Helpers;
 use crate::panics::caught;
 use crate::server::desk::Desk;
 use crate::server::event_loop::{EventLoop, Turn};
 use crate::server::inbox::{Answer, Parcel};
 use crate::server::shared::Shared;
-use crate::server::streaming::write_body;
+use crate::server::streaming::{Streamed, write_body};
 use crate::stop::Cause;
 use crate::sync::{
     Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, PoisonError, sync_channel,
 };
 
 /// A spare that was not needed for so long ends, unless it is among the last, one a loop.
-const SPARE_TIME: Duration = Duration::from_secs(10);
+const SPARE_TIME: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
 
 /// Loops, and the threads that turn them.
 pub(super) struct Crew {
@@ -39,16 +40,22 @@ pub(super) struct Roster {
     /// Threads that have not ended.
     pub(super) alive: usize,
     spawned: usize,
-    /// Threads by number, and the numbers of those that are done and wait to be joined.
+    /// Those that run, by number.
     threads: Vec<(usize, JoinHandle<()>)>,
-    left: Vec<usize>,
+    /// Those that had nothing left to do when all was over.
+    left: Vec<JoinHandle<()>>,
     is_over: bool,
-    /// How loops have ended.
-    pub(super) ends: Vec<LoopEnd>,
+    /// How each loop has ended, if it has.
+    pub(super) ends: Vec<Option<LoopEnd>>,
 }
 
-/// How one loop ended: what it had to cut off, or why it cannot go on.
-pub(super) type LoopEnd = Result<CutOff, String>;
+/// How one loop ended.
+#[derive(Debug, Default)]
+pub(super) struct LoopEnd {
+    pub(super) cut_off: CutOff,
+    /// Why it could not go on.
+    pub(super) error: Option<String>,
+}
 
 /// What a thread is needed for.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +76,7 @@ impl Crew {
             threads: Vec::new(),
             left: Vec::new(),
             is_over: false,
-            ends: Vec::new(),
+            ends: event_loops.iter().map(|_| None).collect(),
         };
         Arc::new(Self {
             shared,
@@ -99,9 +106,6 @@ impl Crew {
         roster.spawned += 1;
         roster.alive += 1;
         roster.threads.push((number, handle));
-        let left = roster.take_left();
-        drop(roster);
-        join_all(left);
         Ok(())
     }
 
@@ -111,15 +115,22 @@ impl Crew {
         let mut task = Some(first);
         while let Some(next) = task.take().or_else(|| self.next_task()) {
             let (Task::Start(seat) | Task::TakeOver(seat, _)) = next;
-            // A loop that panics is our own fault, and the end of the server; what it says is told by `supervise`.
+            // What it does without the loop has nets of its own.
             if let Err(panic) = caught(|| self.perform(next, &mut desk)) {
-                self.end_loop(seat, Err(format!("panicked: {panic}")));
+                self.bury(seat, format!("panicked: {panic}"));
+                desk = Desk::new();
             }
         }
         let mut roster = self.roster();
         roster.alive -= 1;
-        roster.left.push(number);
-        drop(roster);
+        let handle = roster.take_handle(number);
+        if roster.is_over {
+            roster.left.extend(handle);
+            drop(roster);
+        } else {
+            // Nobody joins it: its end may take any time, if a thread-local value of some handler's sees to that.
+            drop((roster, handle));
+        }
         self.watch_changed.notify_all();
     }
 
@@ -177,28 +188,51 @@ impl Crew {
                     Some(taken_back) => event_loop = taken_back,
                     None => return,
                 },
-                Ok(Turn::Over) => return self.end_loop(seat, Ok(event_loop.take_cut_off())),
-                Err(error) => return self.end_loop(seat, Err(format!("cannot wait for readiness: {error}"))),
+                Ok(Turn::Over) => {
+                    return self.end_loop(seat, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
+                }
+                Err(error) => {
+                    drop(event_loop);
+                    return self.bury(seat, format!("cannot wait for readiness: {error}"));
+                }
             }
         }
     }
 
+    /// A loop that this thread holds cannot go on, by a fault of our own, and so the server ends. In whatever state it
+    /// is: nobody gives it anything any more or waits for it, and its clients see the end.
+    pub(super) fn bury(&self, seat: usize, error: String) {
+        let who = format!("event loop {seat}");
+        self.shared.stop.trigger(Cause::Failed { who, error: error.clone() });
+        let cut_off = caught(|| {
+            let mut event_loop = self.slot(seat);
+            event_loop.die(&mut Desk::new());
+            event_loop.take_cut_off()
+        });
+        self.word(seat).withdraw();
+        self.shared.permits.publish(seat, None);
+        self.shared.wake_next_in_line();
+        self.end_loop(seat, LoopEnd { cut_off: cut_off.unwrap_or_default(), error: Some(error) });
+    }
+
     /// At the deadline: cuts off what a loop holds that lies in its slot still, for want of a thread that could have
     /// taken it over from its handler.
-    pub(super) fn cut_off_lent(&self, seat: usize) -> Option<CutOff> {
+    pub(super) fn cut_off_lent(&self, seat: usize) {
         let (permits, lending) = (&self.shared.permits, self.shared.permits.words[seat].look());
         if !lending.is_lent() {
-            return None;
+            return;
         }
         permits.displace();
         if !permits.words[seat].claim(lending) {
             permits.replace();
-            return None;
+            return;
         }
         let mut event_loop = self.slot(seat);
         event_loop.go_on_without_caller();
-        event_loop.cut_off(&mut Desk::new());
-        Some(event_loop.take_cut_off())
+        let mut desk = Desk::new();
+        event_loop.cut_off(&mut desk);
+        event_loop.die(&mut desk);
+        self.end_loop(seat, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
     }
 
     /// Calls the handler for the request on the desk, and lets go of the loop meanwhile. `None`: it was taken over.
@@ -208,10 +242,10 @@ impl Crew {
         mut event_loop: MutexGuard<'a, EventLoop>,
         desk: &mut Desk,
     ) -> Option<MutexGuard<'a, EventLoop>> {
+        let token = desk.token();
         let upload = event_loop.take_upload(desk);
-        let lending = self.let_go(seat, event_loop);
+        let mut lending = self.let_go(seat, event_loop);
         let answer = match upload {
-            Some(upload) => upload.run(&self.shared),
             None => {
                 let response = self.shared.call(&desk.request());
                 if !response.is_streamed() && self.word(seat).claim(lending) {
@@ -219,11 +253,28 @@ impl Crew {
                     event_loop.answer(response, desk);
                     return Some(event_loop);
                 }
-                desk.take_answer(response)
+                Ok(response)
             }
+            Some(upload) => Err(upload),
         };
-        let mut lending = lending;
-        let parcel = self.finish(seat, &mut lending, answer, desk);
+        let mut is_buried = false;
+        let finished = caught(|| {
+            let answer = match answer {
+                Ok(response) => desk.take_answer(response),
+                Err(upload) => upload.run(&self.shared),
+            };
+            self.finish(seat, &mut lending, &mut is_buried, answer, desk)
+        });
+        let parcel = finished.unwrap_or_else(|panic| {
+            // A fault of our own, on a thread that has no loop. The connection goes, and the server ends.
+            let who = format!("a worker of event loop {seat}");
+            self.shared.stop.trigger(Cause::Failed { who, error: format!("panicked: {panic}") });
+            *desk = Desk::new();
+            Some(Parcel::Streamed(Streamed::lost(token)))
+        });
+        if is_buried {
+            return None;
+        }
         if self.word(seat).claim(lending) {
             let mut event_loop = self.take_back(seat);
             event_loop.go_on_without_caller();
@@ -242,15 +293,34 @@ impl Crew {
 
     /// Writes the body of an answer if it is streamed. Gives what is left to tell the loop, nothing if it has no such
     /// connection any more.
-    fn finish(&self, seat: usize, lending: &mut Sight, mut answer: Answer, desk: &mut Desk) -> Option<Parcel> {
+    fn finish(
+        &self,
+        seat: usize,
+        lending: &mut Sight,
+        is_buried: &mut bool,
+        mut answer: Answer,
+        desk: &mut Desk,
+    ) -> Option<Parcel> {
         let Some(write) = answer.take_write() else { return Some(Parcel::Answer(answer)) };
         write_body(answer, write, |answer| {
             if self.word(seat).borrow(*lending) {
-                let mut event_loop = self.slot(seat);
-                event_loop.go_on_without_caller();
-                let download = event_loop.start_download(answer, desk);
-                *lending = self.let_go(seat, event_loop);
-                return download;
+                let started = caught(|| {
+                    let mut event_loop = self.slot(seat);
+                    event_loop.go_on_without_caller();
+                    let download = event_loop.start_download(answer, desk);
+                    (self.let_go(seat, event_loop), download)
+                });
+                return match started {
+                    Ok((again, download)) => {
+                        *lending = again;
+                        download
+                    }
+                    Err(panic) => {
+                        *is_buried = true;
+                        self.bury(seat, format!("panicked: {panic}"));
+                        None
+                    }
+                };
             }
             let (reply, download) = sync_channel(1);
             let _ = self.shared.seats[seat].inbox.push(Parcel::Asked(Box::new(answer), reply));
@@ -286,11 +356,7 @@ impl Crew {
     }
 
     pub(super) fn end_loop(&self, seat: usize, end: LoopEnd) {
-        if let Err(error) = &end {
-            let who = format!("event loop {seat}");
-            self.shared.stop.trigger(Cause::Failed { who, error: error.clone() });
-        }
-        self.roster().ends.push(end);
+        self.roster().ends[seat].get_or_insert(end);
         self.watch_changed.notify_all();
     }
 
@@ -300,10 +366,17 @@ impl Crew {
         self.tasks_changed.notify_all();
     }
 
-    /// Joins the threads that are done.
-    pub(super) fn join(&self) {
-        let left = self.roster().take_left();
-        join_all(left);
+    /// Joins the threads that had nothing left to do but to end, not past this moment. That takes no time, unless the
+    /// destructor of some handler's thread-local value blocks; std can neither ask a thread whether it has ended nor
+    /// give up a join. So a helper joins, and stays with the thread that does not end: it owes nobody anything.
+    pub(super) fn join(&self, until: Instant) {
+        let threads = std::mem::take(&mut self.roster().left);
+        let helpers = Helpers::new();
+        helpers.put(move || threads.into_iter().for_each(|thread| _ = thread.join()));
+        helpers.begin();
+        if helpers.wait(|_| until) {
+            helpers.join();
+        }
     }
 
     pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -316,19 +389,12 @@ impl Crew {
 }
 
 impl Roster {
-    fn take_left(&mut self) -> Vec<JoinHandle<()>> {
-        let left = std::mem::take(&mut self.left);
-        let (done, threads) =
-            std::mem::take(&mut self.threads).into_iter().partition(|(number, _)| left.contains(number));
-        self.threads = threads;
-        let done: Vec<(usize, JoinHandle<()>)> = done;
-        done.into_iter().map(|(_, handle)| handle).collect()
+    pub(super) fn are_all_over(&self) -> bool {
+        self.ends.iter().all(Option::is_some)
     }
-}
 
-/// They have nothing more to do but to end.
-fn join_all(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        let _ = thread.join();
+    fn take_handle(&mut self, number: usize) -> Option<JoinHandle<()>> {
+        let at = self.threads.iter().position(|(of, _)| *of == number)?;
+        Some(self.threads.swap_remove(at).1)
     }
 }

@@ -39,6 +39,13 @@ pub(crate) struct Streamed {
     pub(crate) is_whole: bool,
 }
 
+impl Streamed {
+    /// Nothing more comes of this connection.
+    pub(crate) fn lost(token: Token) -> Self {
+        Self { token, answers: 0, is_whole: false }
+    }
+}
+
 impl Download {
     pub(crate) fn new(away: Away, token: Token, after: AfterAnswer, shared: &Shared) -> Self {
         let Away { stream, unsent } = away;

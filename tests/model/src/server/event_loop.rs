@@ -101,6 +101,8 @@ impl EventLoop {
                 let download = self.start_download(*answer, desk).expect("nobody goes away here");
                 reply.send(download).expect("whoever asks waits");
             }
+            #[cfg(test)]
+            Parcel::Fault => panic!("a fault of our own"),
         }
     }
 
@@ -154,6 +156,12 @@ impl EventLoop {
 
     pub(crate) fn cut_off(&mut self, _: &mut Desk) {
         self.shared.break_rule("cut off before the deadline".to_owned());
+    }
+
+    /// Whatever it holds is lost.
+    pub(crate) fn die(&mut self, _: &mut Desk) {
+        self.shared.seats[self.seat].inbox.close();
+        (self.service, self.parcels, self.waiting, self.away) = Default::default();
     }
 
     pub(crate) fn take_cut_off(&mut self) -> CutOff {

@@ -51,6 +51,10 @@ pub(crate) mod desk {
             Request(self.request)
         }
 
+        pub(crate) fn token(&self) -> Token {
+            Token(self.request)
+        }
+
         pub(crate) fn take_answer(&mut self, response: Response) -> Answer {
             let token = Token(std::mem::replace(&mut self.request, usize::MAX));
             Answer { token, exchange: Exchange { is_head: false }, response, unfinished: None, is_gone: false }
@@ -82,6 +86,12 @@ pub(crate) mod streaming {
 
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Streamed(pub(crate) usize);
+
+    impl Streamed {
+        pub(crate) fn lost(_: Token) -> Self {
+            panic!("only a fault of our own loses a connection");
+        }
+    }
 
     /// Some fail before they have anything to send.
     pub(crate) fn write_body(

@@ -1,0 +1,281 @@
+//! A loop that dies, by a fault of our own, among others that live on; and threads whose end takes its time.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::group::{Group, Outcome};
+use crate::http::{Request, Response};
+use crate::router::Router;
+use inbox::Parcel;
+
+/// Only a hang takes this long.
+const HANG: Duration = Duration::from_secs(30);
+
+const PING: &str = "GET /ping HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// What handlers wait at.
+#[derive(Default)]
+struct Barrier {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Barrier {
+    fn pass(&self) {
+        let is_open = self.is_open.lock().unwrap();
+        drop(self.opened.wait_timeout_while(is_open, HANG, |is_open| !*is_open).unwrap());
+    }
+
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn shut(&self) {
+        *self.is_open.lock().unwrap() = false;
+    }
+}
+
+/// A server with two loops, a lame duck once one of them has died.
+struct Site {
+    shared: Arc<Shared>,
+    stop: Stop,
+    address: SocketAddr,
+    barrier: Arc<Barrier>,
+    /// What threads wait at that end.
+    slow: Arc<Slow>,
+    /// Handlers that wait at the barrier.
+    held: Receiver<()>,
+    /// How streams have ended.
+    ends: Receiver<std::io::Result<()>>,
+    group: thread::JoinHandle<Outcome>,
+}
+
+impl Site {
+    fn start(threads: usize) -> Self {
+        let config = Config { loops: 2, threads, turn_timeout: HANG, ..Config::default() };
+        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], config).unwrap();
+        let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+        let (holding, held) = mpsc::channel();
+        let (ending, ends) = mpsc::channel();
+        let barrier = Arc::<Barrier>::default();
+        let slow = Arc::<Slow>::default();
+        let router = routes(&barrier, Arc::clone(&slow), holding, ending);
+        let (sender, shared) = mpsc::channel();
+        let mut group = Group::new();
+        group.lame_duck(HANG);
+        let stop = group.stop();
+        group.add("http", move |stop| {
+            let (event_loops, shared) = server.assemble(router, stop)?;
+            sender.send(Arc::clone(&shared))?;
+            handoff::supervise(event_loops, &shared)
+        });
+        let group = thread::spawn(move || group.run(HANG));
+        let shared = shared.recv_timeout(HANG).unwrap();
+        Self { shared, stop, address, barrier, slow, held, ends, group }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream
+    }
+
+    /// Connections that have been answered once, on both loops.
+    fn seated(&self, count: usize) -> Vec<TcpStream> {
+        let mut clients: Vec<_> = (0..count).map(|_| self.connect()).collect();
+        for _ in 0..2 {
+            assert!(clients.iter_mut().all(is_answered));
+        }
+        let seats = self.shared.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed));
+        assert!(seats.into_iter().all(|connections| connections > 0));
+        clients
+    }
+
+    fn kill(&self, seat: usize) {
+        assert!(self.shared.seats[seat].inbox.push(Parcel::Fault).is_ok());
+        poll(|| (self.shared.seats[seat].connections.load(Ordering::Relaxed) >= usize::MAX / 2).then_some(()));
+    }
+
+    /// New clients find the other loop, and the stop says what has happened.
+    fn expect_alive(self) {
+        for _ in 0..20 {
+            let mut client = self.connect();
+            assert!(is_answered(&mut client) && is_answered(&mut client));
+        }
+        self.stop.tell();
+        let outcome = self.group.join().unwrap();
+        assert_eq!(outcome.exit_code(), 1, "{outcome:?}");
+        let cause = outcome.cause().unwrap().to_string();
+        assert!(
+            cause.starts_with("event loop ") && cause.ends_with(" failed: panicked: a fault of our own"),
+            "{cause}"
+        );
+    }
+}
+
+/// What a thread keeps, and does not let go of before the second barrier is open.
+struct SlowEnd(Arc<Slow>);
+
+#[derive(Default)]
+struct Slow {
+    begun: AtomicUsize,
+    barrier: Barrier,
+}
+
+impl Drop for SlowEnd {
+    fn drop(&mut self) {
+        self.0.begun.fetch_add(1, Ordering::SeqCst);
+        self.0.barrier.pass();
+    }
+}
+
+thread_local! {
+    static LOCAL: RefCell<Option<SlowEnd>> = const { RefCell::new(None) };
+}
+
+fn routes(barrier: &Arc<Barrier>, slow: Arc<Slow>, holding: Sender<()>, ending: Sender<std::io::Result<()>>) -> Router {
+    let at = Arc::clone(barrier);
+    let hold = Arc::new(move || {
+        let _ = holding.send(());
+        at.pass();
+    });
+    let hold_stream = Arc::clone(&hold);
+    Router::new()
+        .get("/ping", |_: &Request<'_>| Response::text("pong"))
+        .get("/hold", move |_: &Request<'_>| {
+            hold();
+            Response::text("held")
+        })
+        .get("/local", {
+            let hold = Arc::clone(&hold_stream);
+            move |_: &Request<'_>| {
+                LOCAL.set(Some(SlowEnd(Arc::clone(&slow))));
+                hold();
+                Response::text("kept")
+            }
+        })
+        .get("/stream", move |_: &Request<'_>| {
+            let (hold, ending) = (Arc::clone(&hold_stream), ending.clone());
+            Response::stream("text/plain", move |out| {
+                hold();
+                let end = out.write_all(b"body").and_then(|()| out.flush());
+                let _ = ending.send(end);
+                Ok(())
+            })
+        })
+}
+
+/// Looks again and again for what there is no event for.
+fn poll<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    while begun.elapsed() < HANG {
+        if let Some(found) = look() {
+            return found;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    panic!("it never comes");
+}
+
+/// It gets an answer, not the end.
+fn is_answered(client: &mut TcpStream) -> bool {
+    client.write_all(PING.as_bytes()).is_ok() && is_served(client)
+}
+
+fn is_served(client: &mut TcpStream) -> bool {
+    let mut bytes = [0; 4096];
+    match client.read(&mut bytes) {
+        Ok(count) => bytes[..count].starts_with(b"HTTP/1.1 200 OK\r\n"),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+        Err(error) => panic!("nothing came: {error}"),
+    }
+}
+
+#[test]
+fn a_loop_that_has_died_gets_no_connections_and_its_clients_see_the_end() {
+    let site = Site::start(64);
+    let mut clients = site.seated(12);
+    site.kill(0);
+    // Half of them had their place there, and each of these reads its end.
+    let answered = clients.iter_mut().filter_map(|client| is_answered(client).then_some(())).count();
+    assert!((1..12).contains(&answered), "{answered} of 12");
+    assert!(site.shared.seats[0].inbox.push(Parcel::Fault).is_err(), "nobody gives it anything");
+    assert_eq!(site.shared.connections.load(Ordering::Relaxed), answered);
+    site.expect_alive();
+}
+
+#[test]
+fn nobody_waits_behind_the_requests_of_a_loop_that_has_died() {
+    let site = Site::start(2);
+    let mut clients = site.seated(12);
+    // Both permits are taken. The one that has waited for longest is of the loop that dies.
+    for client in &mut clients[..2] {
+        client.write_all(PING.replace("ping", "hold").as_bytes()).unwrap();
+        site.held.recv_timeout(HANG).unwrap();
+    }
+    clients[2].write_all(PING.as_bytes()).unwrap();
+    let seat = poll(|| site.shared.permits.next_in_line());
+    for client in &mut clients[3..] {
+        client.write_all(PING.as_bytes()).unwrap();
+    }
+    site.kill(seat);
+    site.barrier.open();
+    let served = clients.iter_mut().filter_map(|client| is_served(client).then_some(())).count();
+    assert!((1..12).contains(&served), "{served} of 12");
+    site.expect_alive();
+}
+
+#[test]
+fn a_stream_whose_loop_has_died_ends_when_it_begins_to_write() {
+    let site = Site::start(64);
+    let mut clients = site.seated(12);
+    for client in &mut clients {
+        client.write_all(PING.replace("ping", "stream").as_bytes()).unwrap();
+        site.held.recv_timeout(HANG).unwrap();
+    }
+    site.kill(0);
+    site.barrier.open();
+    let ends: Vec<_> = clients.iter().map(|_| site.ends.recv_timeout(HANG).unwrap()).collect();
+    let whole = ends.iter().filter(|end| end.is_ok()).count();
+    assert!((1..12).contains(&whole), "{ends:?}");
+    site.expect_alive();
+}
+
+#[test]
+fn threads_whose_end_takes_its_time_do_not_stop_the_hand_off() {
+    let site = Site::start(64);
+    let mut clients = site.seated(6);
+    let ask = |clients: &mut [TcpStream], path: &str| {
+        for client in clients {
+            client.write_all(PING.replace("ping", path).as_bytes()).unwrap();
+            site.held.recv_timeout(HANG).unwrap();
+            // Whoever is served by the same loop, too.
+            for _ in 0..2 {
+                assert!(is_answered(&mut site.connect()));
+            }
+        }
+    };
+    // Each handler has a thread of its own; those that are not needed any more end soon.
+    ask(&mut clients, "local");
+    site.barrier.open();
+    assert!(clients.iter_mut().all(is_served));
+    poll(|| (site.slow.begun.load(Ordering::SeqCst) > 1).then_some(()));
+    // New ones are needed.
+    site.barrier.shut();
+    ask(&mut clients, "hold");
+    site.barrier.open();
+    assert!(clients.iter_mut().all(is_served));
+    site.slow.barrier.open();
+    site.stop.trigger(crate::stop::Cause::Signal);
+    site.stop.tell();
+    drop(clients);
+    assert_eq!(site.group.join().unwrap().exit_code(), 0);
+}
