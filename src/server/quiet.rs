@@ -49,8 +49,10 @@ pub(crate) fn kept_until(
     rhythm: Rhythm,
     answered: Option<Instant>,
 ) -> Instant {
-    let path =
-        path.map_or(Duration::ZERO, |path| (path.round_trip * ROUND_TRIPS).min(path.retransmission * RETRANSMISSIONS));
+    let path = path.map_or(Duration::ZERO, |path| {
+        let once = (path.retransmission * RETRANSMISSIONS).min(path.round_trip * ROUND_TRIPS);
+        if path.has_lost { once * 2 } else { once }
+    });
     let pause = Duration::from_millis(u64::from(rhythm.pause_ms));
     let asks = answered.filter(|_| !pause.is_zero()).map(|answered| answered + pause);
     let late = asks.filter(|asks| *asks < latest).map(|asks| asks + pause.min(LATENESS_MAX));
