@@ -210,18 +210,20 @@ fn is_same(given: &[u8], secret: &[u8]) -> bool {
 fn is_from_here(request: &Request<'_>) -> bool {
     let headers = request.headers();
     let is_local_host = request.host().is_none_or(is_loopback);
+    // What a browser asks for on a guess, before its user has typed the address to the end, has `Sec-Purpose`.
+    let is_meant = headers.get("origin").is_none() && headers.get("sec-purpose").is_none();
     let is_direct = match headers.get("sec-fetch-site") {
         Some(site) => matches!(site, b"none" | b"same-origin"),
         None => !headers.iter().any(is_of_a_browser),
     };
     let is_passed_on = || headers.iter().any(|(name, _)| is_of_a_proxy(name));
-    request.peer().is_local() && is_local_host && is_direct && headers.get("origin").is_none() && !is_passed_on()
+    request.peer().is_local() && is_local_host && is_direct && is_meant && !is_passed_on()
 }
 
 /// True for a field that browsers send, and programs do not. An image on any page makes a browser ask for whatever the
 /// page likes, and older browsers do not say so by `Sec-Fetch-Site`. But they call themselves `Mozilla/`, which no page
 /// can change for an image, a frame or a form; and of those that go by another name, `Referer` tells that there was a
-/// page. The one program that calls itself so is PowerShell, on whose systems there is a `curl`.
+/// page. PowerShell calls itself so too, and has to be told another `-UserAgent`, or the token.
 fn is_of_a_browser((name, value): (&str, &[u8])) -> bool {
     let calls_itself_one = || value.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"Mozilla/"));
     name.eq_ignore_ascii_case("referer") || (name.eq_ignore_ascii_case("user-agent") && calls_itself_one())

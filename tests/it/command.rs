@@ -506,6 +506,8 @@ fn shutdown_is_refused_to_browsers_that_do_not_say_who_has_asked() {
         "Host: localhost\r\nreferer:",
         "Host: localhost\r\nUser-Agent: Mozilla/5.0 (X11)\r\nSec-Fetch-Mode: no-cors",
         "Host: localhost\r\nUser-Agent: a\r\nUser-Agent: Mozilla/5.0 (X11)",
+        // On a guess of what its user is about to type.
+        "Host: localhost\r\nSec-Fetch-Site: none\r\nSec-Purpose: prefetch;prerender",
     ];
     check_refused(&[], "", &images);
 }
