@@ -42,9 +42,8 @@ pub(crate) struct Head {
     pos: usize,
     /// Where the element that is being read began.
     mark: usize,
-    method: Method,
-    /// The method is one that we do not have: what is wrong with the request unless its version is not ours either.
-    is_method_unknown: bool,
+    /// `None`: one that we do not have, which is what is wrong with the request, unless its version is not ours either.
+    method: Option<Method>,
     version: Version,
     target: Span,
     fields: FieldLines,
@@ -56,8 +55,7 @@ impl Head {
             at: At::Start,
             pos: 0,
             mark: 0,
-            method: Method::Get,
-            is_method_unknown: false,
+            method: Some(Method::Get),
             version: Version::Http11,
             target: Span { start: 0, end: 0 },
             fields: FieldLines::new(),
@@ -68,7 +66,7 @@ impl Head {
     pub(crate) fn clear(&mut self) {
         self.at = At::Start;
         self.pos = 0;
-        self.method = Method::Get;
+        self.method = Some(Method::Get);
         self.fields.clear();
     }
 
@@ -83,7 +81,7 @@ impl Head {
     }
 
     pub(crate) fn method(&self) -> Method {
-        self.method
+        self.method.unwrap_or(Method::Get)
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -156,8 +154,7 @@ impl Head {
         let Some(end) = self.find_end(window, METHOD_BYTES_MAX, behind_tchars, Reject::Method)? else {
             return Ok(false);
         };
-        let known = Method::from_name(end.of(window));
-        (self.method, self.is_method_unknown) = (known.unwrap_or(Method::Get), known.is_none());
+        self.method = Method::from_name(end.of(window));
         self.at = At::Target;
         Ok(true)
     }
@@ -221,7 +218,7 @@ impl Head {
                 _ => return Ok(false),
             }
         };
-        if self.is_method_unknown {
+        if self.method.is_none() {
             return Err(Reject::Method);
         }
         self.pos = self.pos.saturating_add(b"HTTP/1.1\r\n".len());
