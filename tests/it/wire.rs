@@ -90,7 +90,13 @@ const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
 #[track_caller]
 fn check_continue(head: &str, body: &str) {
-    let site = Site::start(Config { loops: 1, ..Config::default() }, router());
+    check_continue_on(router(), head, body);
+    check_continue_on(streaming_router(), head, body);
+}
+
+#[track_caller]
+fn check_continue_on(router: Router, head: &str, body: &str) {
+    let site = Site::start(Config { loops: 1, ..Config::default() }, router);
     // The whole head at once, and byte by byte: the body is asked for once, and only when the head is complete.
     for pieces in [vec![head.as_bytes().to_vec()], cut(head.as_bytes(), 1..head.len())] {
         let mut client = site.connect();
