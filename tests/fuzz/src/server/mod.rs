@@ -9,6 +9,10 @@
 mod accept;
 #[path = "../../../../src/server/away.rs"]
 mod away;
+#[path = "../../../../src/server/budget.rs"]
+mod budget;
+#[path = "../../../../src/server/call.rs"]
+mod call;
 #[path = "../../../../src/server/calls.rs"]
 mod calls;
 #[path = "../../../../src/server/config.rs"]
@@ -29,6 +33,10 @@ mod inbox;
 mod notice;
 #[path = "../../../../src/server/outgoing.rs"]
 mod outgoing;
+#[path = "../../../../src/server/phase.rs"]
+mod phase;
+#[path = "../../../../src/server/quiet.rs"]
+mod quiet;
 #[path = "../../../../src/server/service.rs"]
 mod service;
 #[path = "../../../../src/server/shared.rs"]
@@ -37,6 +45,8 @@ mod shared;
 mod streaming;
 #[path = "../../../../src/server/table.rs"]
 mod table;
+#[path = "../../../../src/server/throttle.rs"]
+mod throttle;
 #[path = "../../../../src/server/timeouts.rs"]
 mod timeouts;
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::config::Config;
 use super::desk::Desk;
 use super::event_loop::{EventLoop, Turn};
@@ -14,6 +15,7 @@ use super::notice::Notice;
 use super::poller::{Event, Poller};
 use super::shared::{Seat, Shared};
 use super::stream::{Pipe, Stream};
+use super::throttle::Throttle;
 use crate::http::{Handler, Peer};
 use crate::stop::{Cause, FAR, Stop};
 
@@ -88,6 +90,7 @@ impl Site {
                 idle_since_us: AtomicU64::new(u64::MAX),
             }],
             permits: Permits::new(1, config.threads),
+            looks: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             stats: Arc::default(),
             handler: Box::new(handler),
@@ -96,7 +99,9 @@ impl Site {
                 other => panic!("{other}"),
             }),
             started: Instant::now(),
-            accept_told_ms: AtomicU64::new(0),
+            accept_failed: Throttle::default(),
+            refused: Default::default(),
+            bodies: Budget::new(config.bodies_bytes_max),
             config,
         });
         let event_loop = EventLoop::new(Arc::clone(&shared), 0, poller).expect("no system call is made");
@@ -173,6 +178,7 @@ impl Site {
 
     /// Turns the loop until it would wait, and calls handlers as `handoff` does.
     fn turn(&mut self, slow_once_in: usize) {
+        self.event_loop.poller.is_woken = true;
         while !self.is_over {
             match self.event_loop.turn(&mut self.desk) {
                 Err(_) => return,

@@ -21,6 +21,8 @@ pub(crate) struct Poller {
     pub(crate) events: VecDeque<Event>,
     /// Of those, the ones whose room to write is reported too.
     pub(crate) await_room: HashSet<u64>,
+    /// The next wait is none: something lies in the inbox, or has been reported.
+    pub(crate) is_woken: bool,
     /// Waits that were none, since the loop had more to do, one after the other.
     looks: usize,
 }
@@ -70,6 +72,9 @@ impl Poller {
             return Ok(());
         }
         self.looks = 0;
+        if std::mem::take(&mut self.is_woken) {
+            return Ok(());
+        }
         Err(io::ErrorKind::WouldBlock.into())
     }
 

@@ -102,6 +102,12 @@ pub(crate) enum Moved {
     Failed,
 }
 
+pub(crate) struct Path {
+    pub(crate) round_trip: Duration,
+    pub(crate) retransmission: Duration,
+    pub(crate) is_delivered: bool,
+}
+
 impl Stream {
     pub(crate) fn pipe(&self) -> MutexGuard<'_, Pipe> {
         self.0.lock().expect("a test that panicked is over")
@@ -142,6 +148,11 @@ impl Stream {
 
     pub(crate) fn has_failed(&self) -> bool {
         self.pipe().is_broken
+    }
+
+    /// The peer is on this machine.
+    pub(crate) fn path(&self) -> Option<Path> {
+        None
     }
 
     pub(crate) fn wait_up_to(&self, _: Duration) -> io::Result<()> {
