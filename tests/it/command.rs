@@ -1065,4 +1065,115 @@ mod unix {
         assert_eq!(process.end().code(), Some(0));
         drop(ours);
     }
+
+    /// A process that says how it is, until nobody reads on and its stderr is full. It ends once the idle client goes.
+    struct Stuck {
+        process: Unheard,
+        reader: UnixStream,
+        idle: UnixStream,
+    }
+
+    impl Stuck {
+        fn start(socket: &Path, does_block: bool) -> Self {
+            let (reader, theirs) = UnixStream::pair().unwrap();
+            let mut filling = theirs.try_clone().unwrap();
+            let arguments = ["--verbose", "--idle-grace", "600", "--grace", "600"];
+            let process = Unheard::start(socket, &arguments, OwnedFd::from(theirs));
+            reader.set_read_timeout(Some(HANG)).unwrap();
+            (&reader).read_exact(&mut [0; "listening on unix:".len()]).unwrap();
+            let mut idle = connect(socket);
+            idle.write_all(PING.as_bytes()).unwrap();
+            idle.read_exact(&mut [0]).unwrap();
+            filling.set_nonblocking(true).unwrap();
+            while filling.write(b"\n").is_ok() {}
+            // Which is the same for the process: they share one description of the socket.
+            filling.set_nonblocking(!does_block).unwrap();
+            Self { process, reader, idle }
+        }
+
+        /// Reads on, and gives all lines but the first, which says where it listens.
+        fn end(self) -> Vec<String> {
+            let Self { process, mut reader, idle } = self;
+            drop(idle);
+            let mut said = String::new();
+            reader.read_to_string(&mut said).unwrap();
+            assert_eq!(process.end().code(), Some(0), "{said}");
+            said.lines().skip(1).filter(|line| !line.is_empty()).map(ToOwned::to_owned).collect()
+        }
+    }
+
+    #[test]
+    fn of_too_many_lines_for_stderr_the_last_are_written_and_the_others_counted() {
+        let folder = Folder::new("stderr-deluge");
+        let socket = folder.path("socket");
+        let stuck = Stuck::start(&socket, true);
+        let refusals = 1_500;
+        for _ in 0..refusals {
+            let answer = ask(&socket, "GET /ping HTTP/1.1\r\nHost: a\r\nHost: b");
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        }
+        check_serves_and_stops(&socket);
+        let lines = stuck.end();
+        assert!(lines.last().unwrap().starts_with("all out: /shutdown; "), "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| *line == "stopping: /shutdown").count(), 1, "{lines:?}");
+        // Each that is missing is counted, where it is missing.
+        let dropped = |line: &String| {
+            line.strip_suffix(" lines were dropped, since nobody read them)")?.strip_prefix('(')?.parse::<usize>().ok()
+        };
+        let dropped: Vec<usize> = lines.iter().filter_map(dropped).collect();
+        let notices = lines.len() - dropped.len() - 2;
+        assert!(!dropped.is_empty());
+        assert_eq!(notices + dropped.iter().sum::<usize>(), refusals, "{dropped:?}");
+    }
+
+    #[test]
+    fn a_stderr_that_is_full_and_does_not_block_loses_no_line() {
+        let folder = Folder::new("stderr-full-nonblocking");
+        let socket = folder.path("socket");
+        let stuck = Stuck::start(&socket, false);
+        for _ in 0..10 {
+            ask(&socket, "GET /ping HTTP/1.1\r\nHost: a\r\nHost: b");
+        }
+        check_serves_and_stops(&socket);
+        let lines = stuck.end();
+        assert_eq!(lines.len(), 12, "{lines:?}");
+        assert!(lines[10] == "stopping: /shutdown" && lines[11].starts_with("all out: "), "{lines:?}");
+    }
+
+    #[test]
+    fn a_usage_error_waits_for_no_reader() {
+        let (reader, theirs) = UnixStream::pair().unwrap();
+        let mut filling = theirs.try_clone().unwrap();
+        filling.set_nonblocking(true).unwrap();
+        while filling.write(&[b'x'; 4096]).is_ok() {}
+        filling.set_nonblocking(false).unwrap();
+        let folder = Folder::new("stderr-usage");
+        let process = Unheard::start(&folder.path("socket"), &["--nonsense"], OwnedFd::from(theirs));
+        assert_eq!(process.end().code(), Some(2));
+        drop(reader);
+    }
+
+    #[test]
+    fn of_many_requests_that_are_cut_off_fifty_have_a_line_and_the_others_are_counted() {
+        let folder = Folder::new("many-cut-off");
+        let socket = folder.path("socket");
+        let process = demo(&["--listen", &listen(&socket), "--grace", "0.1"]);
+        let clients: Vec<_> = (0..60)
+            .map(|_| {
+                let mut client = connect(&socket);
+                // More than the socket holds. Its first byte says that the answer is under way.
+                client.write_all(b"GET /bytes/300000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+                client.read_exact(&mut [0]).unwrap();
+                client
+            })
+            .collect();
+        ask(&socket, "POST /shutdown HTTP/1.1\r\nHost: localhost");
+        let (code, said) = process.end();
+        drop(clients);
+        assert_eq!(code, Some(124), "{said}");
+        let lines: Vec<_> = said.lines().filter(|line| line.starts_with("cut off: ")).collect();
+        assert_eq!(lines.len(), 51, "{said}");
+        assert!(lines.ends_with(&["cut off: 10 more"]), "{said}");
+        assert!(said.lines().last().is_some_and(|last| last.contains(", 60 cut off; ")), "{said}");
+    }
 }

@@ -267,16 +267,21 @@ fn a_signal_does_not_wait_for_a_look_up_that_hangs() {
     assert!(!socket.exists(), "the socket's file was left behind");
 }
 
-// ---- Two groups in one process -------------------------------------------------------------------------------------
+// ---- Embedders' processes -------------------------------------------------------------------------------------------
 
 /// Says that this test program was started by a test, to be sent signals.
 const CHILD: &str = "SIGNALS_TEST_CHILD";
 
+/// Runs [`child`] as a process, with its part to play.
+fn embedder(part: &str) -> Process {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "signals::child", "--nocapture"]).env(CHILD, part).stdout(Stdio::null());
+    Process::spawn(&mut command)
+}
+
 #[test]
 fn one_group_after_another_listens_to_signals() {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "signals::child", "--nocapture"]).env(CHILD, "1").stdout(Stdio::null());
-    let mut process = Process::spawn(&mut command);
+    let mut process = embedder("one after another");
     process.line_with("first group runs");
     process.signal(Signal::SIGTERM);
     // At once: the half second in which repeats are ignored is each group's own.
@@ -292,9 +297,7 @@ fn one_group_after_another_listens_to_signals() {
 /// Nobody is left to be told, so that it does what it would have done without a handler.
 #[test]
 fn a_signal_long_after_a_group_that_ended_otherwise_ends_the_process() {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "signals::child", "--nocapture"]).env(CHILD, "over").stdout(Stdio::null());
-    let mut process = Process::spawn(&mut command);
+    let mut process = embedder("over");
     process.line_with("the group is over");
     thread::sleep(LATER);
     process.signal(Signal::SIGTERM);
@@ -302,20 +305,190 @@ fn a_signal_long_after_a_group_that_ended_otherwise_ends_the_process() {
     assert_eq!(code, Some(130), "{said}");
 }
 
+#[test]
+fn a_signal_finds_no_group_that_was_dropped_without_a_run() {
+    for part in ["dropped", "dropped inside", "never held"] {
+        let mut process = embedder(part);
+        process.line_with("nobody listens");
+        process.signal(Signal::SIGTERM);
+        let (code, said) = process.end();
+        assert_eq!(code, Some(130), "{part}: {said}");
+    }
+}
+
+/// A repeat is one, whatever has become of the group that had the first.
+#[test]
+fn a_repeat_is_ignored_although_the_group_was_dropped_meanwhile() {
+    let mut process = embedder("dropped after a signal");
+    process.line_with("waiting");
+    process.signal(Signal::SIGTERM);
+    process.line_with("dropped");
+    process.signal(Signal::SIGTERM);
+    process.line_with("still there");
+    thread::sleep(LATER);
+    process.signal(Signal::SIGTERM);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(!said.contains("forced"), "{said}");
+}
+
+#[test]
+fn by_default_a_second_signal_later_removes_socket_files_and_leaves_with_130() {
+    let mut process = embedder("default");
+    let line = process.line_with("socket: ");
+    process.signal(Signal::SIGHUP);
+    process.line_with("told");
+    let socket = std::path::Path::new(line.strip_prefix("socket: ").unwrap());
+    assert!(socket.exists());
+    thread::sleep(LATER);
+    process.signal(Signal::SIGINT);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(130), "{said}");
+    // Its folder is empty, and can be removed.
+    assert!(!socket.exists() && std::fs::remove_dir(socket.parent().unwrap()).is_ok(), "its file was left behind");
+}
+
+#[test]
+fn a_waker_that_blocks_holds_up_no_second_signal() {
+    let mut process = embedder("blocked");
+    process.line_with("it runs");
+    process.signal(Signal::SIGTERM);
+    process.line_with("blocked");
+    thread::sleep(LATER);
+    process.signal(Signal::SIGTERM);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(130), "{said}");
+}
+
+#[test]
+fn a_waker_that_blocks_holds_up_no_deadline_after_a_signal() {
+    let mut process = embedder("blocked, with a deadline");
+    process.line_with("it runs");
+    process.signal(Signal::SIGTERM);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the group is over"), "{said}");
+}
+
+/// As README's `main` is written: whoever has connected while it starts is answered.
+#[test]
+fn a_signal_during_the_start_of_an_embedder_resets_nobody_and_is_no_failure() {
+    let mut process = embedder("start");
+    let mut client = Client::connect(process.address());
+    client.send(crate::support::PING);
+    process.signal(Signal::SIGTERM);
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.text().as_str()), (200, "pong"));
+    drop(client);
+    let (code, said) = process.end();
+    assert_eq!(code, Some(0), "{said}");
+}
+
 /// Not a test, but the process that those above run.
 #[test]
 #[expect(clippy::print_stderr)] // By its lines it is followed.
 fn child() {
-    let Some(part) = std::env::var_os(CHILD) else { return };
-    if part == "over" {
-        let mut group = Group::new();
-        let signals = signals::install(&group.stop()).unwrap();
-        group.add("signals", move |stop| signals.run(stop));
-        group.add("job", |_| Ok(()));
-        assert_eq!(group.run(Duration::from_secs(60)).exit_code(), 0);
-        eprintln!("the group is over");
-        return thread::sleep(HANG / 2);
+    let Ok(part) = std::env::var(CHILD) else { return };
+    let sleep = || thread::sleep(HANG / 2);
+    let mut group = Group::new();
+    let stop = group.stop();
+    let forced = || {
+        eprintln!("forced");
+        std::process::exit(1);
+    };
+    match part.as_str() {
+        "one after another" => one_after_another(),
+        "over" => {
+            let signals = signals::install(&stop).unwrap();
+            group.add("signals", move |stop| signals.run(stop));
+            group.add("job", |_| Ok(()));
+            assert_eq!(group.run(Duration::from_secs(60)).exit_code(), 0);
+            eprintln!("the group is over");
+            sleep();
+        }
+        "dropped" => {
+            let _signals = signals::install_with(&stop, forced).unwrap();
+            drop(group);
+            eprintln!("nobody listens");
+            // It is held, but it is nobody's any more.
+            sleep();
+            drop(stop);
+        }
+        "dropped inside" => {
+            let inner = Group::new();
+            let stop = inner.stop();
+            let _signals = signals::install_with(&stop, forced).unwrap();
+            group.add_group("inner", inner);
+            drop(group);
+            eprintln!("nobody listens");
+            sleep();
+        }
+        "never held" => {
+            let _signals = signals::install_with(&allout::Stop::new(), forced).unwrap();
+            eprintln!("nobody listens");
+            sleep();
+        }
+        "dropped after a signal" => {
+            let _signals = signals::install_with(&stop, forced).unwrap();
+            eprintln!("waiting");
+            stop.wait();
+            drop(group);
+            eprintln!("dropped");
+            // The repeat is in between.
+            thread::sleep(LATER / 4);
+            eprintln!("still there");
+            sleep();
+        }
+        "default" => {
+            let folder = Folder::new("signals-default");
+            let socket = folder.path("socket");
+            let signals = signals::install(&stop).unwrap();
+            let place = format!("unix:{}", socket.display()).parse().unwrap();
+            let server = allout::Server::bind(&[place], allout::Config::default()).unwrap();
+            group.add("signals", move |stop| signals.run(stop));
+            group.add("holder", move |stop| {
+                eprintln!("socket: {}", socket.display());
+                stop.wait();
+                eprintln!("told");
+                thread::sleep(HANG / 2);
+                drop(server);
+                Ok(())
+            });
+            let _ = group.run(HANG);
+        }
+        "blocked" | "blocked, with a deadline" => {
+            let signals = signals::install(&stop).unwrap();
+            stop.on_cause(move |_| {
+                eprintln!("blocked");
+                sleep();
+            });
+            group.add("signals", move |stop| signals.run(stop));
+            group.add("job", |stop| {
+                eprintln!("it runs");
+                stop.wait();
+                Ok(())
+            });
+            let grace = if part == "blocked" { HANG } else { Duration::from_millis(300) };
+            let outcome = group.run(grace);
+            eprintln!("the group is over");
+            std::process::exit(outcome.exit_code().into());
+        }
+        "start" => {
+            let signals = signals::install(&stop).unwrap();
+            let server = allout::Server::bind(&["127.0.0.1:0".parse().unwrap()], allout::Config::default()).unwrap();
+            eprintln!("listening on http://{}", server.addresses().next().unwrap());
+            stop.wait();
+            let router = allout::Router::new().get("/ping", |_: &allout::Request<'_>| allout::Response::text("pong"));
+            group.add("http", move |stop| server.run(router, stop));
+            group.add("signals", move |stop| signals.run(stop));
+            std::process::exit(group.run(allout::GRACE).exit_code().into());
+        }
+        other => panic!("no part: {other}"),
     }
+}
+
+#[expect(clippy::print_stderr)] // As above.
+fn one_after_another() {
     let forced = Arc::new(AtomicUsize::new(0));
     let group_of = |number: usize, gate: Gate| {
         let (mut group, forced) = (Group::new(), Arc::clone(&forced));
