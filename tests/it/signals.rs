@@ -460,7 +460,8 @@ fn child() {
             let signals = signals::install(&stop).unwrap();
             stop.on_cause(move |_| {
                 eprintln!("blocked");
-                sleep();
+                // For longer than the test waits.
+                thread::sleep(2 * HANG);
             });
             group.add("signals", move |stop| signals.run(stop));
             group.add("job", |stop| {
