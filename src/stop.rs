@@ -170,7 +170,7 @@ impl Stop {
         }
         let on_stop = if state.lame_duck.is_zero() { self.set(&mut state) } else { Vec::new() };
         drop(state);
-        on_cause.into_iter().for_each(|waker| waker(&told));
+        on_cause.into_iter().for_each(|waker| _ = caught(|| waker(&told)));
         self.wake(on_stop);
         true
     }
@@ -291,10 +291,10 @@ impl Stop {
         std::mem::take(&mut state.ours.on_stop)
     }
 
-    /// What follows a step, outside the lock.
+    /// What follows a step, outside the lock. Our wakers do not panic, but may be the last to hold what others made.
     fn wake(&self, on_stop: Vec<OnStop>) {
         self.0.changed.notify_all();
-        on_stop.into_iter().for_each(|waker| waker());
+        on_stop.into_iter().for_each(|waker| _ = caught(waker));
         self.0.helpers.begin();
     }
 

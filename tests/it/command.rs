@@ -234,7 +234,7 @@ fn no_host_means_ipv4_too_where_an_ipv6_socket_does_not_take_it() {
 #[test]
 fn no_host_is_no_address_where_ipv4_is_taken_and_an_ipv6_socket_does_not_take_it() {
     let folder = crate::support::Folder::new("apart-taken");
-    let script = r#" && { "$0" --listen 0.0.0.0:9100 2>"$1" & } && until grep -q listening "$1"; do :; done
+    let script = r#" && { "$0" --listen 0.0.0.0:9100 2>"$1" & } && until grep -qs listening "$1"; do :; done
         "$0" --listen :9100; code=$?; kill $!; exit $code"#;
     let Some(mut command) = apart(script) else { return };
     let process = Process::spawn(command.arg(folder.path("first")));
