@@ -12,7 +12,7 @@ use crate::drain::get;
 use crate::support::{Gate, HANG, PING, Site};
 
 /// What one handler takes: less than after which a loop is taken over from it.
-const QUICK: Duration = Duration::from_micros(400);
+const QUICK: Duration = Duration::from_micros(50);
 
 /// Works for so long without sleeping, as a handler does that computes.
 fn spin(time: Duration) {

@@ -10,6 +10,7 @@
 mod support;
 
 mod causes;
+mod closing;
 mod command;
 mod drain;
 mod fairness;
@@ -19,6 +20,7 @@ mod handoff;
 mod handshakes;
 mod limits;
 mod listeners;
+mod overload;
 mod pipelined;
 mod router;
 mod signals;
