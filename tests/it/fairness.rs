@@ -152,3 +152,50 @@ fn what_promises_not_to_block_must_not_stream_where_it_is_answered_at_once() {
     site.stop();
     assert_eq!(site.outcome().exit_code(), 0);
 }
+
+/// However fast one client sends, it is in its loop's queue once: between a neighbour's request and its answer it gets a
+/// slice or two.
+#[test]
+fn a_client_that_sends_without_end_has_one_place_in_the_queue() {
+    const UPLOADS: usize = 400;
+    let neighbour = Neighbour::default();
+    let (asked, longest) = (Arc::new(AtomicUsize::new(usize::MAX)), Arc::new(AtomicUsize::new(0)));
+    let uploads = Arc::clone(&neighbour.others);
+    let router = {
+        let (neighbour, asked, asked_too) = (neighbour.clone(), Arc::clone(&asked), Arc::clone(&asked));
+        let (longest, uploads_too) = (Arc::clone(&longest), Arc::clone(&uploads));
+        Router::new()
+            .post("/upload", move |_: &Request<'_>| {
+                let count = uploads.fetch_add(1, Ordering::SeqCst);
+                // One request of the neighbour's at a time.
+                if asked.compare_exchange(usize::MAX, count, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                    let stream = neighbour.stream.lock().unwrap();
+                    stream.as_ref().unwrap().write_all(b"GET /own HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+                }
+                Response::text("uploaded")
+            })
+            .get("/own", move |_: &Request<'_>| {
+                let between = uploads_too.load(Ordering::SeqCst) - asked_too.swap(usize::MAX, Ordering::SeqCst);
+                longest.fetch_max(between, Ordering::SeqCst);
+                Response::text("own")
+            })
+    };
+    let site = Site::start(Config { loops: 1, ..Config::default() }, router);
+    let mut own = site.connect();
+    *neighbour.stream.lock().unwrap() = Some(own.stream.try_clone().unwrap());
+    let mut client = site.connect();
+    let mut sender = client.stream.try_clone().unwrap();
+    let body = "x".repeat(300_000);
+    let upload = format!("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let sending = std::thread::spawn(move || (0..UPLOADS).for_each(|_| sender.write_all(upload.as_bytes()).unwrap()));
+    for _ in 0..UPLOADS {
+        assert_eq!(client.reply().text(), "uploaded");
+    }
+    sending.join().unwrap();
+    let longest = longest.load(Ordering::SeqCst);
+    assert!(longest < UPLOADS / 10, "{longest} uploads came before");
+    assert_eq!(own.reply().text(), "own");
+    drop((own, client));
+    site.stop();
+    assert_eq!(site.outcome().exit_code(), 0);
+}
