@@ -267,6 +267,35 @@ fn a_signal_does_not_wait_for_a_look_up_that_hangs() {
     assert!(!socket.exists(), "the socket's file was left behind");
 }
 
+/// Where no thread can be had any more, whoever triggers and whoever joins does himself what helpers would have done.
+#[cfg(target_os = "linux")]
+#[test]
+#[expect(clippy::print_stderr)] // Whoever reads the results should know.
+fn a_signal_stops_a_process_for_which_the_system_has_no_thread() {
+    let folder = Folder::new("no-thread");
+    let program = folder.path("allout");
+    std::fs::copy(env!("CARGO_BIN_EXE_allout"), &program).unwrap();
+    // Root's threads are not limited, so that it must be somebody else: one who may do the same to himself.
+    let id = Command::new("id").arg("-u").output().unwrap().stdout;
+    let as_other = |name: &std::ffi::OsStr| {
+        let mut command = Command::new(if id == b"0\n" { "setpriv".as_ref() } else { name });
+        if id == b"0\n" {
+            command.args(["--reuid=54321", "--clear-groups"]).arg(name);
+        }
+        command
+    };
+    if !as_other("prlimit".as_ref()).arg("--nproc").output().is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: there is no prlimit, or nobody to run it");
+    }
+    let mut process = Process::spawn(as_other(program.as_ref()).args(["--listen", "127.0.0.1:0"]));
+    process.address();
+    let mut limiting = as_other("prlimit".as_ref());
+    limiting.args([format!("--pid={}", process.id()), "--nproc=1:1".to_owned()]);
+    assert!(limiting.status().unwrap().success());
+    process.signal(Signal::SIGTERM);
+    check_stopped(process);
+}
+
 // ---- Embedders' processes -------------------------------------------------------------------------------------------
 
 /// Says that this test program was started by a test, to be sent signals.
