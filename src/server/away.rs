@@ -4,7 +4,6 @@
 //! threads have to say comes as a parcel.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::call::Call;
@@ -107,18 +106,22 @@ impl EventLoop {
         }
         let Service { token, .. } = self.service.take()?;
         let mut call = self.calls.take();
-        let has_come = Arc::new(AtomicBool::new(false));
-        call.has_come = Some(Arc::clone(&has_come));
-        let stream = self.table.get_mut(token)?.go_uploading(call);
+        let connection = self.table.get_mut(token)?;
+        let begun = desk.take_begun(&self.shared.limits);
+        let upload = Upload::new(begun, token, Arc::clone(connection.stream()), &self.shared);
+        call.body = Some(upload.body());
+        connection.go_away(call);
         self.timeouts.stop(token.index());
-        Some(Upload::new(desk.take_begun(&self.shared.limits), token, stream, has_come, &self.shared))
+        Some(upload)
     }
 
     /// Gives what a handler needs to send its answer itself, whose body it is about to write. `None`: there is nobody
     /// to send it to.
     pub(crate) fn start_download(&mut self, answer: Answer, desk: &mut Desk) -> Option<Download> {
         let Answer { token, exchange, mut response, unfinished, .. } = answer;
-        let call = self.take_back(token, unfinished, desk)?;
+        let mut call = self.take_back(token, unfinished, desk)?;
+        // It is being answered, whatever was to come of its body.
+        call.body = None;
         let after = response.take_after();
         self.push_answer(response, exchange, desk);
         self.service = None;

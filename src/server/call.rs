@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::streaming::Arriving;
 use crate::http::Method;
 
 /// A handler that has been called, for the report of those that never returned.
@@ -16,8 +16,8 @@ pub(crate) struct Call {
     pub(crate) since: Instant,
     /// What had been read behind the request.
     pub(crate) behind: Vec<u8>,
-    /// Of a request whose body the handler reads itself: that all of it has come.
-    pub(crate) has_come: Option<Arc<AtomicBool>>,
+    /// The body, if the handler reads it itself.
+    pub(crate) body: Option<Arc<Arriving>>,
 }
 
 impl Call {
@@ -33,11 +33,11 @@ impl Call {
     }
 
     pub(crate) fn nobody(now: Instant) -> Self {
-        Self { method: Method::Get, path: Vec::new(), since: now, behind: Vec::new(), has_come: None }
+        Self { method: Method::Get, path: Vec::new(), since: now, behind: Vec::new(), body: None }
     }
 
-    /// The request has wholly come, so that its answer is owed.
+    /// The deadline has come: true if the request has too, wholly, so that its answer is owed.
     pub(crate) fn is_owed(&self) -> bool {
-        self.has_come.as_ref().is_none_or(|has_come| has_come.load(Ordering::Relaxed))
+        self.body.as_ref().is_none_or(|body| body.has_come())
     }
 }

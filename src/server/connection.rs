@@ -125,7 +125,7 @@ impl Connection {
         Transfer { stream: self.stream, peer: self.peer, since: self.mark }
     }
 
-    pub(crate) fn stream(&self) -> &Stream {
+    pub(crate) fn stream(&self) -> &Arc<Stream> {
         &self.stream
     }
 
@@ -191,7 +191,7 @@ impl Connection {
         }
         match &mut self.call {
             // Its handler has the socket.
-            Some(call) if call.has_come.is_some() => return unsent + running,
+            Some(call) if call.body.is_some() => return unsent + running,
             // Unless its handler sends its answer: then it is here already, with what has come since.
             Some(call) if self.unfinished.is_none() => {
                 self.unfinished = Unfinished::behind(&std::mem::take(&mut call.behind));
@@ -344,12 +344,6 @@ impl Connection {
     pub(crate) fn go_away(&mut self, call: Call) {
         self.phase = Phase::Away;
         self.call = Some(Box::new(call));
-    }
-
-    /// Its handler is going to read the body itself.
-    pub(crate) fn go_uploading(&mut self, call: Call) -> Arc<Stream> {
-        self.go_away(call);
-        Arc::clone(&self.stream)
     }
 
     /// Its handler is going to write the body itself, behind the head that has been gathered.

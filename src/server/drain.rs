@@ -45,13 +45,14 @@ use super::connection::Connection;
 use super::desk::Desk;
 use super::event_loop::EventLoop;
 use super::gate::Closing;
+use super::notice::Notice;
 use super::phase::{Close, Phase};
 use super::quiet::kept_until;
 use super::service::Look;
 use super::shared::ACCEPT_PAUSE_MIN;
 use super::table::Token;
 use super::timeouts::Clock;
-use crate::http::{Progress, Reject};
+use crate::http::{Method, Progress, Reject, Response};
 use crate::panics::caught;
 
 /// How much longer than a quiet connection a handshake under way is waited for: a second by default, in which any path
@@ -197,6 +198,7 @@ impl EventLoop {
             self.cut_off.owed += owed;
             if owed == 0 {
                 self.end_unfinished(token, desk);
+                self.end_upload(token, desk);
             }
         }
         if let Some(connection) = self.table.get_mut(token) {
@@ -229,7 +231,8 @@ impl EventLoop {
     /// Who has sent a part of a request, and nothing else, is told so, if the socket takes it at once.
     fn end_unfinished(&mut self, token: Token, desk: &mut Desk) {
         let Some(connection) = self.table.get_mut(token) else { return };
-        if !matches!(connection.phase(), Phase::Idle | Phase::Head | Phase::Body) || !desk.has_more() {
+        let has_answers = matches!(connection.phase(), Phase::Away | Phase::Writing | Phase::Lingering);
+        if has_answers || !desk.has_more() {
             return;
         }
         // Closed with something unread, the connection would be reset, and the answer lost.
@@ -237,6 +240,26 @@ impl EventLoop {
         self.start_service(token, Look::Reported);
         self.reject(Reject::Timeout, Close::AtOnce, desk);
         self.put_down(Progress::Nothing, desk);
+    }
+}
+
+impl EventLoop {
+    /// The same for whose body its handler reads itself.
+    fn end_upload(&mut self, token: Token, desk: &mut Desk) {
+        let (patience, now) = (self.shared.config.write_timeout, self.now);
+        let Some(connection) = self.table.get_mut(token).filter(|connection| !connection.is_deserted()) else { return };
+        let Some(call) = connection.call().filter(|call| call.body.is_some()) else { return };
+        let is_head = call.method == Method::Head;
+        // Its handler may wait for the peer; we do not.
+        if connection.stream().never_wait().is_err() {
+            return;
+        }
+        connection.discard(desk);
+        let reject = Reject::Timeout;
+        self.shared.tell(&Notice::Rejected { peer: connection.peer(), reject });
+        let response = Response::text(reject.reason()).with_status(reject.status());
+        self.out.push_refusal(response, is_head, now);
+        connection.send(&mut self.out, patience, now);
     }
 }
 
@@ -248,12 +271,16 @@ fn describe_owed(connection: &Connection, owed: usize) -> Option<String> {
             let (method, path, age) = (call.method, call.path(), call.age());
             Some(format!("{method} {path} for {peer}, which has gone, its handler running for {age} s"))
         }
-        _ if owed == 0 => None,
         (_, Some(call)) => {
             let (method, path, age) = (call.method, call.path(), call.age());
-            let behind = if owed > 1 { format!(" ({owed} owed to it)") } else { String::new() };
-            Some(format!("{method} {path} for {peer}{behind}, its handler running for {age} s"))
+            let what = match owed {
+                0 => ", its body not whole".to_owned(),
+                1 => String::new(),
+                _ => format!(" ({owed} owed to it)"),
+            };
+            Some(format!("{method} {path} for {peer}{what}, its handler running for {age} s"))
         }
+        _ if owed == 0 => None,
         (Phase::Waiting, _) => Some(format!("{owed} for {peer}, waiting for a worker thread")),
         (Phase::Idle | Phase::Head | Phase::Body, _) => Some(format!("{owed} for {peer}, not begun")),
         _ => Some(format!("{owed} for {peer}, which did not take what it was sent")),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use allout::{BodyReader, BodyWriter, Config, Exit, Method, Notice, Request, Response, Router, Server, Status};
+use allout::{BodyReader, BodyWriter, Config, Method, Notice, Request, Response, Router, Server, Status};
 
 use crate::drain::{cut_off, expect_answer, expect_clean, get, start};
 use crate::support::{Client, Gate, HANG, PING, Site};
@@ -829,20 +829,72 @@ fn at_the_deadline_a_stream_is_cut_off_and_owed() {
     assert_eq!(ends.recv_timeout(HANG).unwrap(), ErrorKind::BrokenPipe);
 }
 
-#[test]
-fn at_the_deadline_an_upload_that_has_not_come_is_ended_but_not_owed() {
-    let (router, reads) = uploads(&Gate::new());
+/// An upload whose handler runs at the deadline, waiting for its body or for something else; what is sent before it is
+/// called, and after. How much is owed, and what its client gets.
+#[track_caller]
+fn check_upload_at_the_deadline(waits_for_body: bool, before: &str, after: &str, owed: usize, end: Option<u16>) {
+    let gate = Gate::new();
+    let (begun, has_begun) = mpsc::channel();
+    let at = gate.clone();
+    let router = ping().stream(Method::Post, "/upload", move |_: &Request<'_>, body: &mut BodyReader<'_>| {
+        let _ = begun.send(());
+        if !waits_for_body {
+            at.pass();
+        }
+        let _ = body.read_to_end(&mut Vec::new());
+        Response::text("late")
+    });
     let site = Site::start_with_grace(one_loop(), router, Duration::from_millis(300));
     let mut client = site.connect();
-    client.send(upload_head("Content-Length: 8\r\nExpect: 100-continue"));
-    assert_eq!(client.next_head().unwrap().status, 100);
-    client.send("half");
+    client.send(upload_head("Transfer-Encoding: chunked") + before);
+    has_begun.recv_timeout(HANG).unwrap();
+    client.send(after);
     site.stop();
     let outcome = site.outcome();
-    assert_eq!(reads.recv_timeout(HANG).unwrap(), Err(ErrorKind::UnexpectedEof));
-    assert_eq!(outcome.exit_code(), 0);
-    assert!(outcome.exits().all(|(_, exit, _)| !matches!(exit, Exit::CutOff(_))));
+    assert_eq!(outcome.exit_code(), 124, "{outcome:?}");
+    let cut_off = cut_off(&outcome);
+    assert_eq!((cut_off.owed, cut_off.details.len()), (owed, 1), "{cut_off:?}");
+    let named = format!("POST /upload for {}", client.stream.local_addr().unwrap());
+    let what = if owed == 0 { ", its body not whole" } else { "" };
+    assert!(cut_off.details[0].starts_with(&format!("{named}{what}, its handler running for ")), "{cut_off:?}");
+    gate.open();
+    assert_eq!(client.next_reply(false).map(|reply| (reply.status, reply.is_last())), end.map(|status| (status, true)));
     client.expect_end();
+}
+
+#[test]
+fn at_the_deadline_an_upload_that_has_not_come_is_answered_408_and_not_owed_but_its_handler_is_named() {
+    for waits_for_body in [true, false] {
+        check_upload_at_the_deadline(waits_for_body, "", "", 0, Some(408));
+        check_upload_at_the_deadline(waits_for_body, "4\r\nha", "lf", 0, Some(408));
+    }
+}
+
+#[test]
+fn at_the_deadline_an_upload_is_owed_whose_body_has_come_though_nobody_has_read_it() {
+    check_upload_at_the_deadline(false, "4\r\nbody\r\n0\r\n\r\n", "", 1, None);
+    check_upload_at_the_deadline(false, "4\r\nbo", "dy\r\n0\r\n\r\n", 1, None);
+    check_upload_at_the_deadline(false, "", "4\r\nbody\r\n0\r\n\r\n", 1, None);
+}
+
+#[test]
+fn at_the_deadline_an_upload_that_waits_for_a_thread_and_has_not_come_is_answered_408() {
+    let gate = Gate::new();
+    let (router, _reads) = uploads(&gate);
+    let config = Config { threads: 1, turn_timeout: HANG, ..one_loop() };
+    let site = Site::start_with_grace(config, router, Duration::from_millis(300));
+    let mut held = site.connect();
+    held.send(get("/hold"));
+    gate.wait_for(1);
+    let mut waiting = site.connect();
+    waiting.send(upload_head("Content-Length: 8") + "half");
+    wait_until_served(&site);
+    site.stop();
+    let outcome = site.outcome();
+    gate.open();
+    assert_eq!(cut_off(&outcome).owed, 1, "{outcome:?}");
+    assert_eq!(waiting.reply().status, 408);
+    waiting.expect_end();
 }
 
 #[cfg(unix)]

@@ -70,6 +70,17 @@ impl Line {
         }
     }
 
+    /// What has come already, if anything has.
+    pub(super) fn read_at_once(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if std::mem::take(&mut self.is_waiting) {
+            self.stream.never_wait().ok()?;
+        }
+        match self.stream.read(buffer) {
+            Moved::Bytes(count) if count > 0 => Some(count),
+            Moved::Bytes(_) | Moved::WouldBlock | Moved::Failed => None,
+        }
+    }
+
     /// Writes all of it.
     ///
     /// # Errors

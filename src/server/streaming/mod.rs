@@ -30,8 +30,9 @@
 //! - *Waiting:* each wait for the peer is bounded by its patience, which it loses while it does nothing and earns back
 //!   by each 4 KiB. The time that a handler itself takes is not counted.
 //! - *A stop* leaves streams alone until the deadline; then the loop shuts the socket down as it does any other, and
-//!   whatever the thread waits for fails at once. What is owed is a request that has come whole: of an upload, only
-//!   once its body has ended.
+//!   whatever the thread waits for fails at once. What is owed is a request that has come whole: of an upload that is
+//!   being read from, one whose body has ended; of one that is not, the loop looks for itself. To any other it answers
+//!   408. A handler that still runs is named in either case.
 //! - *The thread that waits for its loop's Download* gets it, since a loop empties its inbox before it waits and before
 //!   it ends; if the connection is gone or the inbox closed, the other end of the channel is dropped, which it notices.
 
@@ -40,4 +41,4 @@ mod line;
 mod upload;
 
 pub(crate) use download::{Download, Streamed, write_body};
-pub(crate) use upload::Upload;
+pub(crate) use upload::{Arriving, Upload};

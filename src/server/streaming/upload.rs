@@ -1,8 +1,7 @@
 //! A request whose body is read by its handler, as it arrives.
 
 use std::io::{self, ErrorKind, Read};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::line::Line;
 use crate::http::{Body, BodyLimits, BodyReader, CONTINUE, Peer, Reject, Response};
@@ -15,6 +14,8 @@ use crate::server::table::Token;
 
 /// Bytes of one read, at least.
 const BUFFER_BYTES: usize = 32 * 1024;
+/// Reads to find out if all of a body has come that its handler has not read: more than a socket holds.
+const LAST_READS_MAX: u32 = 256;
 
 /// A request and what has come of its body.
 #[derive(Debug)]
@@ -24,7 +25,21 @@ pub(crate) struct Upload {
     peer: Peer,
     /// The request's head, whole and alone.
     head: Unfinished,
-    content: Content,
+    body: Arc<Arriving>,
+}
+
+/// A body on its way. Its handler's thread has it locked while it reads and waits for more; its loop looks at it once,
+/// when the deadline has come.
+#[derive(Debug)]
+pub(crate) struct Arriving(Mutex<State>);
+
+#[derive(Debug)]
+enum State {
+    Read(Box<Content>),
+    /// The handler has returned.
+    Left {
+        has_come: bool,
+    },
 }
 
 /// What the body's bytes go through on their way to the handler.
@@ -41,8 +56,6 @@ struct Content {
     /// The client waits to be told to send it (RFC 9110 §10.1.1): told by the first read.
     awaits_continue: bool,
     fault: Option<Fault>,
-    /// All of it has come: from then on its answer is owed.
-    has_come: Arc<AtomicBool>,
 }
 
 /// Why a body can no longer be read.
@@ -60,7 +73,6 @@ impl Content {
             let decoded = self.decoder.decoded();
             let bytes = &mut self.bytes[..self.filled];
             let is_whole = self.decoder.advance(bytes, &self.limits).map_err(Fault::Reject)?;
-            self.has_come.store(is_whole, Ordering::Relaxed);
             if is_whole || self.decoder.decoded() > decoded {
                 return Ok(());
             }
@@ -95,6 +107,23 @@ impl Content {
         self.decoder.advance(bytes, &self.limits).is_ok_and(|is_whole| is_whole)
     }
 
+    /// True if all of it has come, be it in the socket. What is read for that is lost: nobody is to read it any more.
+    fn has_come(&mut self) -> bool {
+        for _ in 0..LAST_READS_MAX {
+            if self.fault.is_some() || self.pass_over() {
+                break;
+            }
+            self.decoder.taken();
+            (self.given, self.filled) = (0, 0);
+            self.bytes.resize(BUFFER_BYTES, 0);
+            match self.line.read_at_once(&mut self.bytes) {
+                Some(count) => self.filled = count,
+                None => self.fault = Some(Fault::Gone),
+            }
+        }
+        self.decoder.is_whole()
+    }
+
     /// What has come behind the body.
     fn rest(&self) -> &[u8] {
         &self.bytes[self.decoder.raw()..self.filled]
@@ -120,14 +149,48 @@ impl Read for Content {
     }
 }
 
+impl Arriving {
+    /// The deadline has come: true if all of the body has, so that its answer is owed.
+    pub(crate) fn has_come(&self) -> bool {
+        let mut state = match self.0.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Its handler waits for more of it.
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        match &mut *state {
+            State::Read(content) => content.has_come(),
+            State::Left { has_come } => *has_come,
+        }
+    }
+
+    /// The handler has returned. Gives what had come behind the body, if all of that has been read, and its fault. The
+    /// socket is the loop's again.
+    fn leave(&self) -> (Option<Option<Box<Unfinished>>>, Option<Fault>) {
+        let left = State::Left { has_come: false };
+        let State::Read(mut content) = std::mem::replace(&mut *self.state(), left) else { return (None, None) };
+        // A small rest that has come already is passed over.
+        let has_come = content.fault.is_none() && content.pass_over();
+        *self.state() = State::Left { has_come };
+        (has_come.then(|| Unfinished::behind(content.rest())), content.fault)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Read for &Arriving {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match &mut *self.state() {
+            State::Read(content) => content.read(out),
+            State::Left { .. } => Ok(0),
+        }
+    }
+}
+
 impl Upload {
-    pub(crate) fn new(
-        begun: Begun,
-        token: Token,
-        stream: Arc<Stream>,
-        has_come: Arc<AtomicBool>,
-        shared: &Shared,
-    ) -> Self {
+    pub(crate) fn new(begun: Begun, token: Token, stream: Arc<Stream>, shared: &Shared) -> Self {
         let Begun { peer, exchange, head, decoder, come, awaits_continue } = begun;
         let content = Content {
             line: Line::new(stream, shared.config.body_timeout, shared.config.write_timeout),
@@ -138,25 +201,30 @@ impl Upload {
             given: 0,
             awaits_continue,
             fault: None,
-            has_come,
         };
-        Self { token, exchange, peer, head, content }
+        let body = Arc::new(Arriving(Mutex::new(State::Read(Box::new(content)))));
+        Self { token, exchange, peer, head, body }
+    }
+
+    /// What the loop keeps of it.
+    pub(crate) fn body(&self) -> Arc<Arriving> {
+        Arc::clone(&self.body)
     }
 
     /// Calls the handler, and gives what it has answered and what is left. The response is replaced if the body has
     /// turned out to be faulty.
     pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
-        let Self { token, mut exchange, peer, head, mut content } = self;
+        let Self { token, mut exchange, peer, head, body } = self;
         let request = head.request(&peer);
-        let mut response = shared.call_streaming(&request, &mut BodyReader::new(&mut content));
-        if let Some(Fault::Reject(reject)) = content.fault {
+        let mut response = shared.call_streaming(&request, &mut BodyReader::new(&mut &*body));
+        let (rest, fault) = body.leave();
+        if let Some(Fault::Reject(reject)) = fault {
             shared.tell(&Notice::Rejected { peer: &peer, reject });
             response = Response::text(reject.reason()).with_status(reject.status());
         }
-        // A small rest that has come already is passed over; anything more closes the connection.
-        let is_whole = content.fault.is_none() && content.pass_over();
-        exchange.keeps_alive &= is_whole;
-        let unfinished = is_whole.then(|| Unfinished::behind(content.rest())).flatten();
-        Answer { token, exchange, response, unfinished, is_gone: matches!(content.fault, Some(Fault::Gone)) }
+        // What else is on its way closes the connection.
+        exchange.keeps_alive &= rest.is_some();
+        let is_gone = matches!(fault, Some(Fault::Gone));
+        Answer { token, exchange, response, unfinished: rest.flatten(), is_gone }
     }
 }
