@@ -25,6 +25,9 @@
 //!   └── 10 s without a task, and others are left: ends
 //! ```
 //!
+//! A thread that ends while others serve is let go of: the destructors of what handlers have kept in it may take any
+//! time. At the end of the server a helper joins those that are left, until the deadline and no longer.
+//!
 //! A connection of a lent loop stays in the loop's table. What a handler needs, the request's bytes, lies on the desk
 //! of its thread; what its client needs, the socket and the answers before this one, lies in the loop. So a spare that
 //! takes over can send those answers at once, and the stop, the deadline and every clock reach the connection.
@@ -40,6 +43,10 @@
 //! - *The inbox* is emptied by the loop before each wait, and a push wakes the wait. It closes only when the loop holds
 //!   no connection; an answer whose connection was cut off at the deadline finds it closed, or finds no connection, and
 //!   is dropped as its client was.
+//! - *A loop that panics*, by a fault of our own, since the embedder's code has nets, is buried by the thread that holds
+//!   it: its inbox closes and gives back what is in it, so that whoever has asked it for something or wants to give it
+//!   something hears of it; nobody waits for its turn any more; it leaves the listeners, and its clients see the end. A
+//!   panic on a thread that has no loop, of our own too, costs one connection. Either ends the server.
 //! - *A stop* wakes the poller of every loop. If the loop lies in its slot at that moment, the wake-up stays in the
 //!   poller until somebody turns the loop: the handler's thread, or, if that takes too long, a spare.
 //! - *A slow handler* is always found: its thread lends the loop first and then looks whether the watcher sleeps; the

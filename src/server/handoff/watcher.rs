@@ -48,9 +48,9 @@ pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> Me
     Watcher::new(&crew, loops).watch();
     crew.dismiss();
     let deadline = shared.stop.deadline().unwrap_or_else(Instant::now);
+    cut_off_lent(&crew, loops);
     wait_for_threads(&crew, deadline + SLACK);
     crew.join(deadline);
-    cut_off_lent(&crew, loops);
     total(&crew)
 }
 

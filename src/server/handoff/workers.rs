@@ -370,6 +370,9 @@ impl Crew {
     /// destructor of some handler's thread-local value blocks; std can neither ask a thread whether it has ended nor
     /// give up a join. So a helper joins, and stays with the thread that does not end: it owes nobody anything.
     pub(super) fn join(&self, until: Instant) {
+        if until <= Instant::now() {
+            return;
+        }
         let threads = std::mem::take(&mut self.roster().left);
         let helpers = Helpers::new();
         helpers.put(move || threads.into_iter().for_each(|thread| _ = thread.join()));
