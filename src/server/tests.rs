@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::group::{Group, Outcome};
-use crate::http::{Request, Response};
-use crate::router::Router;
+use crate::http::{Handler, Request, Response};
 use inbox::Parcel;
 
 /// Only a hang takes this long.
@@ -67,13 +66,13 @@ impl Site {
         let (ending, ends) = mpsc::channel();
         let barrier = Arc::<Barrier>::default();
         let slow = Arc::<Slow>::default();
-        let router = routes(&barrier, Arc::clone(&slow), holding, ending);
+        let handler = routes(&barrier, Arc::clone(&slow), holding, ending);
         let (sender, shared) = mpsc::channel();
         let mut group = Group::new();
         group.lame_duck(HANG);
         let stop = group.stop();
         group.add("http", move |stop| {
-            let (event_loops, shared) = server.assemble(router, stop)?;
+            let (event_loops, shared) = server.assemble(handler, stop)?;
             sender.send(Arc::clone(&shared))?;
             handoff::supervise(event_loops, &shared)
         });
@@ -141,36 +140,38 @@ thread_local! {
     static LOCAL: RefCell<Option<SlowEnd>> = const { RefCell::new(None) };
 }
 
-fn routes(barrier: &Arc<Barrier>, slow: Arc<Slow>, holding: Sender<()>, ending: Sender<std::io::Result<()>>) -> Router {
+fn routes(
+    barrier: &Arc<Barrier>,
+    slow: Arc<Slow>,
+    holding: Sender<()>,
+    ending: Sender<std::io::Result<()>>,
+) -> impl Handler {
     let at = Arc::clone(barrier);
     let hold = Arc::new(move || {
         let _ = holding.send(());
         at.pass();
     });
-    let hold_stream = Arc::clone(&hold);
-    Router::new()
-        .get("/ping", |_: &Request<'_>| Response::text("pong"))
-        .get("/hold", move |_: &Request<'_>| {
+    move |request: &Request<'_>| match request.raw_path() {
+        "/hold" => {
             hold();
             Response::text("held")
-        })
-        .get("/local", {
-            let hold = Arc::clone(&hold_stream);
-            move |_: &Request<'_>| {
-                LOCAL.set(Some(SlowEnd(Arc::clone(&slow))));
-                hold();
-                Response::text("kept")
-            }
-        })
-        .get("/stream", move |_: &Request<'_>| {
-            let (hold, ending) = (Arc::clone(&hold_stream), ending.clone());
+        }
+        "/local" => {
+            LOCAL.set(Some(SlowEnd(Arc::clone(&slow))));
+            hold();
+            Response::text("kept")
+        }
+        "/stream" => {
+            let (hold, ending) = (Arc::clone(&hold), ending.clone());
             Response::stream("text/plain", move |out| {
                 hold();
                 let end = out.write_all(b"body").and_then(|()| out.flush());
                 let _ = ending.send(end);
                 Ok(())
             })
-        })
+        }
+        _ => Response::text("pong"),
+    }
 }
 
 /// Looks again and again for what there is no event for.
