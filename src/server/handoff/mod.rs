@@ -45,8 +45,8 @@
 //!   is dropped as its client was.
 //! - *A loop that panics*, by a fault of our own, since the embedder's code has nets, is buried by the thread that
 //!   holds it: its inbox closes and gives back what is in it, so that whoever has asked it for something or wants to
-//!   give it something hears of it; nobody waits for its turn any more; it leaves the listeners, and its clients see the
-//!   end. A panic on a thread that has no loop, of our own too, costs one connection. Either ends the server.
+//!   give it something hears of it; nobody waits for its turn any more; it leaves the listeners, and its clients see
+//!   the end. A panic on a thread that has no loop, of our own too, costs one connection. Either ends the server.
 //! - *A stop* wakes the poller of every loop. If the loop lies in its slot at that moment, the wake-up stays in the
 //!   poller until somebody turns the loop: the handler's thread, or, if that takes too long, a spare.
 //! - *A slow handler* is always found: its thread lends the loop first and then looks whether the watcher sleeps; the

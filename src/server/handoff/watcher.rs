@@ -67,8 +67,8 @@ fn wait_for_threads(crew: &Crew, until: Instant) {
 }
 
 /// Cuts off what loops hold that have not ended. One look at each would not do: a handler's thread may have the loop
-/// just then, to answer, to call the next handler or to begin a stream, and lend it again; or end it, since the deadline
-/// is over. So whoever is left is looked at for a moment more.
+/// just then, to answer, to call the next handler or to begin a stream, and lend it again; or end it, since the
+/// deadline is over. So whoever is left is looked at for a moment more.
 fn cut_off_lent(crew: &Crew, loops: usize) {
     let until = Instant::now() + LAST_LOOKS;
     let mut roster = crew.roster();

@@ -23,10 +23,8 @@
 //!
 //! - *Bytes:* one side has the socket at a time. A loop gives it away only with nothing left to read on its desk for
 //!   this request. To an upload it does so only once the answers before it are sent; to a download it gives what is
-//! left
-//!   of them along, to be sent at once with the head and the first bytes. The thread gives the socket back with what
-//! has
-//!   come behind the body. A loop neither reads nor writes a connection that is away and has nothing unsent.
+//!   left of them along, to be sent at once with the head and the first bytes. The thread gives the socket back with
+//!   what has come behind the body. A loop neither reads nor writes a connection that is away and has nothing unsent.
 //! - *Waiting:* each wait for the peer is bounded by its patience, which it loses while it does nothing and earns back
 //!   by each 4 KiB. The time that a handler itself takes is not counted.
 //! - *A stop* leaves streams alone until the deadline; then the loop shuts the socket down as it does any other, and
