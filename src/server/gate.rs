@@ -33,7 +33,7 @@ use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
 use std::time::Instant;
 
 use super::accept_error::AcceptError;
-use super::handshakes::{Handshakes, Look};
+use super::handshakes::{Handshakes, Look, PAUSE_MIN};
 use super::listener::{Bound, Listener, QUEUE_MAX};
 use super::stream::Stream;
 use crate::http::Peer;
@@ -153,7 +153,7 @@ impl Gate {
             Ok(handshakes) => handshakes,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             // Another loop looks, and wakes this one if it closes.
-            Err(TryLockError::WouldBlock) => return Some(now + Handshakes::INTERVAL),
+            Err(TryLockError::WouldBlock) => return Some(now + PAUSE_MIN),
         };
         match handshakes.as_mut()?.look(now) {
             Look::Over => None,

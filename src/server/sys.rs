@@ -19,6 +19,7 @@ unsafe extern "C" {
     fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut u32) -> c_int;
     fn listen(fd: c_int, backlog: c_int) -> c_int;
     fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32) -> c_int;
+    fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
 }
 
 fn checked(result: c_int) -> io::Result<c_int> {
@@ -141,6 +142,17 @@ pub(crate) fn refuse_handshakes(listener: &impl AsFd) -> io::Result<()> {
     checked(result).map(|_| ())
 }
 
+/// A way to ask the system for its sockets: sock_diag(7). What is written to it are requests, what is read, answers.
+pub(crate) fn new_sock_diag() -> io::Result<OwnedFd> {
+    const AF_NETLINK: c_int = 16;
+    const SOCK_RAW: c_int = 3;
+    const NETLINK_SOCK_DIAG: c_int = 4;
+    // SAFETY: no pointer is passed; the result is checked.
+    let fd = checked(unsafe { socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG) })?;
+    // SAFETY: the kernel has just given us this descriptor, so it is open and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 // <asm/socket.h>: a few architectures have numbers of their own.
 #[cfg(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64"))]
 const SOL_SOCKET: c_int = 0xffff;
@@ -150,6 +162,10 @@ const SOL_SOCKET: c_int = 1;
 const SO_ATTACH_FILTER: c_int = 0x15;
 #[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
 const SO_ATTACH_FILTER: c_int = 26;
+#[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
+const SOCK_CLOEXEC: c_int = 0x40_0000;
+#[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
+const SOCK_CLOEXEC: c_int = 0o2_000_000;
 
 // ---- Connections ---------------------------------------------------------------------------------------------------
 
