@@ -75,8 +75,8 @@
 //! them. A body that is too large to be held is read or written by the handler's thread itself (`server/streaming/`).
 //!
 //! **A stop.** A [`Cause`] triggers the [`Stop`]: first come, first kept. Wakers end the wait of every event loop. Each
-//! drains (`server/drain.rs`): the queue of the listener is emptied and the listener closed, answers say
-//! `Connection: close`, quiet connections are closed. Loops that are empty end; at the deadline all do, and say what
+//! drains (`server/drain.rs`): listeners let nobody new in, and are closed once nobody can follow (`server/gate.rs`),
+//! answers say `Connection: close`, quiet connections are closed. Loops that are empty end; at the deadline all do, and say what
 //! they had to cut off. The [`Group`] joins the members' threads and returns the [`Outcome`], which `main` can return
 //! as the process's exit code.
 //!

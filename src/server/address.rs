@@ -12,7 +12,7 @@ use std::str::FromStr;
 /// |---|---|
 /// | `127.0.0.1:8080`, `[::1]:8080` | this address |
 /// | `localhost:8080` | every address that the name resolves to |
-/// | `:8080` | every address of this machine, IPv6 and IPv4 |
+/// | `:8080` | every address of this machine, IPv6 and IPv4: both, or an error, unless there is no IPv6 |
 /// | `unix:/run/allout.sock` | a Unix socket, by the path of its file |
 ///
 /// Port 0 lets the system choose one.
@@ -27,7 +27,9 @@ pub enum Address {
         port: u16,
     },
     /// The path of a Unix socket. Who may connect is the matter of the umask, which gives the file its mode, and of the
-    /// folder that it is in.
+    /// folder that it is in. A file that was left behind by a server that was killed is replaced; of several servers
+    /// that find one at once, one gets it (on Linux, if they are in the same network namespace). Abstract sockets are
+    /// not served: a path must not begin with `@`.
     Unix(PathBuf),
 }
 

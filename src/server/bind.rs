@@ -7,7 +7,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use super::accept_error::errno;
-use super::address::{Address, NO_ABSTRACT, is_abstract};
+use super::address::Address;
+#[cfg(unix)]
+use super::address::{NO_ABSTRACT, is_abstract};
 use super::listener::{Bound, Listener};
 #[cfg(unix)]
 use super::socket_file;

@@ -2,7 +2,7 @@
 //!
 //! | connection at the stop | what happens |
 //! |---|---|
-//! | in the accept queue | accepted; the listener is closed in the same breath ([`Gate::close`]), or tried again |
+//! | in the accept queue, or with its handshake under way | accepted; the listener is closed when nobody can follow |
 //! | a handler runs, or an answer is being written | finished; the answer says `Connection: close` |
 //! | a body is arriving | it may, until its own timeout or the deadline, and then 408 |
 //! | idle, or part of a head has come | closed once it has been quiet for the idle grace, 408 first for a part |
@@ -14,27 +14,26 @@
 //! the socket, before `Connection: close` is said. What remains is the time between a last look and the FIN that
 //! follows it, a microsecond or two, in which every server that ever closes a connection can be surprised.
 //!
-//! # When no descriptor is left
+//! # Gates that cannot be closed at once
 //!
 //! ```text
-//!            ┌── no descriptor: 5 ms ──┐
-//!            ▼                         │
-//! stop ──▶ close the gates ────────────┤
-//!                                      ├── the queue is empty ──▶ closed ──▶ nothing left: over
-//!                                      └── the deadline ──▶ abandoned; who waited with a request was owed an answer
+//!            ┌── handshakes are under way: until the next look ──┐
+//!            │   no descriptor is left: 5 ms                     │
+//!            ▼                                                   │
+//! stop ──▶ close the gates ──────────────────────────────────────┤
+//!                                                                ├── nobody can follow ──▶ closed
+//!                                                                └── the deadline ──▶ abandoned, and counted
 //! ```
 //!
-//! Connections in the accept queue are then not reset: the gate stays open, and the loop neither ends nor forgets the
-//! deadline. Otherwise the listeners are closed before any answer says `Connection: close`, so that a client that is
-//! told to go and comes again at once is refused and not reset. Here that order cannot hold, since only connections
-//! that close bring descriptors back. Answers say `close` all the same, and quiet connections go after the idle grace,
-//! so that descriptors come free as fast as handlers and clients allow. A client that comes again meanwhile gets into
-//! the queue, and is in it when it is emptied: nothing is lost, there only is more to do. It ends, since each that was
-//! accepted closes, and since clients that fill the queue for ever meet the deadline, and are counted there.
-//! Nobody is turned out to make room: an idle client is promised the idle grace too, and who waits has until the
-//! deadline.
+//! The gate stays open, and the loop serves on meanwhile; it neither ends nor forgets the deadline. How a gate closes,
+//! and why nobody is reset, is told in [`gate`](super::gate).
 //!
-//! [`Gate::close`]: super::listener::Gate::close
+//! No answer says `Connection: close` before every gate refuses newcomers, so that a client that is told to go and
+//! comes again at once is refused, or tries again a second later, and is not reset. Where a listener cannot refuse
+//! them, it is closed before, but for want of a descriptor: then a client that comes again gets into the queue, and is
+//! in it when it is emptied. Nothing is lost, there only is more to do. It ends, since each that was accepted closes,
+//! and since clients that fill the queue for ever meet the deadline, and are counted there. Nobody is turned out to
+//! make room: an idle client is promised the idle grace too, and who waits has until the deadline.
 
 use std::net::Shutdown;
 use std::sync::Arc;

@@ -116,11 +116,13 @@ impl Server {
         Ok(Self::with_listeners(bind::bind(addresses)?, config))
     }
 
-    /// Takes over a socket that listens already, from a service manager for example.
+    /// Takes over a socket that listens already, from a service manager for example. Others may hold it too: it becomes
+    /// non-blocking for them as well, but is not closed for them. At the stop our share of its queue is answered, and
+    /// what comes later is theirs. Processes that a handler starts do not inherit it.
     ///
     /// # Errors
     ///
-    /// If it cannot be made non-blocking, or has no address.
+    /// If it cannot be duplicated or made non-blocking, or has no address.
     pub fn from_listener(socket: TcpListener, config: Config) -> std::io::Result<Self> {
         Ok(Self::with_listeners(vec![Listener::take_over(socket)?], config))
     }
@@ -157,8 +159,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed or a handler still ran; else that threads or
-    /// pollers could not be had.
+    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed or a handler still ran; else that threads, pollers
+    /// or a descriptor for one connection could not be had.
     pub fn run(self, handler: impl Handler, stop: &Stop) -> MemberResult {
         let (event_loops, shared) = self.assemble(handler, stop)?;
         handoff::supervise(event_loops, &shared)

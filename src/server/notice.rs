@@ -11,8 +11,9 @@ use crate::http::{Method, Peer, Reject};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// Connections cannot be accepted, or not be watched, for want of a descriptor or memory. It is tried again, after
-    /// 5 ms at first and a second at last; told at most once a second.
+    /// Connections cannot be accepted, or not be watched: for want of a descriptor or memory, or since the system has
+    /// refused 64 in a row for whatever reason. It is tried again, after 5 ms at first and a second at last; told at
+    /// most once a second.
     AcceptFailed {
         /// Of which listener.
         place: &'a Bound,

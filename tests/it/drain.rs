@@ -188,6 +188,55 @@ fn connections_that_came_just_before_the_stop_are_served() {
     }
 }
 
+/// Clients that connect without pause, one request on each connection, while the server is stopped in the middle. Whoever
+/// gets in is answered.
+#[cfg(unix)]
+fn check_no_gap(connect: impl Fn() -> std::io::Result<Client> + Sync, stop: impl FnOnce()) {
+    let connected = std::sync::atomic::AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Ok(mut client) = connect() {
+                    client.send("GET /ping HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+                    assert_eq!(client.reply().text(), "pong");
+                    connected.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            });
+        }
+        poll(|| (connected.load(std::sync::atomic::Ordering::Relaxed) > 40).then_some(())).expect("they are served");
+        stop();
+    });
+}
+
+#[test]
+#[cfg(unix)]
+fn there_is_no_gap_between_the_last_accept_and_the_end_of_a_listener() {
+    for _ in 0..20 {
+        let site = start(Config { loops: 2, ..Config::default() }, routes(&Gate::new()));
+        let connect = || {
+            let stream = TcpStream::connect_timeout(&site.address, SHORT)?;
+            // One that finds its own port has reached nobody.
+            if stream.local_addr()? == site.address {
+                Err(std::io::ErrorKind::NotFound.into())
+            } else {
+                Ok(Client::of(stream))
+            }
+        };
+        check_no_gap(connect, || site.stop());
+        expect_clean(site);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn there_is_no_gap_between_the_last_accept_and_the_end_of_a_unix_socket() {
+    for _ in 0..20 {
+        let (site, path) = unix_site(Config { loops: 2, ..Config::default() }, routes(&Gate::new()));
+        check_no_gap(|| Client::try_connect_unix(&path), || site.stop());
+        expect_clean(site);
+    }
+}
+
 #[test]
 fn new_connections_are_refused_while_old_ones_are_still_served() {
     let site = start(Config::default(), routes(&Gate::new()));

@@ -408,12 +408,16 @@ impl Drop for Folder {
 #[cfg(unix)]
 impl Client {
     pub fn connect_unix(path: &std::path::Path) -> Self {
-        let stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        Self::try_connect_unix(path).unwrap()
+    }
+
+    pub fn try_connect_unix(path: &std::path::Path) -> std::io::Result<Self> {
+        let stream = std::os::unix::net::UnixStream::connect(path)?;
         // Nothing but the name is TCP about it: reads, writes and timeouts are those of any socket.
         let stream = TcpStream::from(std::os::fd::OwnedFd::from(stream));
         stream.set_read_timeout(Some(HANG)).unwrap();
         stream.set_write_timeout(Some(HANG)).unwrap();
-        Self { stream, received: Vec::new() }
+        Ok(Self { stream, received: Vec::new() })
     }
 }
 
