@@ -211,7 +211,7 @@ fn check_no_gap(connect: impl Fn() -> std::io::Result<Client> + Sync, stop: impl
 #[test]
 #[cfg(unix)]
 fn there_is_no_gap_between_the_last_accept_and_the_end_of_a_listener() {
-    for _ in 0..20 {
+    for _ in 0..5 {
         let site = start(Config { loops: 2, ..Config::default() }, routes(&Gate::new()));
         let connect = || {
             let stream = TcpStream::connect_timeout(&site.address, SHORT)?;
@@ -254,23 +254,52 @@ fn new_connections_are_refused_while_old_ones_are_still_served() {
 /// of so many milliseconds, and then the first asks for the stop.
 #[cfg(target_os = "linux")]
 fn stop_without_descriptors(options: &[&str], clients: usize, sleep_ms: u32) -> (Process, Vec<Client>) {
-    let demo = std::path::PathBuf::from(env!("CARGO_BIN_EXE_allout")).with_file_name("examples").join("demo");
-    let limited = "ulimit -n 24; exec \"$0\" \"$@\"";
-    let mut command = Command::new("sh");
-    command.args(["-c", limited]).arg(demo).args(["--listen", "127.0.0.1:0"]).args(options);
-    let mut process = Process::spawn(&mut command);
+    let mut process = few_descriptors(&[&["--listen", "127.0.0.1:0"], options].concat());
     let address = process.address();
-    let mut first = Client::connect(address);
+    let clients = stop_while_full(&mut process, || Client::connect(address), clients, sleep_ms);
+    (process, clients)
+}
+
+#[cfg(target_os = "linux")]
+fn few_descriptors(options: &[&str]) -> Process {
+    let demo = std::path::PathBuf::from(env!("CARGO_BIN_EXE_allout")).with_file_name("examples").join("demo");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 24; exec \"$0\" \"$@\""]).arg(demo).args(options);
+    Process::spawn(&mut command)
+}
+
+#[cfg(target_os = "linux")]
+fn stop_while_full(process: &mut Process, connect: impl Fn() -> Client, clients: usize, sleep_ms: u32) -> Vec<Client> {
+    let mut first = connect();
     assert_eq!(first.ask(PING).status, 200);
     // Busy, so that it does not make room for others.
     first.send("POST /shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n");
-    let mut clients: Vec<Client> = (0..clients).map(|_| Client::connect(address)).collect();
+    let mut clients: Vec<Client> = (0..clients).map(|_| connect()).collect();
     for client in &mut clients {
         client.send(get(&format!("/sleep/{sleep_ms}")));
     }
     process.line_with("cannot accept");
     assert_eq!(first.ask("x").status, 200);
-    (process, clients)
+    clients
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_file_of_a_unix_socket_goes_before_its_queue_is_emptied() {
+    let path = crate::support::socket_path();
+    let listen = format!("unix:{}", path.display());
+    let mut process = few_descriptors(&["--listen", &listen, "--loops", "1", "--grace", "20"]);
+    process.line_with("listening on unix:");
+    let mut clients = stop_while_full(&mut process, || Client::connect_unix(&path), 30, 2000);
+    poll(|| (!path.exists()).then_some(())).expect("nobody new finds it");
+    for client in &clients {
+        client.stream.set_nonblocking(true).unwrap();
+        assert!(client.stream.peek(&mut [0]).is_err(), "nobody is answered yet, and so the queue is as long as before");
+        client.stream.set_nonblocking(false).unwrap();
+    }
+    assert_eq!(clients.iter_mut().filter_map(|client| client.next_reply(false)).count(), 30);
+    drop(clients);
+    assert_eq!(process.end().0, Some(0));
 }
 
 #[test]
