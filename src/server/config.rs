@@ -62,8 +62,8 @@ pub struct Config {
     /// byte. Default: 250 ms, which is longer than a round trip on nearly every network, so that a request that was on
     /// its way when the stop came is still answered.
     ///
-    /// On Linux, with the feature `sys`, TCP handshakes that are under way at the stop may complete: four times this, or
-    /// half of the time to the deadline, if that is less. None is waited for that the system does not show.
+    /// On Linux, with the feature `sys`, TCP handshakes that are under way at the stop may complete: four times this,
+    /// or half of the time to the deadline, if that is less. None is waited for that the system does not show.
     pub idle_grace: Duration,
     /// How long a connection that we have closed is read on for the peer's own end, so that a reset cannot destroy the
     /// last answer. Renewed while the peer sends, or has yet to take what it was sent. Default: 500 ms.

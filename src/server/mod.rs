@@ -159,8 +159,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed or a handler still ran; else that threads, pollers
-    /// or a descriptor for one connection could not be had.
+    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed or a handler still ran; else that threads,
+    /// pollers or a descriptor for one connection could not be had.
     pub fn run(self, handler: impl Handler, stop: &Stop) -> MemberResult {
         let (event_loops, shared) = self.assemble(handler, stop)?;
         handoff::supervise(event_loops, &shared)

@@ -933,4 +933,29 @@ mod process {
         assert_eq!(code, Some(124), "{said}");
         assert!(said.contains("cut off: whoever was in the queue of `127.0.0.1:"), "{said}");
     }
+
+    #[cfg(all(target_env = "gnu", feature = "signals"))]
+    #[test]
+    fn who_waits_in_the_queue_for_want_of_a_thread_is_not_told_to_want_a_descriptor() {
+        let folder = crate::support::Folder::new("no-thread");
+        let Some(shim) = crate::support::shim(&folder) else { return };
+        let no_thread = folder.path("no-thread");
+        let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_allout")).with_file_name("examples").join("demo");
+        let mut command = Command::new(program);
+        command.args(["--listen", "127.0.0.1:0", "--loops", "1", "--grace", "0.3"]);
+        let mut process = Process::spawn(command.env("LD_PRELOAD", shim).env("SHIM_NO_THREAD", &no_thread));
+        let address = process.address();
+        assert_eq!(Client::connect(address).ask(PING).text(), "pong");
+        std::fs::write(&no_thread, "").unwrap();
+        let mut running = Client::connect(address);
+        running.send("GET /sleep/20000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        process.line_with("cannot start a thread");
+        let mut waiting: Vec<Client> = (0..5).map(|_| Client::connect(address)).collect();
+        waiting.iter_mut().for_each(|client| client.send(PING));
+        process.signal(nix::sys::signal::Signal::SIGTERM);
+        let (code, said) = process.end();
+        assert_eq!(code, Some(124), "{said}");
+        let told = format!("cut off: 5 in the queue of `{address}`, which no thread was free to empty\n");
+        assert!(said.contains(&told) && said.contains(" 6 cut off; "), "{said}");
+    }
 }

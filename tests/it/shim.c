@@ -1,19 +1,25 @@
 // System calls that fail, for LD_PRELOAD: what no test can have the real system do.
 //
-// SHIM_DENY=FILE     accept4 says EPERM as long as there is this file, as where a security module forbids it
-// SHIM_NO_IPV6=1     socket has no family AF_INET6, as where the kernel was built without
+// SHIM_DENY=FILE       accept4 says EPERM as long as there is this file, as where a security module forbids it
+// SHIM_NO_THREAD=FILE  pthread_create says EAGAIN as long as there is this file
+// SHIM_NO_IPV6=1       socket has no family AF_INET6, as where the kernel was built without
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+static int is_there(const char *variable) {
+    const char *file = getenv(variable);
+    return file && access(file, F_OK) == 0;
+}
+
 int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
     int (*real)(int, struct sockaddr *, socklen_t *, int) = dlsym(RTLD_NEXT, "accept4");
-    const char *file = getenv("SHIM_DENY");
-    if (file && access(file, F_OK) == 0) {
+    if (is_there("SHIM_DENY")) {
         errno = EPERM;
         return -1;
     }
@@ -27,4 +33,9 @@ int socket(int domain, int type, int protocol) {
         return -1;
     }
     return real(domain, type, protocol);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument) {
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) = dlsym(RTLD_NEXT, "pthread_create");
+    return is_there("SHIM_NO_THREAD") ? EAGAIN : real(thread, attributes, run, argument);
 }

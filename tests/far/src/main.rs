@@ -1,7 +1,7 @@
 //! A stop while clients are far away: what allout loses of their requests, and what others lose.
 //!
-//! On loopback a round trip takes no time, and much of what a stop can lose never shows. Here server and clients live in
-//! a network namespace each, and a network with a length carries their packets: each is delayed, and some are lost,
+//! On loopback a round trip takes no time, and much of what a stop can lose never shows. Here server and clients live
+//! in a network namespace each, and a network with a length carries their packets: each is delayed, and some are lost,
 //! doubled or overtaken. Four seconds after its start the server is told to stop, with all clients at work.
 //!
 //! Needs Linux, `unshare` of util-linux, `ip` of iproute2, and namespaces that may be made; no privileges. Nothing

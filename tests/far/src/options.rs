@@ -17,8 +17,8 @@ Usage: cargo run --release --manifest-path tests/far/Cargo.toml -- [OPTIONS]
   --no-peers              allout alone
   --allout PATH           the release build of the command; built here otherwise
 
-A stop takes seven to eight seconds. Exit codes: 0 allout lost no more than it may, 1 it did, or something failed, 2 wrong
-usage, 3 as 0, but a peer was skipped.
+A stop takes seven to eight seconds. Exit codes: 0 allout lost no more than it may, 1 it did, or something failed,
+2 wrong usage, 3 as 0, but a peer was skipped.
 ";
 
 #[derive(Debug)]
