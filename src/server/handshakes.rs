@@ -66,6 +66,11 @@ const HEADER_BYTES: usize = 16;
 /// Where the address of a socket stands in what is told of it, behind the header.
 const SOURCE_AT: usize = 8;
 
+/// Where it is told how often our SYN-ACK has been sent again. Whoever has not answered the third, which is sent three
+/// seconds after the first, has gone: a scan, a flood, a phone in a tunnel. Nobody waits for those.
+const RETRANSMITS_AT: usize = 3;
+const RETRANSMITS_MAX: u8 = 2;
+
 /// More than the system tells at a time.
 const BUFFER_BYTES: usize = 32 * 1024;
 
@@ -132,8 +137,11 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// True for a handshake at this address, or at any that it stands for.
+/// True for a handshake at this address, or at any that it stands for, whose client may still be there.
 fn is_at(ip: IpAddr, body: &[u8]) -> bool {
+    if body.get(RETRANSMITS_AT).is_some_and(|count| *count >= RETRANSMITS_MAX) {
+        return false;
+    }
     let source = body.get(SOURCE_AT..).unwrap_or_default();
     match ip {
         _ if ip.is_unspecified() => true,

@@ -27,7 +27,7 @@ impl Far {
         let error = socket.connect(&address.into()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(nix::libc::EINPROGRESS));
         let far = Self(socket);
-        poll(|| (handshakes(address.port()) > 0).then_some(())).expect("its SYN has come");
+        poll(|| (!handshakes(address.port()).is_empty()).then_some(())).expect("its SYN has come");
         far
     }
 
@@ -39,15 +39,14 @@ impl Far {
     }
 }
 
-/// Handshakes under way at a port of this machine.
-fn handshakes(port: u16) -> usize {
+/// Handshakes under way at a port of this machine: for each, how often the SYN-ACK has been sent again.
+fn handshakes(port: u16) -> Vec<u32> {
     let port = format!(":{port:04X}");
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
     let lines = tables.iter().flat_map(|table| table.lines().skip(1));
-    lines
-        .filter(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&port)))
-        .filter(|line| line.split_whitespace().nth(3) == Some("03"))
-        .count()
+    let lines = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let ours = lines.filter(|words| words[1].ends_with(&port) && words[3] == "03");
+    ours.map(|words| u32::from_str_radix(words[6], 16).unwrap()).collect()
 }
 
 /// Waits until nobody new is answered. As opposed to a refusal, that is the sign of a listener that is still there.
@@ -110,7 +109,7 @@ fn those_who_are_served_already_do_not_feel_it() {
     served.send("lf");
     assert_eq!(served.reply().text(), "half");
     served.expect_fin();
-    assert_eq!(handshakes(site.address.port()), 1, "it is still under way");
+    assert_eq!(handshakes(site.address.port()).len(), 1, "it is still under way");
     let mut client = far.arrive();
     client.send(PING);
     assert_eq!(client.reply().status, 200);
@@ -136,6 +135,16 @@ fn a_handshake_that_never_completes_leaves_time_before_the_deadline() {
     let outcome = site.outcome();
     assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
     assert!(outcome.took() >= DEADLINE / 2, "{outcome:?}");
+}
+
+#[test]
+fn a_client_that_has_not_answered_for_seconds_is_not_waited_for() {
+    let config = Config { idle_grace: LONG, ..Config::default() };
+    let site = start_with_grace(config, routes(&Gate::new()), 4 * LONG);
+    let _far = Far::connect(site.address);
+    poll(|| (handshakes(site.address.port()) == [2]).then_some(())).expect("its SYN-ACK is sent a third time");
+    site.stop();
+    expect_clean(site);
 }
 
 #[test]
