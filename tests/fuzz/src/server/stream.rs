@@ -105,6 +105,7 @@ pub(crate) enum Moved {
 pub(crate) struct Path {
     pub(crate) round_trip: Duration,
     pub(crate) retransmission: Duration,
+    pub(crate) has_lost: bool,
     pub(crate) is_delivered: bool,
 }
 
