@@ -11,7 +11,8 @@
 //! | `sys` | the system calls that std lacks, and all `unsafe` |
 //! | `poller`, `timeouts`, `quiet` | when something is ready; until when it may take |
 //! | `event_loop` | one loop's turn, and the value that holds all it owns |
-//! | `accept`, `service`, `calls`, `away`, `drain` | parts of a turn: connections in, requests, handlers, the way out |
+//! | `accept`, `service`, `calls`, `away` | parts of a turn: connections in, requests, handlers |
+//! | `closing`, `drain` | the way out: of a connection, of the loop |
 //! | `table`, `connection`, `phase` | what a loop works on: its connections, and what they can be in the middle of |
 //! | `desk`, `outgoing` | what is read, what is sent |
 //! | `call` | a handler that has been called |
@@ -31,6 +32,7 @@ mod bind;
 mod budget;
 mod call;
 mod calls;
+mod closing;
 mod config;
 mod connection;
 mod desk;

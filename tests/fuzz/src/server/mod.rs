@@ -15,6 +15,8 @@ mod budget;
 mod call;
 #[path = "../../../../src/server/calls.rs"]
 mod calls;
+#[path = "../../../../src/server/closing.rs"]
+mod closing;
 #[path = "../../../../src/server/config.rs"]
 mod config;
 #[path = "../../../../src/server/connection.rs"]
