@@ -29,7 +29,8 @@ struct Barrier {
 impl Barrier {
     fn pass(&self) {
         let is_open = self.is_open.lock().unwrap();
-        drop(self.opened.wait_timeout_while(is_open, HANG, |is_open| !*is_open).unwrap());
+        // Longer than a client waits for its answer.
+        drop(self.opened.wait_timeout_while(is_open, HANG * 2, |is_open| !*is_open).unwrap());
     }
 
     fn open(&self) {
