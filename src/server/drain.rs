@@ -38,7 +38,7 @@
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::desk::Desk;
@@ -57,6 +57,10 @@ use crate::panics::caught;
 /// How much longer than a quiet connection a handshake under way is waited for: a second by default, in which any path
 /// is gone back and forth, and a SYN-ACK that was lost is sent again.
 const HANDSHAKE_FACTOR: u32 = 4;
+
+/// How long it is looked who waits in a queue that is abandoned: well within what a server waits, after the deadline,
+/// for what its loops have to report.
+const ABANDON_TIME: Duration = Duration::from_millis(20);
 
 impl EventLoop {
     /// Looks at the flag.
@@ -171,10 +175,11 @@ impl EventLoop {
             self.cut_off_connection(token, desk);
         }
         // Now there are descriptors, to see who has waited in vain.
+        let until = Instant::now() + ABANDON_TIME;
         let shared = Arc::clone(&self.shared);
         for (number, gate) in shared.gates.iter().enumerate() {
             let (mut owed, place) = (0, gate.place());
-            let seen = gate.abandon(|stream| owed += desk.count_waiting(&stream, &shared.limits));
+            let seen = gate.abandon(until, |stream| owed += desk.count_waiting(&stream, &shared.limits));
             if owed > 0 {
                 let details = &mut self.cut_off.details;
                 details.push(match self.intake.failure(number) {
@@ -184,7 +189,7 @@ impl EventLoop {
             }
             if let Err(error) = seen {
                 owed += 1;
-                self.cut_off.details.push(format!("whoever was in the queue of `{place}`: {error}"));
+                self.cut_off.details.push(format!("whoever else was in the queue of `{place}`: {error}"));
             }
             self.cut_off.owed += owed;
         }

@@ -34,7 +34,7 @@ use std::time::Instant;
 
 use super::accept_error::AcceptError;
 use super::handshakes::{Handshakes, Look, PAUSE_MIN};
-use super::listener::{Bound, Listener, QUEUE_MAX};
+use super::listener::{Bound, Listener};
 use super::stream::Stream;
 use crate::http::Peer;
 
@@ -166,21 +166,21 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// Not even that is left, so that nobody knows who waited.
-    pub(crate) fn abandon(&self, mut look: impl FnMut(Stream)) -> io::Result<()> {
+    /// Not even that is left, or no time, so that nobody knows who else waited.
+    pub(crate) fn abandon(&self, until: Instant, mut look: impl FnMut(Stream)) -> io::Result<()> {
         let Some(Door { listener, .. }) = self.door.write().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
-        // Bounded, since clients that are reset may come again at once.
-        for _ in 0..QUEUE_MAX {
+        // Bounded, since thousands may wait, and those that are reset may come again at once.
+        while Instant::now() < until {
             match listener.accept() {
                 Ok((stream, _)) => look(stream),
                 Err(AcceptError::Transient(_)) => {}
                 Err(AcceptError::Exhausted(error) | AcceptError::Stuck(error)) => return Err(error),
-                Err(AcceptError::WouldBlock | AcceptError::Dead(_)) => break,
+                Err(AcceptError::WouldBlock | AcceptError::Dead(_)) => return Ok(()),
             }
         }
-        Ok(())
+        Err(io::Error::new(io::ErrorKind::TimedOut, "too many to look at each"))
     }
 }
 
@@ -226,5 +226,16 @@ mod tests {
                 assert_eq!(poller.next(), None);
             }
         }
+    }
+
+    #[test]
+    fn a_queue_that_there_is_no_time_to_look_at_is_told() {
+        let listener = Listener::bound(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
+        let gate = Gate::new(listener, 1);
+        let _client = TcpStream::connect(address).unwrap();
+        let unseen = gate.abandon(Instant::now(), |_| unreachable!("there is no time")).unwrap_err();
+        assert_eq!(unseen.kind(), io::ErrorKind::TimedOut);
+        assert!(!gate.is_open());
     }
 }

@@ -17,7 +17,8 @@ use crate::http::Peer;
 
 /// Connections that wait to be accepted: as many as the system lets (`somaxconn` of today's Linux), instead of std's
 /// 128.
-pub(crate) const QUEUE_MAX: u16 = 4096;
+#[cfg(all(target_os = "linux", feature = "sys"))]
+const QUEUE_MAX: u16 = 4096;
 
 /// Errors of single connections, one after the other, that are not taken for what they say.
 const TRANSIENT_MAX: u32 = 64;

@@ -931,7 +931,7 @@ mod process {
         assert_eq!(idle.ask("POST /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
         let (code, said) = process.end();
         assert_eq!(code, Some(124), "{said}");
-        assert!(said.contains("cut off: whoever was in the queue of `127.0.0.1:"), "{said}");
+        assert!(said.contains("cut off: whoever else was in the queue of `127.0.0.1:"), "{said}");
     }
 
     #[cfg(all(target_env = "gnu", feature = "signals"))]
