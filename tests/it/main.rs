@@ -21,6 +21,7 @@ mod handshakes;
 mod limits;
 mod listeners;
 mod overload;
+mod owed;
 mod pipelined;
 mod router;
 mod signals;

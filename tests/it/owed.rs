@@ -1,0 +1,172 @@
+//! What is owed at the deadline is counted wherever it lies, and a handler that still runs is named.
+
+use std::thread;
+use std::time::Duration;
+
+#[cfg(unix)]
+use allout::Server;
+use allout::{Config, CutOff, Method, Outcome, Request, Response, Router};
+
+use crate::drain::{SHORT, cut_off, get, routes, start_with_grace};
+use crate::support::{Client, Gate, Site};
+
+/// Runs a site until its deadline, `SHORT` after the stop, with a gate that opens afterwards; again if the machine stood
+/// still, from which nothing is learned.
+#[track_caller]
+fn at_the_deadline<T>(config: &Config, run: impl Fn(&Site, &Gate) -> T) -> (Outcome, T) {
+    for _ in 0..20 {
+        let (gate, stall) = (Gate::new(), Gate::new());
+        let stalling = stall.clone();
+        let router = routes(&gate).at_once(Method::Get, "/stall", move |_: &Request<'_>| {
+            stalling.pass();
+            Response::text("stalled")
+        });
+        let site = start_with_grace(config.clone(), router, SHORT);
+        let clients = run(&site, &gate);
+        site.stop();
+        // Opens right behind the deadline, if anybody stands there.
+        thread::sleep(SHORT + Duration::from_millis(2));
+        stall.open();
+        let outcome = site.outcome();
+        gate.open();
+        if outcome.took() < SHORT + Duration::from_millis(45) {
+            return (outcome, clients);
+        }
+    }
+    panic!("the machine is never in time");
+}
+
+#[track_caller]
+fn expect_owed(outcome: &Outcome, owed: usize) -> CutOff {
+    assert_eq!(outcome.exit_code(), 124, "{outcome:?}");
+    let cut_off = cut_off(outcome);
+    assert_eq!(cut_off.owed, owed, "{cut_off:?}");
+    cut_off
+}
+
+fn one_loop() -> Config {
+    Config { loops: 1, ..Config::default() }
+}
+
+#[test]
+fn requests_that_were_read_behind_a_running_one_are_owed_too() {
+    let (outcome, _clients) = at_the_deadline(&one_loop(), |site, gate| {
+        let mut client = site.connect();
+        client.send(get("/hold/0") + &get("/n/1") + &get("/n/2") + "GET /n/3 HT");
+        gate.wait_for(1);
+        client
+    });
+    let cut_off = expect_owed(&outcome, 3);
+    assert_eq!(cut_off.details.len(), 1, "{cut_off:?}");
+    assert!(cut_off.details[0].contains("GET /hold/0 for 127.0.0.1:"), "{cut_off:?}");
+    assert!(cut_off.details[0].contains(" (3 owed to it), its handler running for "), "{cut_off:?}");
+}
+
+#[test]
+fn requests_that_were_read_behind_one_of_a_batch_are_owed_too() {
+    let (outcome, _clients) = at_the_deadline(&one_loop(), |site, gate| {
+        let mut client = site.connect();
+        client.send(get("/n/1") + &get("/n/2") + &get("/hold/3") + &get("/n/4"));
+        gate.wait_for(1);
+        client
+    });
+    expect_owed(&outcome, 2);
+}
+
+#[test]
+fn requests_that_lie_in_the_socket_behind_a_running_one_are_owed_too() {
+    let (outcome, _clients) = at_the_deadline(&one_loop(), |site, gate| {
+        let mut client = site.connect();
+        client.send(get("/hold/0") + "GET /n/1");
+        gate.wait_for(1);
+        client.send(" HTTP/1.1\r\nHost: test\r\n\r\n".to_owned() + &get("/n/2"));
+        let body = "x".repeat(100_000);
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        client
+    });
+    expect_owed(&outcome, 4);
+}
+
+#[test]
+fn requests_behind_one_that_waits_for_a_thread_are_owed_too() {
+    let (outcome, _clients) = at_the_deadline(&Config { threads: 1, ..one_loop() }, |site, gate| {
+        let (mut holder, mut client) = (site.connect(), site.connect());
+        holder.send(get("/hold/0"));
+        gate.wait_for(1);
+        client.send(get("/n/1") + &get("/n/2"));
+        // It has been read once one that comes later is answered.
+        let mut last = site.connect();
+        (0..2).for_each(|_| assert_eq!(last.ask(get("/nowhere")).status, 404));
+        client.send(get("/n/3"));
+        (holder, client, last)
+    });
+    let cut_off = expect_owed(&outcome, 4);
+    assert!(cut_off.details.iter().any(|line| line.starts_with("3 for 127.0.0.1:")), "{cut_off:?}");
+}
+
+#[test]
+fn requests_that_nobody_came_to_read_are_owed() {
+    let (outcome, _clients) = at_the_deadline(&Config { threads: 1, ..one_loop() }, |site, gate| {
+        let mut holder = site.connect();
+        holder.send(get("/hold/0"));
+        gate.wait_for(1);
+        let mut clients: Vec<_> = (0..10).map(|_| site.connect()).collect();
+        for client in &mut clients {
+            assert_eq!(client.ask(get("/nowhere")).status, 404);
+        }
+        // From here on its loop does not come back before the deadline.
+        let mut staller = site.connect();
+        staller.send(get("/stall"));
+        thread::sleep(Duration::from_millis(20));
+        clients.iter_mut().for_each(|client| client.send(get("/n/1")));
+        clients.extend([holder, staller]);
+        clients
+    });
+    let cut_off = expect_owed(&outcome, 11);
+    assert_eq!(cut_off.details.iter().filter(|line| line.ends_with(", not begun")).count(), 10, "{cut_off:?}");
+}
+
+/// A client that has not taken its earlier answers is given up, but not the handler that works for it.
+#[test]
+#[cfg(unix)]
+fn a_handler_whose_client_stalls_is_waited_for_and_named() {
+    let gate = Gate::new();
+    let router = Router::new()
+        .get("/bytes/{n}", |request: &Request<'_>| {
+            let count = request.param("n").unwrap().parse().unwrap();
+            Response::bytes("application/octet-stream", vec![b'x'; count])
+        })
+        .get("/hold", {
+            let gate = gate.clone();
+            move |_: &Request<'_>| {
+                gate.pass();
+                Response::text("held")
+            }
+        });
+    let path = crate::support::socket_path();
+    let address = format!("unix:{}", path.display()).parse().unwrap();
+    let tcp = "127.0.0.1:0".parse().unwrap();
+    let config = Config { write_timeout: SHORT, ..one_loop() };
+    let site = Site::run(Server::bind(&[tcp, address], config).unwrap(), router, SHORT);
+    // With one of these sizes the first two answers fit into the socket and the third does not: it is gathered with what
+    // comes next, and has been written in part when the handler of that is found to be slow.
+    let sizes = (60_000..140_000).step_by(5_000);
+    let clients: Vec<_> = sizes
+        .map(|size| {
+            let mut client = Client::connect_unix(&path);
+            client.send([size, size, 60_000].map(|n| get(&format!("/bytes/{n}"))).concat() + &get("/hold"));
+            client
+        })
+        .collect();
+    gate.wait_for(1);
+    // Their patience is to run out.
+    thread::sleep(4 * SHORT);
+    site.stop();
+    let cut_off = cut_off(&site.outcome());
+    gate.open();
+    let named =
+        |line: &&String| line.starts_with("GET /hold for unix socket, which has gone, its handler running for ");
+    let count = cut_off.details.iter().filter(named).count();
+    assert!(count > 0, "{cut_off:?}");
+    assert!(cut_off.owed < clients.len(), "{cut_off:?}");
+}
