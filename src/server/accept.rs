@@ -210,15 +210,13 @@ impl EventLoop {
 
     /// Takes a connection in if there is room, or room can be made: here, or on another loop.
     fn settle(&mut self, mut arrival: Arrival, desk: &mut Desk) {
-        let has_room =
-            |this: &Self| this.shared.connections.load(Ordering::Relaxed) < this.shared.config.connections_max;
-        if has_room(self) {
-            self.take_in(arrival.stream, arrival.peer, arrival.gate);
+        if self.shared.has_counted_one_more() {
+            self.enter_arrival(arrival.stream, arrival.peer, arrival.gate);
         } else if let Some(seat) = self.seat_idle_longer().filter(|_| !arrival.is_sent) {
             arrival.is_sent = true;
             self.pass_on(arrival, seat, desk);
-        } else if self.make_room(Duration::ZERO, desk) {
-            self.take_in(arrival.stream, arrival.peer, arrival.gate);
+        } else if self.make_room(Duration::ZERO, desk) && self.shared.has_counted_one_more() {
+            self.enter_arrival(arrival.stream, arrival.peer, arrival.gate);
         } else if arrival.refusals + 1 < self.shared.seats.len() {
             arrival.refusals += 1;
             let next = (self.seat + 1) % self.shared.seats.len();
@@ -279,11 +277,11 @@ impl EventLoop {
 
     /// Answers 503 and closes, since all connections are taken by others that are not idle.
     fn refuse_arrival(&mut self, arrival: Arrival) {
+        let response = self.shared.refuse_for(Want::Connections, self.now);
         let refused = self.shared.connections.load(Ordering::Relaxed);
         if refused >= self.shared.config.connections_max + REFUSALS_MAX {
             return;
         }
-        let response = self.shared.refuse_for(Want::Connections, self.now);
         if let Some(token) = self.take_in(arrival.stream, arrival.peer, arrival.gate) {
             self.turn_away(token, response);
         }
@@ -292,6 +290,12 @@ impl EventLoop {
     /// Enters a new connection. `None`: the system has nothing left to watch it with. It is closed, and as with a
     /// failed accept that is told, and the listener paused: the next ones had better wait than be closed too.
     pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, gate: usize) -> Option<Token> {
+        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        self.enter_arrival(stream, peer, gate)
+    }
+
+    /// The same, once it has been counted.
+    fn enter_arrival(&mut self, stream: Stream, peer: Peer, gate: usize) -> Option<Token> {
         let entered = self.enter(Connection::new(Arc::new(stream), peer, self.now));
         let failed = |error| {
             self.shared.tell_accept_failed(&self.shared.gates[gate], &error, self.now);
@@ -300,13 +304,13 @@ impl EventLoop {
         entered.map_err(failed).ok()
     }
 
+    /// Of all connections it is counted as one already: it stays so on its way from loop to loop.
     fn enter(&mut self, connection: Connection) -> std::io::Result<Token> {
         let (clock, mark) = (connection.clock(self.is_draining), connection.mark());
         let token = self.table.insert(connection);
         // The idle grace begins with the stop at the earliest.
         let since = if self.is_draining { self.quiet_since(token) } else { mark };
         self.shared.seats[self.seat].connections.fetch_add(1, Ordering::Relaxed);
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.timeouts.start(token.index(), clock, since);
         let (poller, connection) = (&mut self.poller, self.table.get_mut(token));
         let watched = connection.map_or(Ok(()), |connection| poller.add(connection.stream(), token.raw()));

@@ -320,15 +320,16 @@ impl EventLoop {
     /// Closes a connection, whatever it is in the middle of.
     pub(super) fn drop_connection(&mut self, token: Token) {
         self.poller.retired(token.raw());
-        self.take_out(token);
+        if self.take_out(token).is_some() {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
-    /// Takes a connection out of all books but the poller's.
+    /// Takes a connection out of this loop's books, but for the poller's.
     pub(super) fn take_out(&mut self, token: Token) -> Option<Connection> {
         self.timeouts.stop(token.index());
         let connection = self.table.remove(token)?;
         self.shared.seats[self.seat].connections.fetch_sub(1, Ordering::Relaxed);
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         Some(connection)
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(crate) permits: Permits,
     /// How often the watcher has looked for slow handlers.
     pub(crate) looks: AtomicUsize,
-    /// Connections over all loops.
+    /// Connections over all loops, those on their way from one to another included.
     pub(crate) connections: AtomicUsize,
     pub(crate) stats: Arc<Stats>,
     pub(crate) handler: Box<dyn Handler>,
@@ -182,6 +182,12 @@ impl Shared {
         if gate.fail() && !self.stop.trigger(Cause::Failed { who, error: error.to_string() }) {
             self.tell(&Notice::ListenerFailed { place: gate.place(), error });
         }
+    }
+
+    /// Counts one connection more, unless there are as many as there may be.
+    pub(crate) fn has_counted_one_more(&self) -> bool {
+        let has_room = |count: usize| (count < self.config.connections_max).then_some(count + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room).is_ok()
     }
 
     /// Wakes the loop whose request has waited longest for a handler's permit.
