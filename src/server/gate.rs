@@ -112,6 +112,8 @@ impl Gate {
     /// No descriptor or memory is left for the next in the queue, and the gate stays open.
     pub(crate) fn close(&self, handshakes_until: Instant, accepted: &mut Vec<(Stream, Peer)>) -> io::Result<Closing> {
         self.refuse_newcomers(handshakes_until);
+        // What is looked for is easier to see when the queue is empty.
+        self.with(|listener| empty(listener, accepted)).transpose()?;
         let look_again_at = self.look_for_handshakes();
         let mut door = self.door.write().unwrap_or_else(PoisonError::into_inner);
         let Some(Door { listener, .. }) = &*door else { return Ok(Closing::Left) };
@@ -138,11 +140,11 @@ impl Gate {
         let mut door = self.door.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(Door { listener, .. }) = door.take_if(|door| !door.is_closing) {
             let (listener, is_refusing) = listener.refusing_newcomers();
-            *door = Some(Door { listener, is_closing: true });
             if let (true, Bound::Tcp(address)) = (is_refusing, &self.place) {
-                let handshakes = Handshakes::at(*address, handshakes_until);
+                let handshakes = Handshakes::at(*address, listener.inode(), handshakes_until);
                 *self.handshakes.lock().unwrap_or_else(PoisonError::into_inner) = Some(handshakes);
             }
+            *door = Some(Door { listener, is_closing: true });
         }
     }
 

@@ -1,11 +1,15 @@
 //! TCP handshakes under way: clients that have our SYN-ACK, or are about to get it, and are in no queue yet.
 //!
 //! The system tells by sock_diag(7). It walks through all of its sockets for an answer, which takes one or two
-//! milliseconds where there are few and some ten where there are 50,000. (/proc/net/tcp tells the same, and takes ten
-//! times as long.) So there is a pause after each look, longer than the look was.
+//! milliseconds where there are few and some ten where there are 50,000, most of them in TIME-WAIT. (/proc/net/tcp tells
+//! the same, and takes ten times as long.) So there is a pause after each look, longer than the look was.
+//!
+//! As a rule none is under way, and that is seen without a walk. The kernel's listener is counted in references: one is
+//! the process's own, and each handshake, until it is accepted from the queue, holds another. /proc/net/tcp begins with
+//! the listeners, and tells their references.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -17,6 +21,7 @@ pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     listener: SocketAddr,
+    inode: Option<u64>,
     until: Instant,
     next_at: Instant,
 }
@@ -30,9 +35,9 @@ pub(crate) enum Look {
 }
 
 impl Handshakes {
-    /// Those of a listener, which are waited for at most until then.
-    pub(crate) fn at(listener: SocketAddr, until: Instant) -> Self {
-        Self { listener, until, next_at: Instant::now() }
+    /// Those of a listener, whose socket has this inode. They are waited for at most until then.
+    pub(crate) fn at(listener: SocketAddr, inode: Option<u64>, until: Instant) -> Self {
+        Self { listener, inode, until, next_at: Instant::now() }
     }
 
     /// Looks for them, if it is time.
@@ -43,7 +48,7 @@ impl Handshakes {
         if now < self.next_at {
             return Look::Again(self.next_at);
         }
-        let is_any = is_any_under_way(self.listener).unwrap_or(false);
+        let is_any = !self.is_listener_alone() && is_any_under_way(self.listener).unwrap_or(false);
         let then = Instant::now();
         if !is_any {
             // No other can follow.
@@ -54,6 +59,37 @@ impl Handshakes {
         Look::Again(self.next_at)
     }
 }
+
+impl Handshakes {
+    /// True if nobody holds the listener but this process: no handshake is under way, and none waits in the queue. False
+    /// too where that is not told.
+    fn is_listener_alone(&self) -> bool {
+        let path = if self.listener.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
+        let Some((inode, table)) = self.inode.zip(File::open(path).ok()) else { return false };
+        // The system gives as many lines as there is room for, and must not look for more.
+        let mut table = BufReader::with_capacity(LINE_BYTES, table);
+        let mut line = String::new();
+        // The first line is the heads of the columns.
+        let mut is_listener = table.read_line(&mut line).is_ok();
+        while is_listener {
+            line.clear();
+            let count = table.read_line(&mut line).unwrap_or(0);
+            let word = |at| line.split_ascii_whitespace().nth(at);
+            if word(INODE_AT).and_then(|word| word.parse().ok()) == Some(inode) {
+                return word(REFERENCES_AT) == Some("1");
+            }
+            is_listener = count > 0 && word(STATE_AT) == Some(LISTEN);
+        }
+        false
+    }
+}
+
+/// The columns of /proc/net/tcp, and its least line.
+const STATE_AT: usize = 3;
+const INODE_AT: usize = 9;
+const REFERENCES_AT: usize = 10;
+const LISTEN: &str = "0A";
+const LINE_BYTES: usize = 150;
 
 // <linux/netlink.h>, <linux/sock_diag.h>, <linux/inet_diag.h>.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;

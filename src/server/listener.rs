@@ -104,6 +104,21 @@ impl Listener {
         &self.place
     }
 
+    /// What the system's tables name it by.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn inode(&self) -> Option<u64> {
+        use std::os::fd::{AsFd, AsRawFd};
+        use std::os::unix::fs::MetadataExt;
+
+        let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+        std::fs::metadata(path).ok().map(|socket| socket.ino())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn inode(&self) -> Option<u64> {
+        None
+    }
+
     /// True if others may hold it too, and go on accepting.
     pub(crate) fn is_shared(&self) -> bool {
         self.is_shared
