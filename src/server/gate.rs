@@ -13,8 +13,9 @@
 //! So nothing may be on its way to the queue when it is emptied for the last time:
 //!
 //! - *TCP, where the listener refuses new handshakes*: those under way are looked for until the system shows none. All
-//!   that have completed lie in the queue then, and no other can follow. Their time is limited, since a client may have
-//!   vanished in the middle of one.
+//!   that have completed lie in the queue then, and no other can follow. (But for a SYN that another core had let in,
+//!   and not yet entered, before it was taken from us for longer than the look.) Their time is limited, since a client
+//!   may have vanished in the middle of one.
 //! - *Unix*: a connect is one step. First the file goes, then the socket refuses.
 //! - *Elsewhere*, and with SYN cookies, which leave no trace: the last `accept` and the end of the listener follow each
 //!   other without a pause. Whoever completes a handshake in the microsecond between them is reset.

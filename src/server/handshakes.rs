@@ -1,8 +1,8 @@
 //! TCP handshakes under way: clients that have our SYN-ACK, or are about to get it, and are in no queue yet.
 //!
 //! The system tells by sock_diag(7). It walks through all of its sockets for an answer, which takes one or two
-//! milliseconds where there are few and some ten where there are 50,000, most of them in TIME-WAIT. (/proc/net/tcp tells
-//! the same, and takes ten times as long.) So there is a pause after each look, longer than the look was.
+//! milliseconds where there are few and some ten where there are 50,000, most of them in TIME-WAIT. (/proc/net/tcp
+//! tells the same, and takes ten times as long.) So there is a pause after each look, longer than the look was.
 //!
 //! As a rule none is under way, and that is seen without a walk. The kernel's listener is counted in references: one is
 //! the process's own, and each handshake, until it is accepted from the queue, holds another. /proc/net/tcp begins with
@@ -61,8 +61,8 @@ impl Handshakes {
 }
 
 impl Handshakes {
-    /// True if nobody holds the listener but this process: no handshake is under way, and none waits in the queue. False
-    /// too where that is not told.
+    /// True if nobody holds the listener but this process: no handshake is under way, and none waits in the queue.
+    /// False too where that is not told.
     fn is_listener_alone(&self) -> bool {
         let path = if self.listener.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
         let Some((inode, table)) = self.inode.zip(File::open(path).ok()) else { return false };
