@@ -89,8 +89,8 @@ pub(crate) struct EventLoop {
     /// Connections to be looked at without being reported, each once, and how many of them are for this pass.
     queue: VecDeque<Token>,
     queued_now: usize,
-    /// Requests that wait for a permit were left for the next pass.
-    has_waiting: bool,
+    /// There was no time to look at all that others have brought, or at all requests that wait for a permit.
+    is_behind: bool,
     pub(super) parcels: VecDeque<Parcel>,
     pub(super) calls: Calls,
     pub(super) is_draining: bool,
@@ -130,7 +130,7 @@ impl EventLoop {
             stage_until: now,
             queue: VecDeque::new(),
             queued_now: 0,
-            has_waiting: false,
+            is_behind: false,
             parcels: VecDeque::new(),
             calls: Calls::new(now),
             is_draining: false,
@@ -173,9 +173,10 @@ impl EventLoop {
                 Stage::Reported => (self.note_reported(), Stage::Queued),
                 Stage::Queued => (in_time && self.begin_queued(desk), Stage::Clocks),
                 Stage::Clocks => (in_time && self.begin_expired(desk), Stage::Parcels),
-                Stage::Parcels => (in_time && self.begin_parcel(desk), Stage::Waiting),
+                Stage::Parcels if in_time => (self.begin_parcel(desk), Stage::Waiting),
+                Stage::Parcels => (self.fall_behind(), Stage::Waiting),
                 Stage::Waiting if in_time => (self.begin_waiting(desk), Stage::Over),
-                Stage::Waiting => (self.leave_waiting(), Stage::Over),
+                Stage::Waiting => (self.fall_behind(), Stage::Over),
                 Stage::Over => return false,
             };
             if has_begun {
@@ -198,7 +199,7 @@ impl EventLoop {
 
     fn wait(&mut self) -> std::io::Result<()> {
         let due = [self.timeouts.next(), self.intake.resumes_at(), self.deadline()].into_iter().flatten().min();
-        let has_more = std::mem::take(&mut self.has_waiting) || !self.parcels.is_empty() || !self.queue.is_empty();
+        let has_more = std::mem::take(&mut self.is_behind) || !self.queue.is_empty();
         let timeout = match due {
             _ if has_more => Some(Duration::ZERO),
             due => due.map(|due| due.saturating_duration_since(self.now)),
@@ -232,9 +233,10 @@ impl EventLoop {
         false
     }
 
-    /// No time is left for more requests that wait for a permit, and may have one.
-    fn leave_waiting(&mut self) -> bool {
-        self.has_waiting = true;
+    /// No time is left for what nobody will call for once more: the byte that came with what lies in the inbox may have
+    /// been read, and a request that waits may have a permit already.
+    fn fall_behind(&mut self) -> bool {
+        self.is_behind = true;
         false
     }
 

@@ -19,9 +19,9 @@ pub(crate) enum Parcel {
     /// An answer whose body the sender is going to write, once it gets what it needs for that.
     Asked(Box<Answer>, SyncSender<Download>),
     Streamed(Streamed),
-    /// Has the loop panic.
+    /// Has the loop do what a test wants.
     #[cfg(test)]
-    Fault,
+    Test(Box<dyn FnOnce() + Send>),
 }
 
 /// A connection that another loop has accepted, and has no room for.

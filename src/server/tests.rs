@@ -99,8 +99,13 @@ impl Site {
         clients
     }
 
+    /// Has a loop call this, among what others bring it.
+    fn push(&self, seat: usize, code: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
+        self.shared.seats[seat].inbox.push(Parcel::Test(Box::new(code))).map_err(|_| "it is closed")
+    }
+
     fn kill(&self, seat: usize) {
-        assert!(self.shared.seats[seat].inbox.push(Parcel::Fault).is_ok());
+        self.push(seat, || panic!("a fault of our own")).unwrap();
         poll(|| (self.shared.seats[seat].connections.load(Ordering::Relaxed) >= usize::MAX / 2).then_some(()));
     }
 
@@ -202,6 +207,39 @@ fn is_served(client: &mut TcpStream) -> bool {
 }
 
 #[test]
+fn what_comes_while_a_loop_is_busy_with_what_came_before_is_not_forgotten() {
+    let site = Site::start(64);
+    let (begin, begun) = mpsc::channel();
+    // Lasts until its sender is dropped, and then is over too late for another to begin in the same pass.
+    let busy = || {
+        let (begin, (sender, dropped)) = (begin.clone(), mpsc::channel::<()>());
+        let code = move || {
+            begin.send(()).unwrap();
+            assert!(dropped.recv_timeout(HANG).is_err());
+            thread::sleep(Duration::from_millis(1));
+        };
+        site.push(0, code).unwrap();
+        sender
+    };
+    let wait = || begun.recv_timeout(HANG).unwrap();
+    let first = busy();
+    wait();
+    // The next pass takes both, and has time for one.
+    let (second, third) = (busy(), busy());
+    drop(first);
+    wait();
+    let fourth = busy();
+    drop(second);
+    wait();
+    drop(third);
+    wait();
+    drop(fourth);
+    site.stop.trigger(crate::stop::Cause::Signal);
+    site.stop.tell();
+    assert_eq!(site.group.join().unwrap().exit_code(), 0);
+}
+
+#[test]
 fn a_loop_that_has_died_gets_no_connections_and_its_clients_see_the_end() {
     let site = Site::start(64);
     let mut clients = site.seated(12);
@@ -209,7 +247,7 @@ fn a_loop_that_has_died_gets_no_connections_and_its_clients_see_the_end() {
     // Half of them had their place there, and each of these reads its end.
     let answered = clients.iter_mut().filter_map(|client| is_answered(client).then_some(())).count();
     assert!((1..12).contains(&answered), "{answered} of 12");
-    assert!(site.shared.seats[0].inbox.push(Parcel::Fault).is_err(), "nobody gives it anything");
+    assert!(site.push(0, || {}).is_err(), "nobody gives it anything");
     assert_eq!(site.shared.connections.load(Ordering::Relaxed), answered);
     site.expect_alive();
 }
