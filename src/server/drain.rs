@@ -5,14 +5,15 @@
 //! | in the accept queue, or with its handshake under way | accepted; the listener is closed when nobody can follow |
 //! | a handler runs, or an answer is being written | finished; the answer says `Connection: close` |
 //! | a body is arriving | it may, until its own timeout or the deadline, and then 408 |
-//! | idle, or part of a head has come | closed once it has been quiet for the idle grace, 408 first for a part |
+//! | idle, or part of a head has come | closed once it has been quiet for long enough, 408 first for a part |
 //! | requests wait behind the running one | answered in order; the last answer says `Connection: close` |
 //!
 //! No request can be lost on the way. One that has come whole is answered before its connection is looked at for
 //! quiet, since the quiet clock runs only between services. One that comes while the clock runs out is found by the
 //! last look, a read between the clock and the close. One behind a running request is looked for, in the buffer and in
-//! the socket, before `Connection: close` is said. What remains is the time between a last look and the FIN that
-//! follows it, a microsecond or two, in which every server that ever closes a connection can be surprised.
+//! the socket, before `Connection: close` is said. What remains is the time from a last look until the client's system
+//! learns of our FIN, half a round trip, in which every server that ever closes a connection can be surprised. So
+//! connections are kept for as long as their clients may be about to ask: see [`quiet`](super::quiet).
 //!
 //! # Gates that cannot be closed at once
 //!

@@ -121,6 +121,24 @@ fn a_client_that_goes_on_sending_is_left_in_the_end() {
     }
 }
 
+/// The linger time counts from when the client's system has the answer, not from when it was given to ours.
+#[test]
+#[cfg(all(target_os = "linux", feature = "sys"))]
+fn a_reader_that_is_slower_than_the_linger_time_may_still_send() {
+    let linger = Duration::from_millis(100);
+    let site = Site::start(Config { loops: 1, linger, linger_max: HANG, ..Config::default() }, router());
+    let mut client = site.connect();
+    nix::sys::socket::setsockopt(&client.stream, nix::sys::socket::sockopt::RcvBuf, &(64 * 1024)).unwrap();
+    client.send(get("/large"));
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
+    // The time is to run out.
+    thread::sleep(5 * linger);
+    client.send("and more");
+    thread::sleep(linger);
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.body.len()), (200, LARGE));
+}
+
 // ---- At once -------------------------------------------------------------------------------------------------------
 
 #[test]
