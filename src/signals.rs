@@ -71,7 +71,7 @@ pub fn install(stop: &Stop) -> Result<Signals, InstallError> {
 }
 
 /// The same as [`install`], but a signal more than 500 ms after the first calls `force`, which should end the process:
-/// say a line, call [`remove_socket_files`](crate::remove_socket_files) where Unix sockets are listened on, and leave
+/// say a line, call [`remove_socket_files`] where Unix sockets are listened on, and leave
 /// with code 130. It runs on the thread that waits for signals: as long as it blocks, no other is heard.
 ///
 /// # Errors

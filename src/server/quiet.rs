@@ -21,7 +21,8 @@ use super::stream::Path;
 /// own count may be much longer then.
 const RETRANSMISSIONS: u32 = 3;
 const ROUND_TRIPS: u32 = 20;
-/// How much later than it used to a client may ask and still be waited for: as long as its pause, and at most this.
+/// How much later than it used to a client may ask and still be waited for: this on a long path, elsewhere as long as
+/// its pause, and at most this.
 const LATENESS_MAX: Duration = Duration::from_secs(1);
 
 /// How long a client has paused of late between an answer and its next request, at most.
@@ -55,7 +56,8 @@ pub(crate) fn kept_until(
     });
     let pause = Duration::from_millis(u64::from(rhythm.pause_ms));
     let asks = answered.filter(|_| !pause.is_zero()).map(|answered| answered + pause);
-    let late = asks.filter(|asks| *asks < latest).map(|asks| asks + pause.min(LATENESS_MAX));
+    let lateness = if path.is_zero() { pause.min(LATENESS_MAX) } else { LATENESS_MAX };
+    let late = asks.filter(|asks| *asks < latest).map(|asks| asks + lateness);
     let until = late.filter(|late| *late > now).unwrap_or(now) + path;
     until.min(latest).max(now + idle_grace)
 }
@@ -97,6 +99,9 @@ mod tests {
         check(100, 1000, HERE, 1900);
         check(0, 1500, (100, 300, false), 2750);
         check(100, 1500, HERE, 2400);
+        // On a long path longer, where more is lost by closing too soon.
+        check(100, 300, (100, 300, false), 2100);
+        check(1350, 300, (100, 300, false), 900);
         // Long overdue, or not expected before the deadline.
         check(700, 300, HERE, 250);
         check(100, 3000, HERE, 250);
