@@ -3,7 +3,7 @@
 //! A loop is one value and the sole owner of its connections. Whoever holds it turns it:
 //!
 //! ```text
-//!        ┌─▶ reported ─▶ queued ─▶ clocks ─▶ parcels ─▶ waiting ─▶ stop? ─▶ wait ─┐
+//!        ┌─▶ reported ─▶ queued ─▶ parcels ─▶ waiting ─▶ clocks ─▶ stop? ─▶ wait ─┐
 //!        │                                                                        │       a whole request
 //! turn ──┴────────────────────────────────────────────────────────────────────────┴──▶ Turn::Call, then `answer`
 //!                                                                                 └──▶ Turn::Over
@@ -62,12 +62,12 @@ enum Stage {
     Reported,
     /// Connections that had more to read or to be answered when they were put down before this pass.
     Queued,
-    /// Clocks that have run out.
-    Clocks,
     /// What others have brought.
     Parcels,
     /// Requests that wait for a handler's permit.
     Waiting,
+    /// Clocks that have run out: behind all else, so that nobody is told off who may be served.
+    Clocks,
     /// Nothing: time to wait.
     Over,
 }
@@ -171,12 +171,12 @@ impl EventLoop {
             let (has_begun, next) = match self.stage {
                 Stage::Reported if in_time => (self.begin_reported(desk), Stage::Queued),
                 Stage::Reported => (self.note_reported(), Stage::Queued),
-                Stage::Queued => (in_time && self.begin_queued(desk), Stage::Clocks),
-                Stage::Clocks => (in_time && self.begin_expired(desk), Stage::Parcels),
+                Stage::Queued => (in_time && self.begin_queued(desk), Stage::Parcels),
                 Stage::Parcels if in_time => (self.begin_parcel(desk), Stage::Waiting),
                 Stage::Parcels => (self.fall_behind(), Stage::Waiting),
-                Stage::Waiting if in_time => (self.begin_waiting(desk), Stage::Over),
-                Stage::Waiting => (self.fall_behind(), Stage::Over),
+                Stage::Waiting if in_time => (self.begin_waiting(desk), Stage::Clocks),
+                Stage::Waiting => (self.fall_behind(), Stage::Clocks),
+                Stage::Clocks => (in_time && self.begin_expired(desk), Stage::Over),
                 Stage::Over => return false,
             };
             if has_begun {
@@ -235,7 +235,7 @@ impl EventLoop {
 
     /// No time is left for what nobody will call for once more: the byte that came with what lies in the inbox may have
     /// been read, and a request that waits may have a permit already.
-    fn fall_behind(&mut self) -> bool {
+    pub(super) fn fall_behind(&mut self) -> bool {
         self.is_behind = true;
         false
     }

@@ -237,6 +237,42 @@ fn requests_that_lie_in_the_socket_when_their_clocks_run_out_are_answered() {
     }
 }
 
+/// The same of a request whose handler may be called by the time that its wait is over.
+#[test]
+fn a_request_that_may_be_answered_when_its_wait_is_over_is() {
+    for timeout in [200, 1000, 5000].map(Duration::from_millis) {
+        let (hold, stall) = (Gate::new(), Gate::new());
+        let stalling = stall.clone();
+        let router = holding(&hold).at_once(Method::Get, "/stall", move |_: &Request<'_>| {
+            stalling.pass();
+            Response::text("stalled")
+        });
+        let site = Site::start(Config { loops: 1, threads: 1, turn_timeout: timeout, ..Config::default() }, router);
+        let mut holder = site.connect();
+        holder.send(get("/hold"));
+        hold.wait_for(1);
+        let (mut staller, mut client) = (site.connect(), site.connect());
+        for stalled in [&mut staller, &mut client] {
+            assert_eq!(stalled.ask(get("/nowhere")).status, 404);
+        }
+        let begun = Instant::now();
+        client.send(PING);
+        barrier_without_permit(&site);
+        staller.send(get("/stall"));
+        stall.wait_for(1);
+        let was_in_time = begun.elapsed() < timeout / 2;
+        hold.open();
+        // The time is to run out, and the handler that stood in its way to return.
+        thread::sleep(timeout);
+        stall.open();
+        let answers = [&mut client, &mut holder, &mut staller].map(|client| client.reply().status);
+        if was_in_time {
+            assert_eq!(answers, [200; 3]);
+            return;
+        }
+    }
+}
+
 // ---- Panics before the handler ---------------------------------------------------------------------------------------
 
 /// Panics when it is asked what is to become of a body, or whether it answers at once.
