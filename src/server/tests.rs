@@ -60,6 +60,10 @@ struct Site {
 
 impl Site {
     fn start(threads: usize) -> Self {
+        Self::start_with_grace(threads, HANG)
+    }
+
+    fn start_with_grace(threads: usize, grace: Duration) -> Self {
         let config = Config { loops: 2, threads, turn_timeout: HANG, ..Config::default() };
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], config).unwrap();
         let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
@@ -77,7 +81,7 @@ impl Site {
             sender.send(Arc::clone(&shared))?;
             handoff::supervise(event_loops, &shared)
         });
-        let group = thread::spawn(move || group.run(HANG));
+        let group = thread::spawn(move || group.run(grace));
         let shared = shared.recv_timeout(HANG).unwrap();
         Self { shared, stop, address, barrier, slow, held, ends, group }
     }
@@ -237,6 +241,32 @@ fn what_comes_while_a_loop_is_busy_with_what_came_before_is_not_forgotten() {
     site.stop.trigger(crate::stop::Cause::Signal);
     site.stop.tell();
     assert_eq!(site.group.join().unwrap().exit_code(), 0);
+}
+
+#[test]
+fn a_loop_that_ends_after_its_time_harms_nobody() {
+    let site = Site::start_with_grace(64, Duration::from_millis(10));
+    let (begin, begun) = mpsc::channel();
+    let (sender, dropped) = mpsc::channel::<()>();
+    let code = move || {
+        begin.send(()).unwrap();
+        assert!(dropped.recv_timeout(HANG).is_err());
+    };
+    site.push(0, code).unwrap();
+    begun.recv_timeout(HANG).unwrap();
+    site.stop.trigger(crate::stop::Cause::Signal);
+    site.stop.tell();
+    assert_eq!(site.group.join().unwrap().exit_code(), 124);
+    let (panicked, panics) = mpsc::channel();
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let _ = panic.location().filter(|at| at.file().ends_with("workers.rs")).map(|at| panicked.send(at.to_string()));
+        others(panic);
+    }));
+    drop(sender);
+    // Its thread was the last to hold this.
+    poll(|| (Arc::strong_count(&site.shared) == 1).then_some(()));
+    assert_eq!(panics.try_iter().collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn cut_off_lent(crew: &Crew, loops: usize) {
 }
 
 fn total(crew: &Crew) -> MemberResult {
-    let ends = std::mem::take(&mut crew.roster().ends);
+    // Whoever ends later still finds its place.
+    let ends: Vec<_> = crew.roster().ends.iter_mut().map(Option::take).collect();
     let late = ends.iter().filter(|end| end.is_none()).count();
     let mut total = CutOff::default();
     // Not to know is no clean end.
