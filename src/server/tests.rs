@@ -1,4 +1,5 @@
-//! A loop that dies, by a fault of our own, among others that live on; and threads whose end takes its time.
+//! What is seen from inside alone: a loop that dies, by a fault of our own, or is behind, among others that live on; and
+//! threads whose end takes its time.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -238,6 +239,33 @@ fn what_comes_while_a_loop_is_busy_with_what_came_before_is_not_forgotten() {
     drop(third);
     wait();
     drop(fourth);
+    site.stop.trigger(crate::stop::Cause::Signal);
+    site.stop.tell();
+    assert_eq!(site.group.join().unwrap().exit_code(), 0);
+}
+
+#[test]
+fn connections_on_their_way_from_loop_to_loop_stay_counted() {
+    const COUNT: usize = 6;
+    let site = Site::start(64);
+    let (begin, begun) = mpsc::channel();
+    let (sender, dropped) = mpsc::channel::<()>();
+    site.push(1, move || {
+        begin.send(()).unwrap();
+        assert!(dropped.recv_timeout(HANG).is_err());
+    })
+    .unwrap();
+    begun.recv_timeout(HANG).unwrap();
+    // The other loop accepts and answers all, and gives some of them away.
+    let mut clients: Vec<_> = (0..COUNT).map(|_| site.connect()).collect();
+    assert!(clients.iter_mut().all(is_answered));
+    poll(|| (site.shared.seats[1].connections.load(Ordering::Relaxed) >= 2).then_some(()));
+    assert_eq!(site.shared.connections.load(Ordering::Relaxed), COUNT);
+    drop(sender);
+    assert!(clients.iter_mut().all(is_answered));
+    assert_eq!(site.shared.connections.load(Ordering::Relaxed), COUNT);
+    drop(clients);
+    poll(|| (site.shared.connections.load(Ordering::Relaxed) == 0).then_some(()));
     site.stop.trigger(crate::stop::Cause::Signal);
     site.stop.tell();
     assert_eq!(site.group.join().unwrap().exit_code(), 0);
