@@ -1,5 +1,5 @@
-//! What is seen from inside alone: a loop that dies, by a fault of our own, or is behind, among others that live on; and
-//! threads whose end takes its time.
+//! What is seen from inside alone: a loop that dies, by a fault of our own, or is behind, among others that live on;
+//! and threads whose end takes its time.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};

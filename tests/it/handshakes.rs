@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use allout::{Config, Server};
 use socket2::{Domain, SockFilter, Socket, Type};
@@ -60,26 +60,41 @@ fn patient(loops: usize) -> Config {
     Config { loops, idle_grace: LONG / 4, ..Config::default() }
 }
 
+/// Who has not answered three SYN-ACKs, the third after three seconds, is not waited for: on a machine that was so slow
+/// it is tried again.
+const IN_TIME: Duration = Duration::from_secs(2);
+
 #[track_caller]
-fn check_completes(site: Site, address: SocketAddr) {
-    let far = Far::connect(address);
-    site.stop();
-    wait_until_unanswered(address);
-    let mut client = far.arrive();
-    client.send(PING);
-    let reply = client.reply();
-    assert_eq!((reply.status, reply.is_last()), (200, true), "{}", reply.head);
-    client.expect_fin();
-    drop(client);
-    expect_clean(site);
+fn check_completes(start: impl Fn() -> (Site, SocketAddr)) {
+    for _ in 0..10 {
+        let (site, address) = start();
+        let begun = Instant::now();
+        let far = Far::connect(address);
+        site.stop();
+        wait_until_unanswered(address);
+        if begun.elapsed() > IN_TIME {
+            continue;
+        }
+        let mut client = far.arrive();
+        client.send(PING);
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.is_last()), (200, true), "{}", reply.head);
+        client.expect_fin();
+        drop(client);
+        expect_clean(site);
+        return;
+    }
+    panic!("the machine is never in time");
 }
 
 #[test]
 fn a_client_whose_handshake_is_under_way_at_the_stop_is_served() {
     for loops in [1, 2] {
-        let site = start(patient(loops), routes(&Gate::new()));
-        let address = site.address;
-        check_completes(site, address);
+        check_completes(|| {
+            let site = start(patient(loops), routes(&Gate::new()));
+            let address = site.address;
+            (site, address)
+        });
     }
 }
 
@@ -87,34 +102,45 @@ fn a_client_whose_handshake_is_under_way_at_the_stop_is_served() {
 fn of_all_addresses_too_whichever_its_family() {
     let locals = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];
     for ip in locals {
-        let server = Server::bind(&[":0".parse().unwrap()], patient(1)).unwrap();
-        let site = Site::run(server, routes(&Gate::new()), LONG * 2);
-        let address = SocketAddr::new(ip, site.address.port());
         if ip.is_ipv6() && TcpListener::bind((ip, 0)).is_err() {
             return skip("this machine has no IPv6");
         }
-        assert_eq!(Client::connect(address).ask(PING).status, 200);
-        check_completes(site, address);
+        check_completes(|| {
+            let server = Server::bind(&[":0".parse().unwrap()], patient(1)).unwrap();
+            let site = Site::run(server, routes(&Gate::new()), LONG * 2);
+            let address = SocketAddr::new(ip, site.address.port());
+            assert_eq!(Client::connect(address).ask(PING).status, 200);
+            (site, address)
+        });
     }
 }
 
 #[test]
 fn those_who_are_served_already_do_not_feel_it() {
-    let site = start(patient(1), routes(&Gate::new()));
-    let mut served = site.connect();
-    served.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha");
-    let far = Far::connect(site.address);
-    site.stop();
-    wait_until_unanswered(site.address);
-    served.send("lf");
-    assert_eq!(served.reply().text(), "half");
-    served.expect_fin();
-    assert_eq!(handshakes(site.address.port()).len(), 1, "it is still under way");
-    let mut client = far.arrive();
-    client.send(PING);
-    assert_eq!(client.reply().status, 200);
-    drop((client, served));
-    expect_clean(site);
+    for _ in 0..10 {
+        let site = start(patient(1), routes(&Gate::new()));
+        let mut served = site.connect();
+        served.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha");
+        let begun = Instant::now();
+        let far = Far::connect(site.address);
+        site.stop();
+        wait_until_unanswered(site.address);
+        served.send("lf");
+        assert_eq!(served.reply().text(), "half");
+        served.expect_fin();
+        let under_way = handshakes(site.address.port()).len();
+        if begun.elapsed() > IN_TIME {
+            continue;
+        }
+        assert_eq!(under_way, 1, "it is still under way");
+        let mut client = far.arrive();
+        client.send(PING);
+        assert_eq!(client.reply().status, 200);
+        drop((client, served));
+        expect_clean(site);
+        return;
+    }
+    panic!("the machine is never in time");
 }
 
 #[test]
