@@ -48,7 +48,9 @@ impl Handshakes {
         if now < self.next_at {
             return Look::Again(self.next_at);
         }
-        let is_any = !self.is_listener_alone() && is_any_under_way(self.listener).unwrap_or(false);
+        // What the system could not say this time it may say the next.
+        let may_be = |error: io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+        let is_any = !self.is_listener_alone() && is_any_under_way(self.listener).unwrap_or_else(may_be);
         let then = Instant::now();
         if !is_any {
             // No other can follow.
