@@ -210,8 +210,6 @@ impl Crew {
             event_loop.take_cut_off()
         });
         self.word(seat).withdraw();
-        self.shared.permits.publish(seat, None);
-        self.shared.wake_next_in_line();
         self.end_loop(seat, LoopEnd { cut_off: cut_off.unwrap_or_default(), error: Some(error) });
     }
 
@@ -356,6 +354,10 @@ impl Crew {
     }
 
     pub(super) fn end_loop(&self, seat: usize, end: LoopEnd) {
+        // In its last pass it may have had no time to look once more who waits: nobody is to wait behind a request that
+        // is none any more.
+        self.shared.permits.publish(seat, None);
+        self.shared.wake_next_in_line();
         self.roster().ends[seat].get_or_insert(end);
         self.watch_changed.notify_all();
     }
