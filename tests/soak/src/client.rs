@@ -170,7 +170,8 @@ impl Client {
     fn find(&mut self, from: usize, what: &[u8]) -> io::Result<usize> {
         let mut at = from;
         loop {
-            if let Some(found) = self.received.get(at..).unwrap_or_default().windows(what.len()).position(|w| w == what) {
+            if let Some(found) = self.received.get(at..).unwrap_or_default().windows(what.len()).position(|w| w == what)
+            {
                 return Ok(at + found);
             }
             at = self.received.len().saturating_sub(what.len() - 1).max(from);

@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Stuck,
 }
 
-pub(crate) const KINDS: [Kind; 13] = [
+pub(crate) const KINDS: [Kind; 15] = [
     Kind::KeepAlive,
     Kind::Rhythm,
     Kind::OneShot,
@@ -48,6 +48,8 @@ pub(crate) const KINDS: [Kind; 13] = [
     Kind::Head,
     Kind::HalfCloser,
     Kind::Panicker,
+    Kind::Resetter,
+    Kind::Goner,
     Kind::Idle,
     Kind::HalfHead,
 ];
@@ -275,7 +277,9 @@ impl Worker {
         match client.rest() {
             Ok(0) => {}
             Ok(count) => self.tally.fault(format!("{what} has {count} bytes more")),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tally.fault(format!("{what} is not closed")),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.tally.fault(format!("{what} is not closed"))
+            }
             Err(error) => self.broke(client, &error, what),
         }
     }

@@ -45,10 +45,19 @@ const SHORT_PANICS: u64 = 100_000;
 enum Command {
     Help,
     Short,
-    Stops { count: u64, seed: u64, again: u64 },
-    Panics { count: u64 },
+    Stops {
+        count: u64,
+        seed: u64,
+        again: u64,
+    },
+    Panics {
+        count: u64,
+    },
     /// For itself: the server of one stop, as a process.
-    Serve { seed: u64, folder: PathBuf },
+    Serve {
+        seed: u64,
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -57,7 +66,9 @@ fn main() -> ExitCode {
             print!("{HELP}");
             Ok(())
         }
-        Ok(Command::Short) => stops::run(SHORT_STOPS, fastrand::u64(..1 << 32), 1).and_then(|()| panics::run(SHORT_PANICS)),
+        Ok(Command::Short) => {
+            stops::run(SHORT_STOPS, fastrand::u64(..1 << 32), 1).and_then(|()| panics::run(SHORT_PANICS))
+        }
         Ok(Command::Stops { count, seed, again }) => stops::run(count, seed, again),
         Ok(Command::Panics { count }) => panics::run(count),
         Ok(Command::Serve { seed, folder }) => match serve::as_process(seed, &folder) {

@@ -119,7 +119,13 @@ impl Plan {
         match (self.cause, self.last_words) {
             (Cause::Failed | Cause::Broken, _) => 1,
             (Cause::Panicked, _) => 101,
-            (Cause::Done, _) | (_, LastWords::Fine) => if is_cut_off { 124 } else { 0 },
+            (Cause::Done, _) | (_, LastWords::Fine) => {
+                if is_cut_off {
+                    124
+                } else {
+                    0
+                }
+            }
             (_, LastWords::Failed) => 1,
             (_, LastWords::Panicked) => 101,
         }

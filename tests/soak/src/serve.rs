@@ -39,7 +39,7 @@ pub(crate) fn serve(
     let stop = group.stop();
     let signals = allout::signals::install(&stop)?;
     let (server, breaker) = bind(plan, folder)?;
-    let places: Vec<Place> = server.addresses().map(|bound| place(bound)).collect();
+    let places: Vec<Place> = server.addresses().map(place).collect();
     let (stats, router) = (server.stats(), routes(plan, &stop, stuck));
     let (job, orders) = channel();
     let last_words = plan.last_words;

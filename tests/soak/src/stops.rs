@@ -110,8 +110,8 @@ fn one(plan: &Plan, folder: &Path, sum: &mut Sum) -> Result<Vec<String>> {
     if let Some(took) = end.took {
         let late = took.saturating_sub(plan.lame_duck + plan.grace);
         sum.latest = sum.latest.max(late);
-        // The machine may be busy with others.
-        if late > Duration::from_secs(1) {
+        // Two seconds more are given to a process that was kept from running, as on a machine that is busy with others.
+        if late > Duration::from_secs(3) {
             faults.push(format!("it took {took:?}"));
         }
     }

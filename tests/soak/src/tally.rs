@@ -42,7 +42,8 @@ impl Tally {
     }
 
     pub(crate) fn take(&self) -> (Vec<String>, Vec<String>) {
-        let take = |list: &Mutex<Vec<String>>| std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner));
+        let take =
+            |list: &Mutex<Vec<String>>| std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner));
         (take(&self.unanswered), take(&self.faults))
     }
 }
