@@ -72,10 +72,6 @@ pub(crate) fn serve(
     if let Some(causing) = causing {
         causing.join().map_err(|_| "the cause panicked")??;
     }
-    if !plan.is_stuck && !outcome.is_complete() {
-        // A fault: whoever looks for it needs all that there is.
-        eprintln!("seed {}: {outcome:?}", plan.seed);
-    }
     Ok(Ended { outcome, cut_off: stats.cut_off() })
 }
 
@@ -266,6 +262,7 @@ pub(crate) fn as_process(seed: u64, folder: &Path) -> Result<ExitCode> {
     };
     let ended = serve(&plan, folder, listening, go, &running)?;
     println!("cut off {}", ended.cut_off);
+    println!("said {:?}", ended.outcome);
     println!("stuck {}", stuck.load(Ordering::SeqCst));
     Ok(ExitCode::from(ended.outcome.exit_code()))
 }

@@ -32,6 +32,7 @@ struct Sum {
     queued: u64,
     cut_off: u64,
     unanswered: u64,
+    missing: u64,
     latest: Duration,
 }
 
@@ -100,10 +101,14 @@ fn one(plan: &Plan, folder: &Path, sum: &mut Sum) -> Result<Vec<String>> {
         faults.push(format!("exit code {}, not {}", end.code, plan.code(is_cut_off)));
     }
     if is_cut_off && !plan.is_stuck {
-        faults.push(format!("{} cut off, and nobody was stuck; after {:?}; of these:", end.cut_off, began.elapsed()));
+        faults.push(format!("{} cut off, and nobody was stuck; of these:", end.cut_off));
         faults.extend(unanswered.iter().cloned());
     }
-    if unanswered.len() as u64 > end.cut_off {
+    // Where it says that the server itself did not leave in time, as on a machine that kept it from its last 90 ms, nobody
+    // has counted. That is told too, but not to be where the deadline is far.
+    let is_missing = plan.is_stuck && end.said.contains("(\"http\", Missing");
+    sum.missing += u64::from(is_missing);
+    if unanswered.len() as u64 > end.cut_off && !is_missing {
         faults.push(format!("{} were not answered, and {} were told to be cut off:", unanswered.len(), end.cut_off));
         faults.extend(unanswered.iter().cloned());
     }
@@ -114,6 +119,9 @@ fn one(plan: &Plan, folder: &Path, sum: &mut Sum) -> Result<Vec<String>> {
         if late > Duration::from_secs(3) {
             faults.push(format!("it took {took:?}"));
         }
+    }
+    if !faults.is_empty() {
+        faults.insert(0, format!("it ended after {:?} with {}", began.elapsed(), end.said));
     }
     sum.add(&plan, &tally, end.cut_off, unanswered.len() as u64);
     Ok(faults)
@@ -154,6 +162,8 @@ struct End {
     /// Handlers that were called and cannot have returned.
     stuck: u64,
     took: Option<Duration>,
+    /// All of it.
+    said: String,
 }
 
 impl Site {
@@ -196,19 +206,20 @@ impl Site {
                 let _ = go.send(());
                 let Ended { outcome, cut_off } = ended.recv_timeout(HANG * 2).map_err(|_| "it does not end")??;
                 let stuck = stuck.load(Ordering::SeqCst) as u64;
-                Ok(End { code: outcome.exit_code(), cut_off, stuck, took: Some(outcome.took()) })
+                let said = format!("{outcome:?}");
+                Ok(End { code: outcome.exit_code(), cut_off, stuck, took: Some(outcome.took()), said })
             }
             Running::Process { mut child, mut lines } => {
                 // It may have come to its end already.
                 let _ = child.stdin.take().map(|mut stdin| stdin.write_all(b"go\n"));
-                let mut said = |what: &str| -> Result<u64> {
+                let mut line = |what: &str| -> Result<String> {
                     let line = lines.next().ok_or_else(|| format!("it does not say what was {what}"))??;
-                    Ok(line.strip_prefix(what).ok_or_else(|| line.clone())?.trim().parse()?)
+                    Ok(line.strip_prefix(what).ok_or_else(|| line.clone())?.trim().to_owned())
                 };
-                let (cut_off, stuck) = (said("cut off"), said("stuck"));
+                let (cut_off, said, stuck) = (line("cut off"), line("said"), line("stuck"));
                 let status = child.wait()?;
                 let code = status.code().and_then(|code| code.try_into().ok()).ok_or_else(|| status.to_string())?;
-                Ok(End { code, cut_off: cut_off?, stuck: stuck?, took: None })
+                Ok(End { code, cut_off: cut_off?.parse()?, stuck: stuck?.parse()?, took: None, said: said? })
             }
         }
     }
@@ -252,7 +263,7 @@ impl Sum {
         let stops: Vec<_> = self.stops.iter().map(|(fact, count)| format!("{fact} {count}")).collect();
         format!(
             "stops: {}\nanswered {}; cut off, as told, {} (seen {}); crossed the end of a quiet connection {}; in the \
-             queue of a broken listener {}\nlatest end: {:?} behind the deadline",
+             queue of a broken listener {}\nlatest end: {:?} behind the deadline; the server itself did not leave in time, as told, {}",
             stops.join(", "),
             self.answered,
             self.cut_off,
@@ -260,6 +271,7 @@ impl Sum {
             self.crossed,
             self.queued,
             self.latest,
+            self.missing,
         )
     }
 }
