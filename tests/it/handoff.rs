@@ -893,7 +893,8 @@ fn a_thread_whose_end_takes_its_time_makes_no_clean_end_unclean() {
         LOCAL.set(Some(SlowEnd(at.clone())));
         Response::text("kept")
     });
-    let site = start_with_grace(one_loop(), router, SHORT);
+    // Long enough for a machine that is busy: whoever has not ended by then is told.
+    let site = start_with_grace(one_loop(), router, SHORT * 12);
     assert_eq!(site.connect().ask(get("/local")).text(), "kept");
     site.stop();
     let outcome = site.outcome();
