@@ -66,8 +66,9 @@ fn main() -> ExitCode {
             print!("{HELP}");
             Ok(())
         }
+        // Memory that the stops have had would hide what panics leave behind.
         Ok(Command::Short) => {
-            stops::run(SHORT_STOPS, fastrand::u64(..1 << 32), 1).and_then(|()| panics::run(SHORT_PANICS))
+            panics::run(SHORT_PANICS).and_then(|()| stops::run(SHORT_STOPS, fastrand::u64(..1 << 32), 1))
         }
         Ok(Command::Stops { count, seed, again }) => stops::run(count, seed, again),
         Ok(Command::Panics { count }) => panics::run(count),
