@@ -104,8 +104,8 @@ fn one(plan: &Plan, folder: &Path, sum: &mut Sum) -> Result<Vec<String>> {
         faults.push(format!("{} cut off, and nobody was stuck; of these:", end.cut_off));
         faults.extend(unanswered.iter().cloned());
     }
-    // Where it says that the server itself did not leave in time, as on a machine that kept it from its last 90 ms, nobody
-    // has counted. That is told too, but not to be where the deadline is far.
+    // Where it says that the server itself did not leave in time, as on a machine that kept it from its last 90 ms,
+    // nobody has counted. That is told too, but not to be where the deadline is far.
     let is_missing = plan.is_stuck && end.said.contains("(\"http\", Missing");
     sum.missing += u64::from(is_missing);
     if unanswered.len() as u64 > end.cut_off && !is_missing {
@@ -263,7 +263,8 @@ impl Sum {
         let stops: Vec<_> = self.stops.iter().map(|(fact, count)| format!("{fact} {count}")).collect();
         format!(
             "stops: {}\nanswered {}; cut off, as told, {} (seen {}); crossed the end of a quiet connection {}; in the \
-             queue of a broken listener {}\nlatest end: {:?} behind the deadline; the server itself did not leave in time, as told, {}",
+             queue of a broken listener {}\nlatest end: {:?} behind the deadline; the server itself did not leave \
+             in time, as told, {}",
             stops.join(", "),
             self.answered,
             self.cut_off,

@@ -4,10 +4,10 @@
 //! cargo run --release --manifest-path tests/bench/Cargo.toml --bin busy [ROUNDS]
 //! ```
 //!
-//! Each round starts a server of this program's own, has it kept busy in one way, and meanwhile comes again and again on
-//! a new connection with one request for a route that is answered at once. The time is that from before the connect to
-//! the answer. For each way, with one loop and with two: the median of all, the longest in the median round, and the
-//! longest of all. The first row, with nobody else there, is the machine's own noise. Linux.
+//! Each round starts a server of this program's own, has it kept busy in one way, and meanwhile comes again and again
+//! on a new connection with one request for a route that is answered at once. The time is that from before the connect
+//! to the answer. For each way, with one loop and with two: the median of all, the longest in the median round, and
+//! the longest of all. The first row, with nobody else there, is the machine's own noise. Linux.
 
 use std::net::SocketAddr;
 use std::path::Path;
