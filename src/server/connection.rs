@@ -179,19 +179,20 @@ impl Connection {
     }
 
     /// Answers that are owed: requests wholly received and not wholly answered, wherever they are. Those that nobody
-    /// has begun with are counted on the desk, which is left with what is no whole request.
-    pub(crate) fn owed(&mut self, desk: &mut Desk, limits: &Limits) -> usize {
+    /// has begun with are counted on the desk, which is left with what is no whole request; not past this moment, since
+    /// clients may have sent any number: then the second value is false.
+    pub(crate) fn owed(&mut self, desk: &mut Desk, limits: &Limits, until: Instant) -> (usize, bool) {
         if self.is_deserted {
-            return 0;
+            return (0, true);
         }
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.answers());
         let running = usize::from(self.call().is_some_and(Call::is_owed));
         if self.close.is_some() {
-            return unsent + running;
+            return (unsent + running, true);
         }
         match &mut self.call {
             // Its handler has the socket.
-            Some(call) if call.body.is_some() => return unsent + running,
+            Some(call) if call.body.is_some() => return (unsent + running, true),
             // Unless its handler sends its answer: then it is here already, with what has come since.
             Some(call) if self.unfinished.is_none() => {
                 self.unfinished = Unfinished::behind(&std::mem::take(&mut call.behind));
@@ -201,29 +202,31 @@ impl Connection {
         // A handler that sends its answer may wait for the peer; we do not.
         let _ = self.stream.never_wait();
         self.lay_on(desk);
-        unsent + running + self.count_whole(desk, limits)
+        let (count, is_all) = self.count_whole(desk, limits, until);
+        (unsent + running + count, is_all)
     }
 
     /// Counts the whole requests on the desk and in the socket.
-    fn count_whole(&mut self, desk: &mut Desk, limits: &Limits) -> usize {
+    fn count_whole(&mut self, desk: &mut Desk, limits: &Limits, until: Instant) -> (usize, bool) {
         self.look_again();
         let (mut count, mut reads) = (0, 0);
-        loop {
+        while Instant::now() < until {
             match desk.progress(limits) {
                 Ok(Progress::Whole) => {
                     count += 1;
                     desk.finish_request();
                 }
                 Ok(Progress::Begun) if desk.incoming().hold_body(limits).is_ok() => {}
-                Ok(Progress::Begun) | Err(_) => return count,
+                Ok(Progress::Begun) | Err(_) => return (count, true),
                 Ok(_) => {
                     reads += 1;
                     if reads > COUNTED_READS_MAX || self.fill(desk) != Fill::Bytes {
-                        return count;
+                        return (count, true);
                     }
                 }
             }
         }
+        (count, false)
     }
 
     /// The handler that works on its request.

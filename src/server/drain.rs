@@ -59,9 +59,9 @@ use crate::panics::caught;
 /// is gone back and forth, and a SYN-ACK that was lost is sent again.
 const HANDSHAKE_FACTOR: u32 = 4;
 
-/// How long it is looked who waits in a queue that is abandoned: well within what a server waits, after the deadline,
-/// for what its loops have to report.
-const ABANDON_TIME: Duration = Duration::from_millis(20);
+/// How long it is counted, at the deadline, what clients have sent that nobody has begun with, and then who waits in
+/// queues that are abandoned: both well within what a server waits, after the deadline, for what its loops report.
+const COUNT_TIME: Duration = Duration::from_millis(20);
 
 impl EventLoop {
     /// Looks at the flag.
@@ -172,11 +172,15 @@ impl EventLoop {
 
     /// The deadline has come: every socket is shut down, and what was owed is counted.
     pub(crate) fn cut_off(&mut self, desk: &mut Desk) {
-        for token in self.table.tokens() {
-            self.cut_off_connection(token, desk);
+        let until = Instant::now() + COUNT_TIME;
+        let tokens = self.table.tokens();
+        let uncounted = tokens.into_iter().filter(|token| !self.cut_off_connection(*token, until, desk)).count();
+        if uncounted > 0 {
+            let detail = format!("whatever else {uncounted} clients had sent: there was no time to count it");
+            self.cut_off.details.push(detail);
         }
         // Now there are descriptors, to see who has waited in vain.
-        let until = Instant::now() + ABANDON_TIME;
+        let until = Instant::now() + COUNT_TIME;
         let shared = Arc::clone(&self.shared);
         for (number, gate) in shared.gates.iter().enumerate() {
             let (mut owed, place) = (0, gate.place());
@@ -196,12 +200,15 @@ impl EventLoop {
         }
     }
 
-    fn cut_off_connection(&mut self, token: Token, desk: &mut Desk) {
+    /// Returns false if there was no time to count all that it had sent.
+    fn cut_off_connection(&mut self, token: Token, until: Instant, desk: &mut Desk) -> bool {
+        let mut is_all = true;
         if let Some(connection) = self.table.get_mut(token) {
-            let owed = connection.owed(desk, &self.shared.limits);
+            let owed;
+            (owed, is_all) = connection.owed(desk, &self.shared.limits, until);
             self.cut_off.details.extend(describe_owed(connection, owed));
             self.cut_off.owed += owed;
-            if owed == 0 {
+            if owed == 0 && is_all {
                 self.end_unfinished(token, desk);
                 self.end_upload(token, desk);
             }
@@ -210,6 +217,7 @@ impl EventLoop {
             connection.stream().shutdown(Shutdown::Both);
         }
         self.drop_connection(token);
+        is_all
     }
 
     /// Nobody turns this loop any more, in whatever state it is. Its clients see the end of their connections, those on
@@ -223,8 +231,9 @@ impl EventLoop {
         for number in 0..shared.gates.len() {
             self.leave_gate(number);
         }
+        let until = Instant::now() + COUNT_TIME;
         for token in self.table.tokens() {
-            if caught(|| self.cut_off_connection(token, desk)).is_err() {
+            if caught(|| self.cut_off_connection(token, until, desk)).is_err() {
                 self.drop_connection(token);
             }
         }

@@ -2,6 +2,7 @@
 //! wait their turn.
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -870,6 +871,32 @@ fn at_the_deadline_stuck_handlers_are_named_and_those_that_waited_for_them_count
         let count = if n == 0 { 2 } else { 1 };
         assert_eq!(*detail_of(peer), format!("{count} for {peer}, waiting for a worker thread"));
     }
+}
+
+/// Behind requests whose handlers never return, clients have sent as many others as their sockets hold.
+fn cut_off_flood() -> Outcome {
+    let gate = Gate::new();
+    let site = start_with_grace(Config { threads: 120, ..one_loop() }, routes(&gate), SHORT);
+    let clients = hold(&site, &gate, 120);
+    let flood = PING.repeat(100_000);
+    for client in &clients {
+        client.stream.set_nonblocking(true).unwrap();
+        while (&client.stream).write(flood.as_bytes()).is_ok() {}
+    }
+    site.stop();
+    let outcome = site.outcome();
+    gate.open();
+    outcome
+}
+
+#[test]
+fn at_the_deadline_what_clients_have_sent_without_end_hides_nobody_from_the_report() {
+    let is_timely = |outcome: &Outcome| outcome.took() < SHORT + Duration::from_millis(45);
+    let outcome = (0..20).map(|_| cut_off_flood()).find(is_timely).expect("a machine that is fast once");
+    let cut_off = cut_off(&outcome);
+    let named = cut_off.details.iter().filter(|detail| detail.starts_with("GET /hold/")).count();
+    assert_eq!(named, 120, "{cut_off:?}");
+    assert!(cut_off.owed >= 120, "{cut_off:?}");
 }
 
 /// Does not end before its gate is open.
