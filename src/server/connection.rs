@@ -199,34 +199,39 @@ impl Connection {
             }
             _ => {}
         }
-        // A handler that sends its answer may wait for the peer; we do not.
-        let _ = self.stream.never_wait();
+        if self.call.is_some() {
+            // A handler that sends its answer may wait for the peer; we do not.
+            let _ = self.stream.never_wait();
+        }
         self.lay_on(desk);
         let (count, is_all) = self.count_whole(desk, limits, until);
         (unsent + running + count, is_all)
     }
 
-    /// Counts the whole requests on the desk and in the socket.
+    /// Counts the whole requests on the desk and in the socket; the first on the desk whatever the time is.
     fn count_whole(&mut self, desk: &mut Desk, limits: &Limits, until: Instant) -> (usize, bool) {
         self.look_again();
         let (mut count, mut reads) = (0, 0);
-        while Instant::now() < until {
+        loop {
             match desk.progress(limits) {
                 Ok(Progress::Whole) => {
                     count += 1;
                     desk.finish_request();
                 }
-                Ok(Progress::Begun) if desk.incoming().hold_body(limits).is_ok() => {}
+                Ok(Progress::Begun) if desk.incoming().hold_body(limits).is_ok() => continue,
                 Ok(Progress::Begun) | Err(_) => return (count, true),
-                Ok(_) => {
+                Ok(_) if Instant::now() < until => {
                     reads += 1;
                     if reads > COUNTED_READS_MAX || self.fill(desk) != Fill::Bytes {
                         return (count, true);
                     }
                 }
+                Ok(_) => return (count, false),
+            }
+            if Instant::now() >= until {
+                return (count, false);
             }
         }
-        (count, false)
     }
 
     /// The handler that works on its request.
