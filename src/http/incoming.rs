@@ -179,23 +179,4 @@ impl Incoming {
         let target = self.known.as_ref().map_or(&Target::NONE, |(_, target)| target);
         Request::new(&self.head, target, bytes, body, peer)
     }
-
-    /// How many whole requests `bytes` begin with. The bytes are copied, and nothing is changed.
-    pub(crate) fn count_whole(bytes: &[u8], limits: &Limits) -> usize {
-        let mut bytes = bytes.to_vec();
-        let mut rest = bytes.as_mut_slice();
-        let mut incoming = Self::new();
-        let mut count: usize = 0;
-        loop {
-            match incoming.advance(rest, limits) {
-                Ok(Progress::Begun) if incoming.hold_body(limits).is_ok() => {}
-                Ok(Progress::Whole) => {
-                    count = count.saturating_add(1);
-                    rest = rest.get_mut(incoming.len()..).unwrap_or_default();
-                    incoming.clear();
-                }
-                _ => return count,
-            }
-        }
-    }
 }

@@ -15,8 +15,6 @@ use crate::sync::Arc;
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// Reading on behind what has not been parsed yet is worth it only with this much room.
 const ROOM_BYTES_MIN: usize = 16 * 1024;
-/// Reads to count the requests on a socket that is not served: a body of 1 MiB, and a little more.
-const WAITING_READS_MAX: u32 = 20;
 
 /// An incomplete request, kept by its connection: from its first byte on, and how far it was understood.
 #[derive(Debug)]
@@ -269,18 +267,6 @@ impl Desk {
             Some(held) => &held[self.start..],
             None => &self.scratch[self.start..self.filled],
         }
-    }
-
-    /// How many whole requests have come on a socket that nobody is going to serve.
-    pub(crate) fn count_waiting(&mut self, stream: &Stream, limits: &Limits) -> usize {
-        let mut bytes = Vec::new();
-        for _ in 0..WAITING_READS_MAX {
-            match stream.read(&mut self.scratch) {
-                Moved::Bytes(count) if count > 0 => bytes.extend_from_slice(&self.scratch[..count]),
-                Moved::Bytes(_) | Moved::WouldBlock | Moved::Failed => break,
-            }
-        }
-        Incoming::count_whole(&bytes, limits)
     }
 
     /// Throws away what comes, for a connection that lingers.

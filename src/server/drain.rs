@@ -184,7 +184,9 @@ impl EventLoop {
         let shared = Arc::clone(&self.shared);
         for (number, gate) in shared.gates.iter().enumerate() {
             let (mut owed, place) = (0, gate.place());
-            let seen = gate.abandon(until, |stream| owed += desk.count_waiting(&stream, &shared.limits));
+            let seen = gate.abandon(until, |stream, peer| {
+                owed += Connection::new(Arc::new(stream), peer, self.now).owed(desk, &shared.limits, until).0;
+            });
             if owed > 0 {
                 let details = &mut self.cut_off.details;
                 details.push(match self.intake.failure(number) {

@@ -170,14 +170,14 @@ impl Gate {
     /// # Errors
     ///
     /// Not even that is left, or no time, so that nobody knows who else waited.
-    pub(crate) fn abandon(&self, until: Instant, mut look: impl FnMut(Stream)) -> io::Result<()> {
+    pub(crate) fn abandon(&self, until: Instant, mut look: impl FnMut(Stream, Peer)) -> io::Result<()> {
         let Some(Door { listener, .. }) = self.door.write().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
         // Bounded, since thousands may wait, and those that are reset may come again at once.
         while Instant::now() < until {
             match listener.accept() {
-                Ok((stream, _)) => look(stream),
+                Ok((stream, peer)) => look(stream, peer),
                 Err(AcceptError::Transient(_)) => {}
                 Err(AcceptError::Exhausted(error) | AcceptError::Stuck(error)) => return Err(error),
                 Err(AcceptError::WouldBlock | AcceptError::Dead(_)) => return Ok(()),
@@ -237,7 +237,7 @@ mod tests {
         let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
         let gate = Gate::new(listener, 1);
         let _client = TcpStream::connect(address).unwrap();
-        let unseen = gate.abandon(Instant::now(), |_| unreachable!("there is no time")).unwrap_err();
+        let unseen = gate.abandon(Instant::now(), |_, _| unreachable!("there is no time")).unwrap_err();
         assert_eq!(unseen.kind(), io::ErrorKind::TimedOut);
         assert!(!gate.is_open());
     }

@@ -115,11 +115,6 @@ impl Reader {
         }
     }
 
-    /// How many whole requests the bytes begin with, as a drain counts them.
-    pub(crate) fn count_whole(data: &[u8], limits: &Limits) -> usize {
-        Incoming::count_whole(data, limits)
-    }
-
     /// The head is what it was when it became complete, however much of the body has come.
     fn look_at_head(&mut self) {
         let request = self.incoming.request(&self.bytes, &Peer::Unix);

@@ -48,7 +48,7 @@ impl Gate {
         match self.listener {}
     }
 
-    pub(crate) fn abandon(&self, _: Instant, _: impl FnMut(Stream)) -> io::Result<()> {
+    pub(crate) fn abandon(&self, _: Instant, _: impl FnMut(Stream, Peer)) -> io::Result<()> {
         match self.listener {}
     }
 }
