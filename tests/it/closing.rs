@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use allout::{Config, Request, Response, Router};
 
+#[cfg(target_os = "linux")]
 use crate::drain::get;
 use crate::support::{Client, HANG, Site};
 

@@ -3,12 +3,14 @@
 use std::thread;
 use std::time::Duration;
 
+use allout::{Config, CutOff, Method, Outcome, Request, Response};
 #[cfg(unix)]
-use allout::Server;
-use allout::{Config, CutOff, Method, Outcome, Request, Response, Router};
+use allout::{Router, Server};
 
 use crate::drain::{SHORT, cut_off, get, routes, start_with_grace};
-use crate::support::{Client, Gate, Site};
+#[cfg(unix)]
+use crate::support::Client;
+use crate::support::{Gate, Site};
 
 /// Runs a site until its deadline, `SHORT` after the stop, with a gate that opens afterwards; again if the machine stood
 /// still, from which nothing is learned.
