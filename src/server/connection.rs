@@ -179,8 +179,8 @@ impl Connection {
     }
 
     /// Answers that are owed: requests wholly received and not wholly answered, wherever they are. Those that nobody
-    /// has begun with are counted on the desk, which is left with what is no whole request; not past this moment, since
-    /// clients may have sent any number: then the second value is false.
+    /// has begun with are counted, and what is no whole request is kept; not past this moment, since clients may have
+    /// sent any number: then the second value is false.
     pub(crate) fn owed(&mut self, desk: &mut Desk, limits: &Limits, until: Instant) -> (usize, bool) {
         if self.is_deserted {
             return (0, true);
@@ -205,6 +205,7 @@ impl Connection {
         }
         self.lay_on(desk);
         let (count, is_all) = self.count_whole(desk, limits, until);
+        self.keep(desk);
         (unsent + running + count, is_all)
     }
 

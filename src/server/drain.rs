@@ -37,8 +37,8 @@
 //! make room: an idle client is promised the idle grace too, and who waits has until the deadline.
 
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
@@ -173,12 +173,21 @@ impl EventLoop {
     /// The deadline has come: every socket is shut down, and what was owed is counted.
     pub(crate) fn cut_off(&mut self, desk: &mut Desk) {
         let until = Instant::now() + COUNT_TIME;
-        let tokens = self.table.tokens();
-        let uncounted = tokens.into_iter().filter(|token| !self.cut_off_connection(*token, until, desk)).count();
+        let (mut unfinished, mut uncounted) = (Vec::new(), 0);
+        for token in self.table.tokens() {
+            match self.count_owed(token, until, desk) {
+                (0, true) => unfinished.push(token),
+                (_, is_all) => uncounted += usize::from(!is_all),
+            }
+        }
         if uncounted > 0 {
             let detail = format!("whatever else {uncounted} clients had sent: there was no time to count it");
             self.cut_off.details.push(detail);
         }
+        // To close thousands may take longer than a server waits.
+        self.shared.seats[self.seat].counted.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.cut_off);
+        unfinished.into_iter().for_each(|token| self.end_unfinished(token, desk));
+        self.table.tokens().into_iter().for_each(|token| self.shut_down(token));
         // Now there are descriptors, to see who has waited in vain.
         let until = Instant::now() + COUNT_TIME;
         let shared = Arc::clone(&self.shared);
@@ -202,24 +211,20 @@ impl EventLoop {
         }
     }
 
-    /// Returns false if there was no time to count all that it had sent.
-    fn cut_off_connection(&mut self, token: Token, until: Instant, desk: &mut Desk) -> bool {
-        let mut is_all = true;
-        if let Some(connection) = self.table.get_mut(token) {
-            let owed;
-            (owed, is_all) = connection.owed(desk, &self.shared.limits, until);
-            self.cut_off.details.extend(describe_owed(connection, owed));
-            self.cut_off.owed += owed;
-            if owed == 0 && is_all {
-                self.end_unfinished(token, desk);
-                self.end_upload(token, desk);
-            }
-        }
+    /// How many answers a connection is owed, and false if there was no time to count all that it had sent.
+    fn count_owed(&mut self, token: Token, until: Instant, desk: &mut Desk) -> (usize, bool) {
+        let Some(connection) = self.table.get_mut(token) else { return (0, true) };
+        let (owed, is_all) = connection.owed(desk, &self.shared.limits, until);
+        self.cut_off.details.extend(describe_owed(connection, owed));
+        self.cut_off.owed += owed;
+        (owed, is_all)
+    }
+
+    fn shut_down(&mut self, token: Token) {
         if let Some(connection) = self.table.get_mut(token) {
             connection.stream().shutdown(Shutdown::Both);
         }
         self.drop_connection(token);
-        is_all
     }
 
     /// Nobody turns this loop any more, in whatever state it is. Its clients see the end of their connections, those on
@@ -235,9 +240,12 @@ impl EventLoop {
         }
         let until = Instant::now() + COUNT_TIME;
         for token in self.table.tokens() {
-            if caught(|| self.cut_off_connection(token, until, desk)).is_err() {
-                self.drop_connection(token);
-            }
+            let _ = caught(|| {
+                if self.count_owed(token, until, desk) == (0, true) {
+                    self.end_unfinished(token, desk);
+                }
+            });
+            self.shut_down(token);
         }
         // The fewest connections, and none that is idle, would draw others here.
         shared.seats[self.seat].connections.store(usize::MAX / 2, Ordering::Relaxed);
@@ -246,7 +254,9 @@ impl EventLoop {
 
     /// Who has sent a part of a request, and nothing else, is told so, if the socket takes it at once.
     fn end_unfinished(&mut self, token: Token, desk: &mut Desk) {
+        self.end_upload(token, desk);
         let Some(connection) = self.table.get_mut(token) else { return };
+        connection.lay_on(desk);
         let has_answers = matches!(connection.phase(), Phase::Away | Phase::Writing | Phase::Lingering);
         if has_answers || !desk.has_more() {
             return;

@@ -75,6 +75,7 @@ use std::time::Instant;
 use crate::group::MemberResult;
 use crate::http::Handler;
 use crate::stop::Stop;
+use crate::sync::Mutex;
 use budget::Budget;
 use event_loop::EventLoop;
 use gate::Gate;
@@ -180,6 +181,7 @@ impl Server {
             inbox: Inbox::new(poller.waker()),
             connections: AtomicUsize::new(0),
             idle_since_us: AtomicU64::new(u64::MAX),
+            counted: Mutex::default(),
         };
         let shared = Arc::new(Shared {
             limits: config.limits(),

@@ -11,9 +11,11 @@ use super::handoff::Permits;
 use super::inbox::{Inbox, Parcel};
 use super::notice::{Notice, Want};
 use super::throttle::Throttle;
+use crate::group::CutOff;
 use crate::http::{BodyReader, Fault, Handler, Limits, Method, Request, Response, Status};
 use crate::panics::{Panic, caught};
 use crate::stop::{Cause, Stop};
+use crate::sync::Mutex;
 
 pub(crate) type OnNotice = Box<dyn Fn(&Notice<'_>) + Send + Sync>;
 
@@ -84,6 +86,8 @@ pub(crate) struct Seat {
     /// Since when its longest idle connection is, as of its last wait: in microseconds since `started`, the greatest
     /// number if none is.
     pub(crate) idle_since_us: AtomicU64,
+    /// What the loop has counted at the deadline, for the case that it does not end in time.
+    pub(crate) counted: Mutex<CutOff>,
 }
 
 impl Shared {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::word::Sight;
-use super::workers::{Crew, Task};
+use super::workers::{Crew, LoopEnd, Task};
 use crate::group::{CutOff, MemberResult};
 use crate::server::event_loop::EventLoop;
 use crate::server::notice::Notice;
@@ -91,7 +91,9 @@ fn total(crew: &Crew) -> MemberResult {
     // Not to know is no clean end.
     total.details.extend((late > 0).then(|| format!("unknown, since {late} event loops did not end in time")));
     let mut failure = None;
-    for end in ends.into_iter().flatten() {
+    for (end, seat) in ends.into_iter().zip(&crew.shared.seats) {
+        let counted = || std::mem::take(&mut *seat.counted.lock().unwrap_or_else(PoisonError::into_inner));
+        let end = end.unwrap_or_else(|| LoopEnd { cut_off: counted(), error: None });
         total.owed += end.cut_off.owed;
         total.details.extend(end.cut_off.details);
         failure = failure.or(end.error);

@@ -17,7 +17,7 @@ use crate::server::poller::Waker;
 use crate::server::shared::{self, Seat, Shared, Stats};
 use crate::server::stream::Stream;
 use crate::stop::{Cause, Stop};
-use crate::sync::{Arc, AtomicUsize};
+use crate::sync::{Arc, AtomicUsize, Mutex};
 
 const FAR: Duration = Duration::from_secs(100_000);
 
@@ -47,7 +47,7 @@ fn serve(threads: usize, requests: usize, early: usize) {
     let shared = Arc::new(Shared {
         config: shared::Config { stack_bytes: None },
         stop: group.stop(),
-        seats: wakers.iter().map(|waker| Seat { inbox: Inbox::new(waker.clone()) }).collect(),
+        seats: wakers.iter().map(|waker| Seat { inbox: Inbox::new(waker.clone()), counted: Mutex::default() }).collect(),
         permits: Permits::new(loops, threads),
         stats: Stats,
         looks: AtomicUsize::new(0),

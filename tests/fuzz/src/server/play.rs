@@ -88,6 +88,7 @@ impl Site {
                 inbox: Inbox::new(poller.waker()),
                 connections: AtomicUsize::new(0),
                 idle_since_us: AtomicU64::new(u64::MAX),
+                counted: Mutex::default(),
             }],
             permits: Permits::new(1, config.threads),
             looks: AtomicUsize::new(0),

@@ -3,9 +3,10 @@
 use super::handoff::Permits;
 use super::inbox::Inbox;
 use super::notice::Notice;
+use crate::group::CutOff;
 use crate::http::{Request, Response};
 use crate::stop::Stop;
-use crate::sync::{Arc, AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering};
 
 pub(crate) struct Config {
     pub(crate) stack_bytes: Option<usize>,
@@ -13,6 +14,7 @@ pub(crate) struct Config {
 
 pub(crate) struct Seat {
     pub(crate) inbox: Inbox,
+    pub(crate) counted: Mutex<CutOff>,
 }
 
 pub(crate) struct Stats;
