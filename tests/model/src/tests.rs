@@ -47,7 +47,10 @@ fn serve(threads: usize, requests: usize, early: usize) {
     let shared = Arc::new(Shared {
         config: shared::Config { stack_bytes: None },
         stop: group.stop(),
-        seats: wakers.iter().map(|waker| Seat { inbox: Inbox::new(waker.clone()), counted: Mutex::default() }).collect(),
+        seats: wakers
+            .iter()
+            .map(|waker| Seat { inbox: Inbox::new(waker.clone()), counted: Mutex::new(Default::default()) })
+            .collect(),
         permits: Permits::new(loops, threads),
         stats: Stats,
         looks: AtomicUsize::new(0),
