@@ -196,12 +196,14 @@ impl Response {
     }
 
     /// Plain text in UTF-8 as the body, in place of any other, and of what `Content-Type` there was.
-    pub fn with_text(self, text: impl Into<Cow<'static, str>>) -> Self {
-        let body = match text.into() {
+    pub fn with_text(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.drop_content_type();
+        self.content_type = Some(TEXT);
+        self.body = Body::Whole(match text.into() {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
-        Self { content_type: Some(TEXT), body: Body::Whole(body), ..self.without_content_type() }
+        });
+        self
     }
 
     /// Another status.
@@ -242,17 +244,20 @@ impl Response {
             return Err(FieldError::Reserved);
         }
         if name.eq_ignore_ascii_case("content-type") {
-            self = self.without_content_type();
+            self.drop_content_type();
         }
         self.fields.push((name, value));
         Ok(self)
     }
 
     /// A response says what it is at most once (RFC 9110 §8.3).
-    fn without_content_type(mut self) -> Self {
+    #[inline]
+    fn drop_content_type(&mut self) {
         self.content_type = None;
-        self.fields.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
-        self
+        // As a rule it has no other fields.
+        if !self.fields.is_empty() {
+            self.fields.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        }
     }
 
     /// Closes the connection after this response, and after those to requests that the client has sent behind it

@@ -132,6 +132,7 @@ impl Shared {
     }
 
     /// What a handler has come to. From here on its response may end anywhere, and what comes with it may panic there.
+    #[inline]
     fn answered(self: &Arc<Self>, request: &Request<'_>, answer: Result<Response, Panic>) -> Response {
         let mut response = answer.unwrap_or_else(|panic| self.answer_panic(request, &panic));
         response.tell_faults(|| {
