@@ -20,6 +20,15 @@ fn spin(time: Duration) {
     while start.elapsed() < time {}
 }
 
+/// `/hold` waits until the gate is open.
+fn holding(gate: &Gate) -> Router {
+    let gate = gate.clone();
+    Router::new().get("/hold", move |_: &Request<'_>| {
+        gate.pass();
+        Response::text("held")
+    })
+}
+
 /// A neighbour on the same loop, whose request comes while the first of many handlers runs.
 #[derive(Clone, Default)]
 struct Neighbour {
@@ -74,11 +83,7 @@ fn a_batch_of_one_client_does_not_keep_its_loop_from_the_others() {
 fn requests_that_wait_for_a_permit_do_not_keep_their_loop_from_the_others() {
     const COUNT: usize = 200;
     let (neighbour, gate) = (Neighbour::default(), Gate::new());
-    let hold = gate.clone();
-    let router = neighbour.routes(Router::new().get("/hold", move |_: &Request<'_>| {
-        hold.pass();
-        Response::text("held")
-    }));
+    let router = neighbour.routes(holding(&gate));
     let config = Config { loops: 1, threads: 1, turn_timeout: HANG, ..Config::default() };
     let site = Site::start(config, router);
     let mut own = site.connect();
@@ -152,13 +157,7 @@ fn a_loop_that_is_over_leaves_the_line_of_those_that_wait_for_a_permit() {
 #[test]
 fn what_promises_not_to_block_is_answered_beside_handlers_that_all_do() {
     let gate = Gate::new();
-    let hold = gate.clone();
-    let router = Router::new()
-        .get("/hold", move |_: &Request<'_>| {
-            hold.pass();
-            Response::text("held")
-        })
-        .at_once(Method::Get, "/ping", |_: &Request<'_>| Response::text("pong"));
+    let router = holding(&gate).at_once(Method::Get, "/ping", |_: &Request<'_>| Response::text("pong"));
     let site = Site::start(Config { loops: 2, threads: 4, ..Config::default() }, router);
     let mut holders: Vec<_> = (0..40).map(|_| site.connect()).collect();
     holders.iter_mut().for_each(|client| client.send(get("/hold")));
@@ -179,13 +178,8 @@ fn what_promises_not_to_block_is_answered_beside_handlers_that_all_do() {
 #[test]
 fn what_promises_not_to_block_must_not_stream_where_it_is_answered_at_once() {
     let gate = Gate::new();
-    let hold = gate.clone();
-    let router = Router::new()
-        .get("/hold", move |_: &Request<'_>| {
-            hold.pass();
-            Response::text("held")
-        })
-        .at_once(Method::Get, "/stream", |_: &Request<'_>| Response::stream("text/plain", |_| Ok(())));
+    let router =
+        holding(&gate).at_once(Method::Get, "/stream", |_: &Request<'_>| Response::stream("text/plain", |_| Ok(())));
     let site = Site::start(Config { loops: 1, threads: 1, ..Config::default() }, router);
     let mut holder = site.connect();
     holder.send(get("/hold"));
