@@ -40,9 +40,9 @@
 //!   answers in place, or it puts the answer into the inbox. Which of the two is decided by one compare-and-swap. The
 //!   spare that claims the loop marks the connection as away under the slot's lock before it does anything else, so
 //!   that nobody reads on behind the request until the answer has come.
-//! - *The inbox* is emptied by the loop before each wait, and a push wakes the wait. It closes only when the loop holds
-//!   no connection; an answer whose connection was cut off at the deadline finds it closed, or finds no connection, and
-//!   is dropped as its client was.
+//! - *The inbox* is emptied by the loop in each pass; if there is no time for it, the loop does not wait but looks
+//!   again in the next. A push wakes the wait. It closes only when the loop holds no connection; an answer whose
+//!   connection was cut off at the deadline finds it closed, or finds no connection, and is dropped as its client was.
 //! - *A loop that panics*, by a fault of our own, since the embedder's code has nets, is buried by the thread that
 //!   holds it: its inbox closes and gives back what is in it, so that whoever has asked it for something or wants to
 //!   give it something hears of it; nobody waits for its turn any more; it leaves the listeners, and its clients see
