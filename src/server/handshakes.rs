@@ -24,6 +24,7 @@ pub(crate) struct Handshakes {
     inode: Option<u64>,
     until: Instant,
     next_at: Instant,
+    is_over: bool,
 }
 
 /// What a look came to.
@@ -37,24 +38,24 @@ pub(crate) enum Look {
 impl Handshakes {
     /// Those of a listener, whose socket has this inode. They are waited for at most until then.
     pub(crate) fn at(listener: SocketAddr, inode: Option<u64>, until: Instant) -> Self {
-        Self { listener, inode, until, next_at: Instant::now() }
+        Self { listener, inode, until, next_at: Instant::now(), is_over: false }
     }
 
     /// Looks for them, if it is time.
     pub(crate) fn look(&mut self, now: Instant) -> Look {
-        if now >= self.until {
-            return Look::Over;
-        }
         if now < self.next_at {
             return Look::Again(self.next_at);
+        }
+        if self.is_over {
+            return Look::Over;
         }
         // What the system could not say this time it may say the next.
         let may_be = |error: io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
         let is_any = !self.is_listener_alone() && is_any_under_way(self.listener).unwrap_or_else(may_be);
         let then = Instant::now();
-        if !is_any {
-            // No other can follow.
-            self.until = then;
+        // If none is, no other can follow. Whose time is over was looked at once more, since we may have stood still.
+        self.is_over = !is_any || now >= self.until;
+        if self.is_over {
             return Look::Over;
         }
         self.next_at = then + (then.saturating_duration_since(now) * PAUSE_FACTOR).max(PAUSE_MIN);

@@ -188,6 +188,12 @@ fn connections_that_came_just_before_the_stop_are_served() {
     }
 }
 
+/// A client that the machine leaves standing between its connect and its request is waited for.
+#[cfg(unix)]
+fn gapless() -> Config {
+    Config { loops: 2, idle_grace: LONG, ..Config::default() }
+}
+
 /// Clients that connect without pause, one request on each connection, while the server is stopped in the middle. Whoever
 /// gets in is answered.
 #[cfg(unix)]
@@ -212,7 +218,7 @@ fn check_no_gap(connect: impl Fn() -> std::io::Result<Client> + Sync, stop: impl
 #[cfg(unix)]
 fn there_is_no_gap_between_the_last_accept_and_the_end_of_a_listener() {
     for _ in 0..5 {
-        let site = start(Config { loops: 2, ..Config::default() }, routes(&Gate::new()));
+        let site = start(gapless(), routes(&Gate::new()));
         let connect = || {
             let stream = TcpStream::connect_timeout(&site.address, SHORT)?;
             // One that finds its own port has reached nobody.
@@ -231,7 +237,7 @@ fn there_is_no_gap_between_the_last_accept_and_the_end_of_a_listener() {
 #[cfg(unix)]
 fn there_is_no_gap_between_the_last_accept_and_the_end_of_a_unix_socket() {
     for _ in 0..20 {
-        let (site, path) = unix_site(Config { loops: 2, ..Config::default() }, routes(&Gate::new()));
+        let (site, path) = unix_site(gapless(), routes(&Gate::new()));
         check_no_gap(|| Client::try_connect_unix(&path), || site.stop());
         expect_clean(site);
     }
