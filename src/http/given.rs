@@ -67,29 +67,33 @@ impl<F> Drop for Given<F> {
     }
 }
 
-/// What is called once an answer has left, or was lost: each exactly once, in order, by being dropped.
+/// What is called once an answer has left, or was lost: each exactly once, in order, by being dropped. In a box, so that
+/// an answer without any is no larger for it, and dropped without a call.
 #[derive(Default)]
-pub(crate) struct AfterAnswer(Vec<Given<Box<dyn FnOnce() + Send>>>);
+pub(crate) struct AfterAnswer(Option<Box<Closures>>);
+
+#[derive(Default)]
+struct Closures(Vec<Given<Box<dyn FnOnce() + Send>>>);
 
 impl AfterAnswer {
     pub(crate) const fn new() -> Self {
-        Self(Vec::new())
+        Self(None)
     }
 
     pub(crate) fn push(&mut self, then: impl FnOnce() + Send + 'static) {
-        self.0.push(Given::new(Box::new(then)));
+        self.0.get_or_insert_default().0.push(Given::new(Box::new(then)));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     pub(crate) fn tell(&mut self, on_fault: &OnFault) {
-        self.0.iter_mut().for_each(|given| given.tell(on_fault));
+        self.0.iter_mut().flat_map(|closures| &mut closures.0).for_each(|given| given.tell(on_fault));
     }
 }
 
-impl Drop for AfterAnswer {
+impl Drop for Closures {
     fn drop(&mut self) {
         if !self.0.is_empty() {
             let first = self.0.remove(0);

@@ -49,7 +49,7 @@ pub use streamed::{BodyReader, BodyWriter};
 pub(crate) use body::{Body, BodyLimits};
 pub(crate) use date::{ImfDate, imf_date};
 pub(crate) use encode::{CONTINUE, Persistence, encode};
-pub(crate) use given::{AfterAnswer, Fault};
+pub(crate) use given::{AfterAnswer, Fault, OnFault};
 pub(crate) use head::HeadLimits;
 pub(crate) use incoming::{Incoming, Limits, Progress};
 pub(crate) use pattern::Pattern;

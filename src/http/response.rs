@@ -157,7 +157,7 @@ impl Response {
 
     /// 200 with plain text in UTF-8.
     pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Status::OK).with_text(text)
+        Self { content_type: Some(TEXT), body: Body::text(text.into()), ..Self::new(Status::OK) }
     }
 
     /// 200 with bytes of a media type, `application/json` for example.
@@ -199,10 +199,7 @@ impl Response {
     pub fn with_text(mut self, text: impl Into<Cow<'static, str>>) -> Self {
         self.drop_content_type();
         self.content_type = Some(TEXT);
-        self.body = Body::Whole(match text.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        });
+        self.body = Body::text(text.into());
         self
     }
 
@@ -338,20 +335,16 @@ impl Response {
         std::mem::take(&mut self.after)
     }
 
-    /// The handler has given the response away. From now on, faults of what comes with it are told to whoever `new`
-    /// makes, if anything comes with it.
-    pub(crate) fn tell_faults(&mut self, new: impl FnOnce() -> OnFault) {
-        let write = match &mut self.body {
-            Body::Whole(_) => None,
-            Body::Streamed(write) => write.as_mut(),
-        };
-        if write.is_none() && self.after.is_empty() {
-            return;
-        }
-        let on_fault = new();
-        self.after.tell(&on_fault);
-        if let Some(write) = write {
-            write.tell(&on_fault);
+    /// True if closures of the handler's come with it.
+    pub(crate) fn has_closures(&self) -> bool {
+        !self.after.is_empty() || matches!(self.body, Body::Streamed(Some(_)))
+    }
+
+    /// The handler has given the response away: from now on, `on_fault` hears of what its closures do wrong.
+    pub(crate) fn tell_faults(&mut self, on_fault: &OnFault) {
+        self.after.tell(on_fault);
+        if let Body::Streamed(Some(write)) = &mut self.body {
+            write.tell(on_fault);
         }
     }
 }
@@ -360,4 +353,13 @@ impl Response {
 enum Body {
     Whole(Cow<'static, [u8]>),
     Streamed(Option<WriteBody>),
+}
+
+impl Body {
+    fn text(text: Cow<'static, str>) -> Self {
+        Self::Whole(match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        })
+    }
 }

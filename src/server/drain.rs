@@ -65,6 +65,7 @@ const COUNT_TIME: Duration = Duration::from_millis(20);
 
 impl EventLoop {
     /// Looks at the flag.
+    #[inline]
     pub(super) fn follow_stop(&mut self) {
         if !self.is_draining && self.shared.stop.is_set() {
             self.begin_drain();
@@ -96,6 +97,7 @@ impl EventLoop {
         gates.any(|(number, gate)| !self.intake.is_over(number) && gate.is_open())
     }
 
+    #[cold]
     fn begin_drain(&mut self) {
         self.is_draining = true;
         self.now = Instant::now();

@@ -171,6 +171,7 @@ impl EventLoop {
     }
 
     /// Understands what is on the desk. `Begun`: a request whose handler reads the body itself.
+    #[inline]
     fn progress(&self, desk: &mut Desk) -> Result<Progress, Obstacle> {
         loop {
             let progress = desk.progress(&self.shared.limits).map_err(Obstacle::Reject)?;

@@ -12,7 +12,7 @@ use super::inbox::{Inbox, Parcel};
 use super::notice::{Notice, Want};
 use super::throttle::Throttle;
 use crate::group::CutOff;
-use crate::http::{BodyReader, Fault, Handler, Limits, Method, Request, Response, Status};
+use crate::http::{BodyReader, Fault, Handler, Limits, Method, OnFault, Request, Response, Status};
 use crate::panics::{Panic, caught};
 use crate::stop::{Cause, Stop};
 use crate::sync::Mutex;
@@ -92,6 +92,7 @@ pub(crate) struct Seat {
 
 impl Shared {
     /// Calls the handler. Its panic is answered with 500 and told.
+    #[inline]
     pub(crate) fn call(self: &Arc<Self>, request: &Request<'_>) -> Response {
         self.answered(request, caught(|| self.handler.handle(request)))
     }
@@ -131,20 +132,28 @@ impl Shared {
         self.answered(request, caught(|| self.handler.handle_streaming(request, body)))
     }
 
-    /// What a handler has come to. From here on its response may end anywhere, and what comes with it may panic there.
+    /// What a handler has come to.
     #[inline]
     fn answered(self: &Arc<Self>, request: &Request<'_>, answer: Result<Response, Panic>) -> Response {
-        let mut response = answer.unwrap_or_else(|panic| self.answer_panic(request, &panic));
-        response.tell_faults(|| {
-            let (shared, method, path) = (Arc::downgrade(self), request.method(), request.raw_path().to_owned());
-            Arc::new(move |fault| match (fault, shared.upgrade()) {
-                (Fault::Panicked(panic), Some(shared)) => shared.tell_panic(method, &path, panic),
-                (Fault::Failed(error), Some(shared)) => {
-                    shared.tell(&Notice::StreamFailed { method, path: &path, error });
-                }
-                (_, None) => {}
-            })
+        match answer {
+            Ok(response) if !response.has_closures() => response,
+            Ok(response) => self.watch_closures(request, response),
+            Err(panic) => self.answer_panic(request, &panic),
+        }
+    }
+
+    /// From here on a response may end anywhere, and what comes with it may panic there.
+    #[cold]
+    fn watch_closures(self: &Arc<Self>, request: &Request<'_>, mut response: Response) -> Response {
+        let (shared, method, path) = (Arc::downgrade(self), request.method(), request.raw_path().to_owned());
+        let on_fault: OnFault = Arc::new(move |fault| match (fault, shared.upgrade()) {
+            (Fault::Panicked(panic), Some(shared)) => shared.tell_panic(method, &path, panic),
+            (Fault::Failed(error), Some(shared)) => {
+                shared.tell(&Notice::StreamFailed { method, path: &path, error });
+            }
+            (_, None) => {}
         });
+        response.tell_faults(&on_fault);
         response
     }
 
