@@ -67,8 +67,8 @@ impl<F> Drop for Given<F> {
     }
 }
 
-/// What is called once an answer has left, or was lost: each exactly once, in order, by being dropped. In a box, so that
-/// an answer without any is no larger for it, and dropped without a call.
+/// What is called once an answer has left, or was lost: each exactly once, in order, by being dropped. In a box, so
+/// that an answer without any is no larger for it, and dropped without a call.
 #[derive(Default)]
 pub(crate) struct AfterAnswer(Option<Box<Closures>>);
 

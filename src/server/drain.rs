@@ -187,7 +187,8 @@ impl EventLoop {
             self.cut_off.details.push(detail);
         }
         // To close thousands may take longer than a server waits.
-        self.shared.seats[self.seat].counted.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.cut_off);
+        let counted = Some(self.cut_off.clone());
+        *self.shared.seats[self.seat].counted.lock().unwrap_or_else(PoisonError::into_inner) = counted;
         unfinished.into_iter().for_each(|token| self.end_unfinished(token, desk));
         self.table.tokens().into_iter().for_each(|token| self.shut_down(token));
         // Now there are descriptors, to see who has waited in vain.

@@ -86,8 +86,8 @@ pub(crate) struct Seat {
     /// Since when its longest idle connection is, as of its last wait: in microseconds since `started`, the greatest
     /// number if none is.
     pub(crate) idle_since_us: AtomicU64,
-    /// What the loop has counted at the deadline, for the case that it does not end in time.
-    pub(crate) counted: Mutex<CutOff>,
+    /// What the loop has counted at the deadline, once it has, for the case that it does not end in time.
+    pub(crate) counted: Mutex<Option<CutOff>>,
 }
 
 impl Shared {

@@ -86,17 +86,25 @@ fn cut_off_lent(crew: &Crew, loops: usize) {
 fn total(crew: &Crew) -> MemberResult {
     // Whoever ends later still finds its place.
     let ends: Vec<_> = crew.roster().ends.iter_mut().map(Option::take).collect();
-    let late = ends.iter().filter(|end| end.is_none()).count();
-    let mut total = CutOff::default();
-    // Not to know is no clean end.
-    total.details.extend((late > 0).then(|| format!("unknown, since {late} event loops did not end in time")));
+    let (mut total, mut unknown, mut unclosed) = (CutOff::default(), 0, 0);
     let mut failure = None;
     for (end, seat) in ends.into_iter().zip(&crew.shared.seats) {
         let counted = || std::mem::take(&mut *seat.counted.lock().unwrap_or_else(PoisonError::into_inner));
-        let end = end.unwrap_or_else(|| LoopEnd { cut_off: counted(), error: None });
+        let end = end.unwrap_or_else(|| {
+            let counted = counted();
+            *if counted.is_some() { &mut unclosed } else { &mut unknown } += 1;
+            LoopEnd { cut_off: counted.unwrap_or_default(), error: None }
+        });
         total.owed += end.cut_off.owed;
         total.details.extend(end.cut_off.details);
         failure = failure.or(end.error);
+    }
+    // Not to know is no clean end, and to be closed by the process's end is none either.
+    if unknown > 0 {
+        total.details.push(format!("unknown, since {} did not end in time", event_loops(unknown)));
+    }
+    if unclosed > 0 {
+        total.details.push(format!("{} had no time to close connections", event_loops(unclosed)));
     }
     crew.shared.stats.add_cut_off(total.owed);
     match failure {
@@ -105,6 +113,10 @@ fn total(crew: &Crew) -> MemberResult {
         None if total.owed > 0 || !total.details.is_empty() => Err(Box::new(total)),
         None => Ok(()),
     }
+}
+
+fn event_loops(count: usize) -> String {
+    if count == 1 { "1 event loop".to_owned() } else { format!("{count} event loops") }
 }
 
 struct Watcher<'a> {
