@@ -9,7 +9,7 @@
 use super::fields::{Field, FieldLines, Span};
 use super::method::{Method, Version};
 use super::reject::Reject;
-use super::scan::{behind_target, behind_tchars};
+use super::scan::{behind_plain, behind_target, behind_tchars};
 
 /// The longest method name that is read before it is called unknown. The IANA registry's longest has 17 letters.
 const METHOD_BYTES_MAX: usize = 32;
@@ -46,6 +46,8 @@ pub(crate) struct Head {
     method: Option<Method>,
     version: Version,
     target: Span,
+    /// The target is a path that stands for itself: nothing in it is an escape or the mark of a query.
+    is_target_plain: bool,
     fields: FieldLines,
 }
 
@@ -58,6 +60,7 @@ impl Head {
             method: Some(Method::Get),
             version: Version::Http11,
             target: Span { start: 0, end: 0 },
+            is_target_plain: false,
             fields: FieldLines::new(),
         }
     }
@@ -90,6 +93,11 @@ impl Head {
 
     pub(crate) fn target(&self) -> Span {
         self.target
+    }
+
+    /// True for a target that is known to have neither an escape nor a query. False says nothing.
+    pub(crate) fn is_target_plain(&self) -> bool {
+        self.is_target_plain
     }
 
     pub(crate) fn fields(&self) -> &[Field] {
@@ -151,6 +159,15 @@ impl Head {
 
     /// `method = token`, then one SP.
     fn read_method(&mut self, window: &[u8]) -> Result<bool, Reject> {
+        // As most requests begin.
+        if let (true, [b'G', b'E', b'T', b' ', ..]) =
+            (self.pos == self.mark, window.get(self.pos..).unwrap_or_default())
+        {
+            self.method = Some(Method::Get);
+            self.pos = self.pos.saturating_add(b"GET ".len());
+            (self.at, self.mark) = (At::Target, self.pos);
+            return Ok(true);
+        }
         let Some(end) = self.find_end(window, METHOD_BYTES_MAX, behind_tchars, Reject::Method)? else {
             return Ok(false);
         };
@@ -161,10 +178,19 @@ impl Head {
 
     /// `request-target`, then one SP. What its form means is told once the head is complete.
     fn read_target(&mut self, window: &[u8], bytes_max: usize) -> Result<bool, Reject> {
-        let Some(end) = self.find_end(window, bytes_max, behind_target, Reject::TargetTooLong)? else {
-            return Ok(false);
-        };
-        self.target = end;
+        let (is_whole, mut is_plain) = (self.pos == self.mark, false);
+        let end = self.find_end(
+            window,
+            bytes_max,
+            |rest| {
+                let plain = behind_plain(rest);
+                is_plain = is_whole && plain.first() == Some(&b' ');
+                if is_plain { plain } else { behind_target(plain) }
+            },
+            Reject::TargetTooLong,
+        )?;
+        let Some(end) = end else { return Ok(false) };
+        (self.target, self.is_target_plain) = (end, is_plain);
         self.at = At::Version;
         Ok(true)
     }
@@ -176,7 +202,7 @@ impl Head {
         &mut self,
         window: &[u8],
         bytes_max: usize,
-        behind: impl Fn(&[u8]) -> &[u8],
+        behind: impl FnOnce(&[u8]) -> &[u8],
         too_long: Reject,
     ) -> Result<Option<Span>, Reject> {
         let rest = behind(window.get(self.pos..).unwrap_or_default());

@@ -70,7 +70,7 @@ impl Incoming {
             if !self.head.advance(bytes, &limits.head)? {
                 return Ok(if self.head.has_begun() { Progress::Head } else { Progress::Nothing });
             }
-            let target = dissect(self.head.target(), bytes, self.head.method())?;
+            let target = dissect(&self.head, bytes)?;
             let facts = examine(&self.head, bytes)?;
             self.body.clear();
             self.known = Some((facts, target));

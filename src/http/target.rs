@@ -2,6 +2,7 @@
 
 use super::fields::Span;
 use super::grammar::escape;
+use super::head::Head;
 use super::host::is_host;
 use super::method::Method;
 use super::reject::Reject;
@@ -28,10 +29,12 @@ impl Target {
 /// # Errors
 ///
 /// [`Reject::Target`] or, for an absolute-form of another scheme than `http`, [`Reject::Misdirected`].
-pub(crate) fn dissect(span: Span, bytes: &[u8], method: Method) -> Result<Target, Reject> {
-    let text = span.of(bytes);
-    match text {
+#[inline]
+pub(crate) fn dissect(head: &Head, bytes: &[u8]) -> Result<Target, Reject> {
+    let (span, method) = (head.target(), head.method());
+    match span.of(bytes) {
         // origin-form = absolute-path [ "?" query ]
+        [b'/', ..] if head.is_target_plain() => Ok(Target { path: span, query: None, authority: None }),
         [b'/', ..] => split_query(span, bytes, None),
         // asterisk-form, for a server-wide OPTIONS alone
         [b'*'] if method == Method::Options => Ok(Target { path: span, query: None, authority: None }),

@@ -28,7 +28,7 @@ const SHORT_BYTES: usize = 8 * 1024;
 /// Reads to find out if a request is the last that has come.
 const READS_MAX: u32 = 16;
 /// Answers between two looks at the clock, as long as handlers are quick. A look takes some 25 ns.
-const ANSWERS_UNTIMED: u32 = 16;
+const ANSWERS_UNTIMED: u32 = 64;
 
 /// A connection being served.
 #[derive(Clone, Copy, Debug)]
