@@ -203,10 +203,6 @@ impl Desk {
             Some(held) => &mut held[self.start..],
             None => &mut self.scratch[self.start..self.filled],
         };
-        // As it is before a read and behind the last request: twice for each that comes alone.
-        if bytes.is_empty() {
-            return Ok(Progress::Nothing);
-        }
         self.incoming.advance(bytes, limits)
     }
 

@@ -85,6 +85,7 @@ pub(crate) struct EventLoop {
     pub(super) out: Outgoing,
     pub(super) service: Option<Service>,
     stage: Stage,
+    stage_began: Instant,
     stage_until: Instant,
     /// Connections to be looked at without being reported, each once, and how many of them are for this pass.
     queue: VecDeque<Token>,
@@ -127,7 +128,8 @@ impl EventLoop {
             out: Outgoing::new(now),
             service: None,
             stage: Stage::Over,
-            stage_until: now,
+            stage_began: now,
+            stage_until: now + SLICE,
             queue: VecDeque::new(),
             queued_now: 0,
             is_behind: false,
@@ -182,7 +184,15 @@ impl EventLoop {
             if has_begun {
                 return true;
             }
-            (self.stage, self.stage_until) = (next, self.now + SLICE);
+            self.enter_stage(next);
+        }
+    }
+
+    fn enter_stage(&mut self, stage: Stage) {
+        self.stage = stage;
+        // As a rule the stage before had nothing to do, and took no time.
+        if self.stage_began != self.now {
+            (self.stage_began, self.stage_until) = (self.now, self.now + SLICE);
         }
     }
 
@@ -207,7 +217,7 @@ impl EventLoop {
         self.publish_idle();
         self.poller.wait(timeout)?;
         self.now = Instant::now();
-        (self.stage, self.stage_until) = (Stage::Reported, self.now + SLICE);
+        self.enter_stage(Stage::Reported);
         self.queued_now = self.queue.len();
         self.resume_gates();
         Ok(())

@@ -133,7 +133,9 @@ impl EventLoop {
             if self.out.len() >= BATCH_BYTES_MAX && self.flush() != Sent::All {
                 return Step::PutDown(Progress::Nothing);
             }
-            let progress = match self.progress(desk) {
+            // Nothing is there before a read and behind the last request: twice for each that comes alone.
+            let progress = if desk.has_more() { self.progress(desk) } else { Ok(Progress::Nothing) };
+            let progress = match progress {
                 Ok(Progress::Whole) => return Step::Call,
                 Ok(Progress::Begun) => {
                     if desk.awaits_continue() && self.refuse(desk) {
