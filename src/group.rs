@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::helpers::Helpers;
 use crate::panics::caught;
 use crate::stop::{Cause, End, FAR, GRACE, Phase, Slack, Stop};
-use crate::sync::{Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard, PoisonError};
+use crate::sync::{self, Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard};
 
 /// How long after the deadline a group still waits for members that are cutting off what they hold. Somewhat less than
 /// the 100 ms after which `run` has returned.
@@ -138,8 +138,8 @@ impl Group {
         let exits = if members.is_empty() { Vec::new() } else { run_members(members, &stop, &mut slack) };
         self.tell();
         self.wait_for_wakers(&mut |now| stop.deadline().map_or(now, |deadline| slack.until(deadline, now)));
-        self.end(End::Ran(Instant::now()));
-        let took = stop.triggered_at().map_or(Duration::ZERO, |at| at.elapsed());
+        self.end(End::Ran(sync::now()));
+        let took = stop.triggered_at().map_or(Duration::ZERO, |at| sync::now() - at);
         Outcome { cause: stop.cause(), exits, took }
     }
 
@@ -200,7 +200,7 @@ fn run_members(members: Vec<Member>, stop: &Stop, slack: &mut Slack) -> Vec<Memb
     }
     let left = board.wait(&mut running, stop, slack);
 
-    let (told, now) = (stop.triggered_at().unwrap_or_else(Instant::now), Instant::now());
+    let (told, now) = (stop.triggered_at().unwrap_or_else(sync::now), sync::now());
     let (mut exits, mut missing) = (Vec::new(), Vec::new());
     for Left { member, exit, at, is_joined } in left {
         let path = std::mem::take(&mut running[member].0);
@@ -214,7 +214,7 @@ fn run_members(members: Vec<Member>, stop: &Stop, slack: &mut Slack) -> Vec<Memb
     }
     exits.extend(missing);
     let never_left = running.into_iter().filter(|(_, thread)| thread.is_some());
-    exits.extend(never_left.map(|(path, _)| (path, Exit::Missing, told.elapsed())));
+    exits.extend(never_left.map(|(path, _)| (path, Exit::Missing, sync::now() - told)));
     exits.extend(not_started.into_iter().map(|path| (path, Exit::NotStarted, Duration::ZERO)));
     exits
 }
@@ -275,7 +275,7 @@ impl Board {
             };
             // First the cause, then the report: whoever reads the board finds the stop triggered.
             stop.trigger(exit.cause(name));
-            board.left().push(Left { member: number, exit, at: Instant::now(), is_joined: false });
+            board.left().push(Left { member: number, exit, at: sync::now(), is_joined: false });
             board.changed.notify_all();
             let _ = caught(|| drop(result));
         })
@@ -309,7 +309,7 @@ impl Board {
                 self.helpers.join();
                 return all;
             }
-            let now = Instant::now();
+            let now = sync::now();
             let until = match stop.phase() {
                 Phase::Running => None,
                 // Nobody is left to work on as a lame duck, nor to tell whoever waits outside the group.
@@ -344,14 +344,14 @@ impl Board {
     /// Waits for a change, at most for so long.
     fn changed<'a>(&self, left: MutexGuard<'a, Vec<Left>>, timeout: Option<Duration>) -> MutexGuard<'a, Vec<Left>> {
         match timeout {
-            None => self.changed.wait(left).unwrap_or_else(PoisonError::into_inner),
-            Some(timeout) => self.changed.wait_timeout(left, timeout).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.changed.wait(left),
+            Some(timeout) => self.changed.wait_timeout(left, timeout).0,
         }
     }
 
     // Nothing panics while it is locked.
     fn left(&self) -> MutexGuard<'_, Vec<Left>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+        self.left.lock()
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::panics::caught;
-use crate::sync::{Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard, PoisonError};
+use crate::sync::{self, Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard};
 
 type Call = Box<dyn FnOnce() + Send>;
 
@@ -59,12 +59,12 @@ impl Helpers {
     pub(crate) fn wait(&self, mut until: impl FnMut(Instant) -> Instant) -> bool {
         let mut state = self.state();
         while state.open > 0 {
-            let now = Instant::now();
+            let now = sync::now();
             let timeout = until(now).saturating_duration_since(now);
             if timeout.is_zero() {
                 return false;
             }
-            state = self.0.all_returned.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.0.all_returned.wait_timeout(state, timeout).0;
         }
         true
     }
@@ -110,6 +110,6 @@ impl Helpers {
 
     // Nothing panics while it is locked.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 }

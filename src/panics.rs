@@ -14,8 +14,9 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
 /// True while a panic unwinds on this thread: a second one that is not caught below would abort the process.
-pub(crate) use std::thread::panicking as is_unwinding;
+pub(crate) use crate::sync::panicking as is_unwinding;
 
 /// How many destructors in a row may panic, each with the next one's value. They could do so for ever, and std cannot
 /// free a value without its destructor: one that is not done by then is leaked.
@@ -58,8 +59,8 @@ impl fmt::Debug for Panic {
 
 #[cfg(test)]
 mod tests {
+    use crate::sync::Arc;
     use std::panic::panic_any;
-    use std::sync::Arc;
 
     use super::*;
 

@@ -11,13 +11,13 @@
 //! are still taken for it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::group::MemberResult;
 use crate::panics::caught;
 use crate::server::remove_socket_files;
 use crate::stop::{Cause, End, Stop, WeakStop};
+use crate::sync::{self, Arc, Mutex, MutexGuard};
 
 /// For how long after the first signal others are taken for repeats of it.
 const REPEAT: Duration = Duration::from_millis(500);
@@ -84,12 +84,12 @@ pub fn install_with(stop: &Stop, force: impl Fn() + Send + Sync + 'static) -> Re
         // what runs in the background with SIGINT ignored.
         ctrlc::set_handler(|| {
             // A panic would end ctrlc's thread, and all later signals would be swallowed.
-            let _ = caught(|| signalled(Instant::now()));
+            let _ = caught(|| signalled(sync::now()));
         })
         .map_err(InstallError)?;
         registry.is_installed = true;
     }
-    let now = Instant::now();
+    let now = sync::now();
     let is_past =
         |listening: &Listening| listening.is_over(now) || listening.stop.upgrade().is_none_or(|stop| stop.is_set());
     let past = take(&mut registry.listening, is_past);
@@ -143,7 +143,7 @@ fn signalled(now: Instant) {
 }
 
 fn registry() -> MutexGuard<'static, Registry> {
-    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+    REGISTRY.lock()
 }
 
 /// Takes out what is past. It is dropped only when the registry is unlocked again: `force` is the embedder's, and what

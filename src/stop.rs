@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::helpers::Helpers;
 use crate::panics::caught;
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, PoisonError, Weak};
+use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
 
 /// How long members have to leave, unless the group says otherwise: 3 seconds.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -162,7 +162,7 @@ impl Stop {
             return false;
         }
         let told = cause.clone();
-        state.first = Some((cause, Instant::now()));
+        state.first = Some((cause, sync::now()));
         let on_cause = std::mem::take(&mut state.ours.on_cause);
         for waker in std::mem::take(&mut state.theirs.on_cause) {
             let told = told.clone();
@@ -197,18 +197,14 @@ impl Stop {
     pub fn wait(&self) {
         let mut state = self.state();
         while state.told_at.is_none() {
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.0.changed.wait(state);
         }
     }
 
     /// Blocks until members are told to stop, or for this long. Returns true if they have been told: a job that works
     /// at intervals is `while !stop.wait_timeout(interval) { work() }`.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        let (state, _) = self
-            .0
-            .changed
-            .wait_timeout_while(self.state(), timeout, |state| state.told_at.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.changed.wait_timeout_while(self.state(), timeout, |state| state.told_at.is_none());
         state.told_at.is_some()
     }
 
@@ -270,7 +266,7 @@ impl Stop {
         state.grace = grace.min(FAR);
         match state.told_at {
             None => state.lame_duck = lame_duck.min(FAR),
-            Some(_) => state.told_at = Some(Instant::now()),
+            Some(_) => state.told_at = Some(sync::now()),
         }
     }
 
@@ -285,7 +281,7 @@ impl Stop {
         if state.told_at.is_some() {
             return Vec::new();
         }
-        state.told_at = Some(Instant::now());
+        state.told_at = Some(sync::now());
         self.0.set.store(true, Ordering::Release);
         std::mem::take(&mut state.theirs.on_stop).into_iter().for_each(|waker| self.0.helpers.put(waker));
         std::mem::take(&mut state.ours.on_stop)
@@ -342,7 +338,7 @@ impl Stop {
 
     // Nothing panics while it is locked; wakers run outside.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 }
 
@@ -409,7 +405,7 @@ mod tests {
     #[test]
     fn whoever_was_frozen_past_the_deadline_is_given_time_once() {
         let ms = Duration::from_millis;
-        let (deadline, mut slack) = (Instant::now(), Slack::new(ms(100)));
+        let (deadline, mut slack) = (sync::now(), Slack::new(ms(100)));
         for late in [0, 99, 100, 101, 200] {
             assert_eq!(slack.until(deadline, deadline + ms(late)), deadline + ms(100), "{late} ms late");
         }

@@ -5,8 +5,6 @@
 //! much as a request, and most that are closed after one answer are not worth it. Once a connection rests after an
 //! answer it is known to stay, and is given away if another loop has clearly less to carry.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::accept_error::AcceptError;
@@ -22,6 +20,7 @@ use super::stream::Stream;
 use super::table::Token;
 use super::timeouts::Clock;
 use crate::http::Peer;
+use crate::sync::{Arc, Ordering};
 
 /// Marks a token as a listener's; the rest is its number.
 pub(super) const GATE_BIT: u64 = 1 << 63;

@@ -3,9 +3,6 @@
 //! They stay in the table, where the stop, the deadline and a reset of their client reach them. What their handlers'
 //! threads have to say comes as a parcel.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use super::call::Call;
 use super::desk::{Desk, Unfinished};
 use super::event_loop::EventLoop;
@@ -15,12 +12,13 @@ use super::service::{Look, Service};
 use super::streaming::{Download, Streamed, Upload};
 use super::table::Token;
 use super::timeouts::Clock;
+use crate::sync::{self, Arc};
 
 impl EventLoop {
     /// The thread that is in the handler has lost this loop to the calling one: its connection is away until the answer
     /// comes by the inbox. The answers before it must not wait for it.
     pub(crate) fn go_on_without_caller(&mut self) {
-        self.now = Instant::now();
+        self.now = sync::now();
         let call = self.calls.take();
         let Some(token) = self.service.map(|service| service.token) else { return };
         if let Some(connection) = self.table.get_mut(token) {

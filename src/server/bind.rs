@@ -182,10 +182,12 @@ fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
 fn is_alive(path: &std::path::Path) -> bool {
     use std::os::unix::net::UnixStream;
 
-    let (sender, tried) = std::sync::mpsc::channel();
+    use crate::sync::{Builder, sync_channel};
+
+    let (sender, tried) = sync_channel(1);
     let file = path.to_owned();
     // On a thread, since a server that lives but does not accept lets a connect wait for ever.
-    let thread = std::thread::Builder::new().name("connect".to_owned()).spawn(move || {
+    let thread = Builder::new().name("connect".to_owned()).spawn(move || {
         let _ = sender.send(UnixStream::connect(file).err().map(|error| error.kind()));
     });
     thread.is_err() || tried.recv_timeout(CONNECT_TIMEOUT) != Ok(Some(io::ErrorKind::ConnectionRefused))

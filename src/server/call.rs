@@ -1,11 +1,11 @@
 //! A handler that has been called: what for, and since when.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::streaming::Arriving;
 use crate::http::Method;
+use crate::sync::{self, Arc};
 
 /// A handler that has been called, for the report of those that never returned.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Call {
 
     /// For how long, in seconds with one decimal. Without floating point, which takes its place in a small binary.
     pub(crate) fn age(&self) -> String {
-        let tenths = self.since.elapsed().as_millis() / 100;
+        let tenths = (sync::now() - self.since).as_millis() / 100;
         format!("{}.{}", tenths / 10, tenths % 10)
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::http::{BodyLimits, HeadLimits, Limits};
 use crate::stop::FAR;
+use crate::sync::available_parallelism;
 
 /// How a [`Server`](crate::Server) behaves. All fields have a default:
 ///
@@ -76,7 +77,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            loops: std::thread::available_parallelism().map_or(1, usize::from),
+            loops: available_parallelism().map_or(1, usize::from),
             threads: 64,
             stack_bytes: None,
             readiness: Readiness::default(),

@@ -16,7 +16,6 @@
 //! between two services. A connection closes for good when it is dropped.
 
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::call::Call;
@@ -29,6 +28,7 @@ use super::quiet::Rhythm;
 use super::stream::{Moved, Stream};
 use super::timeouts::Clock;
 use crate::http::{Limits, Peer, Progress};
+use crate::sync::{self, Arc};
 
 /// The least rate at which an answer must be taken: each so many bytes give a second more.
 const WRITE_BYTES_PER_SECOND_MIN: u64 = 4096;
@@ -221,7 +221,7 @@ impl Connection {
                 }
                 Ok(Progress::Begun) if desk.incoming().hold_body(limits).is_ok() => continue,
                 Ok(Progress::Begun) | Err(_) => return (count, true),
-                Ok(_) if Instant::now() < until => {
+                Ok(_) if sync::now() < until => {
                     reads += 1;
                     if reads > COUNTED_READS_MAX || self.fill(desk) != Fill::Bytes {
                         return (count, true);
@@ -229,7 +229,7 @@ impl Connection {
                 }
                 Ok(_) => return (count, false),
             }
-            if Instant::now() >= until {
+            if sync::now() >= until {
                 return (count, false);
             }
         }

@@ -37,8 +37,6 @@
 //! make room: an idle client is promised the idle grace too, and who waits has until the deadline.
 
 use std::net::Shutdown;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
@@ -54,6 +52,7 @@ use super::table::Token;
 use super::timeouts::Clock;
 use crate::http::{Method, Progress, Reject, Response};
 use crate::panics::caught;
+use crate::sync::{self, Arc, Ordering};
 
 /// How much longer than a quiet connection a handshake under way is waited for: a second by default, in which any path
 /// is gone back and forth, and a SYN-ACK that was lost is sent again.
@@ -75,7 +74,7 @@ impl EventLoop {
     /// Looks at the flag, and at the deadline once it is set.
     pub(super) fn watch_stop(&mut self, desk: &mut Desk) {
         self.follow_stop();
-        if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+        if self.deadline().is_some_and(|deadline| deadline <= sync::now()) {
             self.cut_off(desk);
         }
     }
@@ -100,7 +99,7 @@ impl EventLoop {
     #[cold]
     fn begin_drain(&mut self) {
         self.is_draining = true;
-        self.now = Instant::now();
+        self.now = sync::now();
         // Whatever was received is answered, or cut off at the deadline.
         self.timeouts.suspend(Clock::Turn);
         // Whoever is being served is not quiet.
@@ -174,7 +173,7 @@ impl EventLoop {
 
     /// The deadline has come: every socket is shut down, and what was owed is counted.
     pub(crate) fn cut_off(&mut self, desk: &mut Desk) {
-        let until = Instant::now() + COUNT_TIME;
+        let until = sync::now() + COUNT_TIME;
         let (mut unfinished, mut uncounted) = (Vec::new(), 0);
         for token in self.table.tokens() {
             match self.count_owed(token, until, desk) {
@@ -188,11 +187,11 @@ impl EventLoop {
         }
         // To close thousands may take longer than a server waits.
         let counted = Some(self.cut_off.clone());
-        *self.shared.seats[self.seat].counted.lock().unwrap_or_else(PoisonError::into_inner) = counted;
+        *self.shared.seats[self.seat].counted.lock() = counted;
         unfinished.into_iter().for_each(|token| self.end_unfinished(token, desk));
         self.table.tokens().into_iter().for_each(|token| self.shut_down(token));
         // Now there are descriptors, to see who has waited in vain.
-        let until = Instant::now() + COUNT_TIME;
+        let until = sync::now() + COUNT_TIME;
         let shared = Arc::clone(&self.shared);
         for (number, gate) in shared.gates.iter().enumerate() {
             let (mut owed, place) = (0, gate.place());
@@ -241,7 +240,7 @@ impl EventLoop {
         for number in 0..shared.gates.len() {
             self.leave_gate(number);
         }
-        let until = Instant::now() + COUNT_TIME;
+        let until = sync::now() + COUNT_TIME;
         for token in self.table.tokens() {
             let _ = caught(|| {
                 if self.count_owed(token, until, desk) == (0, true) {

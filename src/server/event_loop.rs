@@ -22,8 +22,6 @@
 //! `calls`, the way out in `drain`, and what a connection is, in `connection`.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::accept::{GATE_BIT, Intake};
@@ -39,6 +37,7 @@ use super::shared::Shared;
 use super::table::{Table, Token};
 use super::timeouts::{Clock, Timeouts};
 use crate::group::CutOff;
+use crate::sync::{self, Arc, Ordering};
 
 /// How often a peer that does not take its answer is looked at.
 const WRITE_LOOK: Duration = Duration::from_secs(1);
@@ -115,7 +114,7 @@ impl EventLoop {
             Clock::Write => WRITE_LOOK.min(config.write_timeout),
             Clock::Linger => config.linger,
         });
-        let now = Instant::now();
+        let now = sync::now();
         let intake = Intake::new(shared.gates.len());
         let mut event_loop = Self {
             shared,
@@ -216,7 +215,7 @@ impl EventLoop {
         };
         self.publish_idle();
         self.poller.wait(timeout)?;
-        self.now = Instant::now();
+        self.now = sync::now();
         self.enter_stage(Stage::Reported);
         self.queued_now = self.queue.len();
         self.resume_gates();
@@ -282,7 +281,7 @@ impl EventLoop {
         }
         let Some(parcel) = self.parcels.pop_front() else { return false };
         self.take_parcel(parcel, desk);
-        self.now = Instant::now();
+        self.now = sync::now();
         true
     }
 
@@ -291,7 +290,7 @@ impl EventLoop {
         if let Some(token) = self.table.token_at(index) {
             self.take_expired(token, clock, desk);
         }
-        self.now = Instant::now();
+        self.now = sync::now();
         true
     }
 

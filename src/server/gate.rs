@@ -29,8 +29,6 @@
 //! leaves, and the last one closes.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
 use std::time::Instant;
 
 use super::accept_error::AcceptError;
@@ -38,6 +36,7 @@ use super::handshakes::{Handshakes, Look, PAUSE_MIN};
 use super::listener::{Bound, Listener};
 use super::stream::Stream;
 use crate::http::Peer;
+use crate::sync::{self, AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -100,7 +99,7 @@ impl Gate {
 
     /// Looks at the listener, if the gate is still open.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Listener) -> T) -> Option<T> {
-        self.door.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|door| look(&door.listener))
+        self.door.read().as_ref().map(|door| look(&door.listener))
     }
 
     /// Lets nobody new in, accepts whoever is in the queue, and closes the listener once nobody can follow. Handshakes
@@ -116,7 +115,7 @@ impl Gate {
         // What is looked for is easier to see when the queue is empty.
         self.with(|listener| empty(listener, accepted)).transpose()?;
         let look_again_at = self.look_for_handshakes();
-        let mut door = self.door.write().unwrap_or_else(PoisonError::into_inner);
+        let mut door = self.door.write();
         let Some(Door { listener, .. }) = &*door else { return Ok(Closing::Left) };
         empty(listener, accepted)?;
         if let Some(again_at) = look_again_at {
@@ -133,17 +132,17 @@ impl Gate {
     /// A loop that has died accepts nobody any more. With the last one the listener closes.
     pub(crate) fn leave(&self) {
         if self.loops.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *self.door.write().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.door.write() = None;
         }
     }
 
     fn refuse_newcomers(&self, handshakes_until: Instant) {
-        let mut door = self.door.write().unwrap_or_else(PoisonError::into_inner);
+        let mut door = self.door.write();
         if let Some(Door { listener, .. }) = door.take_if(|door| !door.is_closing) {
             let (listener, is_refusing) = listener.refusing_newcomers();
             if let (true, Bound::Tcp(address)) = (is_refusing, &self.place) {
                 let handshakes = Handshakes::at(*address, listener.inode(), handshakes_until);
-                *self.handshakes.lock().unwrap_or_else(PoisonError::into_inner) = Some(handshakes);
+                *self.handshakes.lock() = Some(handshakes);
             }
             *door = Some(Door { listener, is_closing: true });
         }
@@ -151,13 +150,9 @@ impl Gate {
 
     /// When to look again, if handshakes are under way, or may be.
     fn look_for_handshakes(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let mut handshakes = match self.handshakes.try_lock() {
-            Ok(handshakes) => handshakes,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Another loop looks, and wakes this one if it closes.
-            Err(TryLockError::WouldBlock) => return Some(now + PAUSE_MIN),
-        };
+        let now = sync::now();
+        // Another loop looks, and wakes this one if it closes.
+        let Some(mut handshakes) = self.handshakes.try_lock() else { return Some(now + PAUSE_MIN) };
         match handshakes.as_mut()?.look(now) {
             Look::Over => None,
             Look::Again(at) => Some(at),
@@ -171,11 +166,11 @@ impl Gate {
     ///
     /// Not even that is left, or no time, so that nobody knows who else waited.
     pub(crate) fn abandon(&self, until: Instant, mut look: impl FnMut(Stream, Peer)) -> io::Result<()> {
-        let Some(Door { listener, .. }) = self.door.write().unwrap_or_else(PoisonError::into_inner).take() else {
+        let Some(Door { listener, .. }) = self.door.write().take() else {
             return Ok(());
         };
         // Bounded, since thousands may wait, and those that are reset may come again at once.
-        while Instant::now() < until {
+        while sync::now() < until {
             match listener.accept() {
                 Ok((stream, peer)) => look(stream, peer),
                 Err(AcceptError::Transient(_)) => {}
@@ -219,7 +214,7 @@ mod tests {
         }
         for (poller, closing) in pollers.iter_mut().zip([Closing::Left, Closing::Closed]) {
             gate.with(|listener| poller.remove_listener(listener, TOKEN)).expect("it is there as long as a loop is");
-            assert_eq!(gate.close(Instant::now(), &mut Vec::new()).unwrap(), closing);
+            assert_eq!(gate.close(sync::now(), &mut Vec::new()).unwrap(), closing);
         }
         // Nobody accepts it, and so a level-triggered report would come again and again.
         let _client = TcpStream::connect(keeper.local_addr().unwrap()).unwrap();
@@ -237,7 +232,7 @@ mod tests {
         let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
         let gate = Gate::new(listener, 1);
         let _client = TcpStream::connect(address).unwrap();
-        let unseen = gate.abandon(Instant::now(), |_, _| unreachable!("there is no time")).unwrap_err();
+        let unseen = gate.abandon(sync::now(), |_, _| unreachable!("there is no time")).unwrap_err();
         assert_eq!(unseen.kind(), io::ErrorKind::TimedOut);
         assert!(!gate.is_open());
     }

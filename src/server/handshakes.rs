@@ -13,6 +13,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use crate::sync;
+
 /// How much longer the pause between two looks is than a look, and how long it is at least.
 const PAUSE_FACTOR: u32 = 4;
 pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -38,7 +40,7 @@ pub(crate) enum Look {
 impl Handshakes {
     /// Those of a listener, whose socket has this inode. They are waited for at most until then.
     pub(crate) fn at(listener: SocketAddr, inode: Option<u64>, until: Instant) -> Self {
-        Self { listener, inode, until, next_at: Instant::now(), is_over: false }
+        Self { listener, inode, until, next_at: sync::now(), is_over: false }
     }
 
     /// Looks for them, if it is time.
@@ -52,7 +54,7 @@ impl Handshakes {
         // What the system could not say this time it may say the next.
         let may_be = |error: io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
         let is_any = !self.is_listener_alone() && is_any_under_way(self.listener).unwrap_or_else(may_be);
-        let then = Instant::now();
+        let then = sync::now();
         // If none is, no other can follow. Whose time is over was looked at once more, since we may have stood still.
         self.is_over = !is_any || now >= self.until;
         if self.is_over {

@@ -1,6 +1,5 @@
 //! What others give a loop: connections of another loop's, and what displaced handlers have to say.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::desk::{Exchange, Unfinished};
@@ -9,7 +8,7 @@ use super::stream::Stream;
 use super::streaming::{Download, Streamed};
 use super::table::Token;
 use crate::http::{Peer, Response, WriteBody};
-use crate::sync::{Mutex, PoisonError, SyncSender};
+use crate::sync::{Arc, Mutex, SyncSender};
 
 pub(crate) enum Parcel {
     Arrival(Arrival),
@@ -77,7 +76,7 @@ impl Inbox {
     }
 
     pub(crate) fn push(&self, parcel: Parcel) -> Result<(), Parcel> {
-        match self.parcels.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        match self.parcels.lock().as_mut() {
             Some(parcels) => parcels.push(parcel),
             None => return Err(parcel),
         }
@@ -86,12 +85,12 @@ impl Inbox {
     }
 
     pub(crate) fn take(&self) -> Vec<Parcel> {
-        self.parcels.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take).unwrap_or_default()
+        self.parcels.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Closes the inbox if nothing is in it. Returns false if something is.
     pub(crate) fn close_if_empty(&self) -> bool {
-        let mut parcels = self.parcels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parcels = self.parcels.lock();
         if parcels.as_ref().is_some_and(|parcels| !parcels.is_empty()) {
             return false;
         }
@@ -101,7 +100,7 @@ impl Inbox {
 
     /// Closes the inbox, and gives what is in it.
     pub(crate) fn close(&self) -> Vec<Parcel> {
-        self.parcels.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+        self.parcels.lock().take().unwrap_or_default()
     }
 
     pub(crate) fn wake(&self) {

@@ -6,14 +6,13 @@ use std::net::{SocketAddr, TcpListener};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::accept_error::AcceptError;
 #[cfg(unix)]
 use super::socket_file::SocketFile;
 use super::stream::Stream;
 use crate::http::Peer;
+use crate::sync::{AtomicUsize, OnceLock, Ordering};
 
 /// Connections that wait to be accepted: as many as the system lets (`somaxconn` of today's Linux), instead of std's
 /// 128.
@@ -21,7 +20,7 @@ use crate::http::Peer;
 const QUEUE_MAX: u16 = 4096;
 
 /// Errors of single connections, one after the other, that are not taken for what they say.
-const TRANSIENT_MAX: u32 = 64;
+const TRANSIENT_MAX: usize = 64;
 
 /// A listening socket, non-blocking. Dropping it closes it, and removes a Unix socket's file.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ pub(crate) struct Listener {
     /// Others may hold it too: it is not ours to change.
     is_shared: bool,
     /// Transient errors since the last connection.
-    failures: AtomicU32,
+    failures: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -88,7 +87,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let place = Bound::Tcp(socket.local_addr()?);
         let socket = Socket::Tcp { socket: with_nodelay(socket), passes_nodelay_on: OnceLock::new() };
-        Ok(Self { socket, place, is_shared, failures: AtomicU32::new(0) })
+        Ok(Self { socket, place, is_shared, failures: AtomicUsize::new(0) })
     }
 
     /// A Unix socket that this process has bound.
@@ -97,7 +96,7 @@ impl Listener {
         deepen(&socket);
         socket.set_nonblocking(true)?;
         let socket = Socket::Unix { socket, file: Some(file) };
-        Ok(Self { socket, place: Bound::Unix(path), is_shared: false, failures: AtomicU32::new(0) })
+        Ok(Self { socket, place: Bound::Unix(path), is_shared: false, failures: AtomicUsize::new(0) })
     }
 
     pub(crate) fn place(&self) -> &Bound {

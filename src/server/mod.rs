@@ -68,14 +68,11 @@ pub use notice::{Notice, Want};
 pub use shared::Stats;
 
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::time::Instant;
 
 use crate::group::MemberResult;
 use crate::http::Handler;
 use crate::stop::Stop;
-use crate::sync::Mutex;
+use crate::sync::{self, Arc, AtomicU64, AtomicUsize, Mutex};
 use budget::Budget;
 use event_loop::EventLoop;
 use gate::Gate;
@@ -194,7 +191,7 @@ impl Server {
             stats,
             handler: Box::new(handler),
             on_notice,
-            started: Instant::now(),
+            started: sync::now(),
             accept_failed: Throttle::default(),
             refused: Default::default(),
             bodies: Budget::new(config.bodies_bytes_max),

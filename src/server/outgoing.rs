@@ -1,11 +1,12 @@
 //! Answers on their way out: the loop's buffer for one batch, and what a connection keeps of it if the peer is slow.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::desk::Exchange;
 use super::stream::{Moved, Stream};
 use crate::http::{AfterAnswer, ImfDate, Persistence, Response, encode, imf_date};
+use crate::sync;
 
 /// Answers that go out with one write.
 #[derive(Debug)]
@@ -178,8 +179,7 @@ impl Date {
 
     fn at(&mut self, now: Instant) -> &ImfDate {
         if now >= self.valid_until {
-            // A clock that stands before 1970 shows 1970.
-            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let since_1970 = sync::since_1970();
             self.text = imf_date(since_1970.as_secs());
             let into_second = Duration::from_nanos(u64::from(since_1970.subsec_nanos()));
             self.valid_until = now + (Duration::from_secs(1) - into_second);

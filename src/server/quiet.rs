@@ -65,6 +65,7 @@ pub(crate) fn kept_until(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -73,7 +74,7 @@ mod tests {
     /// Answered `quiet` ago, with this pause; 3 s are left. How long it is kept.
     #[track_caller]
     fn check(quiet: u64, pause: u64, (round_trip, retransmission, has_lost): (u64, u64, bool), kept: u64) {
-        let answered = Instant::now();
+        let answered = sync::now();
         let (now, mut rhythm) = (answered + ms(quiet), Rhythm::default());
         rhythm.note(ms(pause));
         let path =

@@ -10,9 +10,6 @@
 //! The connection stays in the loop's table; what has been read lies on the desk, what is to be sent in the loop's
 //! outgoing batch.
 
-use std::sync::atomic::Ordering;
-use std::time::Instant;
-
 use super::desk::{Desk, Exchange};
 use super::event_loop::EventLoop;
 use super::notice::{Notice, Want};
@@ -20,6 +17,7 @@ use super::phase::{Close, Fill, Phase, Sent};
 use super::table::Token;
 use super::timeouts::Clock;
 use crate::http::{CONTINUE, Persistence, Progress, Reject, Response, Version};
+use crate::sync::{self, Ordering};
 
 /// Answers are written before another one is added to so many bytes.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
@@ -203,7 +201,7 @@ impl EventLoop {
             return true;
         }
         service.watched = looks;
-        self.now = Instant::now();
+        self.now = sync::now();
         self.is_in_time()
     }
 
@@ -214,7 +212,7 @@ impl EventLoop {
         if service.reads == 0 || !is_readable {
             return true;
         }
-        self.now = Instant::now();
+        self.now = sync::now();
         self.is_in_time()
     }
 
@@ -365,7 +363,7 @@ impl EventLoop {
     pub(super) fn put_down(&mut self, progress: Progress, desk: &mut Desk) {
         if self.service.is_some_and(|service| service.answers > 0 || service.reads > 0) {
             // Handlers and large reads take their time: the next clock must not begin before, and a pass is short.
-            self.now = Instant::now();
+            self.now = sync::now();
         }
         let sent = self.flush();
         let Some(service) = self.service.take() else { return };

@@ -1,7 +1,5 @@
 //! What all event loops of a server have in common, and how they reach each other.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
@@ -15,7 +13,7 @@ use crate::group::CutOff;
 use crate::http::{BodyReader, Fault, Handler, Limits, Method, OnFault, Request, Response, Status};
 use crate::panics::{Panic, caught};
 use crate::stop::{Cause, Stop};
-use crate::sync::Mutex;
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 pub(crate) type OnNotice = Box<dyn Fn(&Notice<'_>) + Send + Sync>;
 

@@ -4,9 +4,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 #[cfg(target_os = "linux")]
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+use crate::sync;
+use crate::sync::{Mutex, MutexGuard};
 
 /// How long others may take to bind: longer than one of them waits for a server that does not answer.
 #[cfg(target_os = "linux")]
@@ -69,11 +72,11 @@ pub(crate) fn claim(path: &Path) -> io::Result<Claim> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = std::fs::metadata(folder)?;
     let name = SocketAddr::from_abstract_name(format!("allout binds in {}:{}", folder.dev(), folder.ino()))?;
-    let started = Instant::now();
+    let started = sync::now();
     loop {
         match UnixDatagram::bind_addr(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < CLAIM_TIMEOUT => {
-                std::thread::sleep(CLAIM_PAUSE);
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && sync::now() - started < CLAIM_TIMEOUT => {
+                sync::sleep(CLAIM_PAUSE);
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(io::Error::new(error.kind(), "another process is binding a socket in its folder"));
@@ -117,7 +120,7 @@ impl Files {
 
     // Nothing panics while it is locked.
     fn lock(&self) -> MutexGuard<'_, Option<Vec<File>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -4,15 +4,15 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::group::{Group, Outcome};
 use crate::http::{Handler, Request, Response};
+use crate::sync::Ordering;
 use inbox::Parcel;
 
 /// Only a hang takes this long.

@@ -33,10 +33,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::sync;
 
     #[test]
     fn it_is_told_once_a_second_how_often_it_has_happened() {
-        let (started, throttle) = (Instant::now(), Throttle::default());
+        let (started, throttle) = (sync::now(), Throttle::default());
         let at = |ms| throttle.count(started, started + Duration::from_millis(ms));
         assert_eq!(at(5), Some(1));
         assert_eq!((at(6), at(900), at(1004)), (None, None, None));

@@ -150,6 +150,7 @@ impl Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync;
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn clocks_run_out_in_order() {
-        let start = Instant::now();
+        let start = sync::now();
         let mut timeouts = Timeouts::new(|clock| if clock == Clock::Head { seconds(5) } else { seconds(60) });
         assert_eq!(timeouts.next(), None);
         timeouts.start(0, Clock::Idle, start);
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_began_on_another_loop_takes_its_place() {
-        let start = Instant::now();
+        let start = sync::now();
         let mut timeouts = Timeouts::new(|_| seconds(60));
         for (index, since) in [(0, 2), (1, 4), (2, 3), (3, 1), (4, 5)] {
             timeouts.start(index, Clock::Idle, start + seconds(since));

@@ -16,11 +16,11 @@ use source::{Name, Source, sources};
 const MAY_NAME: [(&str, &[&str]); 13] = [
     ("http", &["panics"]),
     ("sync", &[]),
-    ("panics", &[]),
+    ("panics", &["sync"]),
     ("helpers", &["panics", "sync"]),
     ("stop", &["helpers", "panics", "sync"]),
     ("group", &["helpers", "panics", "stop", "sync"]),
-    ("signals", &["group", "panics", "server", "stop"]),
+    ("signals", &["group", "panics", "server", "stop", "sync"]),
     ("router", &["http"]),
     ("server", &["group", "helpers", "http", "panics", "stop", "sync"]),
     // The binary: for the rest it uses `allout::`, the public face, like anybody else.

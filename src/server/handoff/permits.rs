@@ -15,7 +15,7 @@
 use std::time::Instant;
 
 use super::word::Word;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, PoisonError};
+use crate::sync::{self, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 #[derive(Debug)]
 pub(crate) struct Permits {
@@ -43,7 +43,7 @@ impl Permits {
             entry: Mutex::new(()),
             waiting: (0..loops).map(|_| AtomicU64::new(0)).collect(),
             queues: AtomicUsize::new(0),
-            started: Instant::now(),
+            started: sync::now(),
         }
     }
 
@@ -72,7 +72,7 @@ impl Permits {
     }
 
     fn enter_among_few(&self, seat: usize) -> bool {
-        let _entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
+        let _entry = self.entry.lock();
         let word = &self.words[seat];
         word.announce();
         let busy = self.words.iter().filter(|word| word.look().is_busy()).count();

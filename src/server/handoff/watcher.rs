@@ -9,7 +9,7 @@ use crate::server::event_loop::EventLoop;
 use crate::server::notice::Notice;
 use crate::server::shared::Shared;
 use crate::stop::Slack;
-use crate::sync::{Arc, Ordering, PoisonError};
+use crate::sync::{self, Arc, Ordering};
 
 /// How often the slots are looked at while requests are being served: a handler is slow after one to two of these.
 const LOOK_INTERVAL: Duration = Duration::from_micros(1500);
@@ -47,7 +47,7 @@ pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> Me
     }
     Watcher::new(&crew, loops).watch();
     crew.dismiss();
-    let deadline = shared.stop.deadline().unwrap_or_else(Instant::now);
+    let deadline = shared.stop.deadline().unwrap_or_else(sync::now);
     cut_off_lent(&crew, loops);
     wait_for_threads(&crew, deadline + SLACK);
     crew.join(deadline);
@@ -58,11 +58,11 @@ pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> Me
 fn wait_for_threads(crew: &Crew, until: Instant) {
     let mut roster = crew.roster();
     while roster.alive > crew.shared.permits.displaced() {
-        let timeout = until.saturating_duration_since(Instant::now());
+        let timeout = until.saturating_duration_since(sync::now());
         if timeout.is_zero() {
             break;
         }
-        roster = crew.watch_changed.wait_timeout(roster, timeout).unwrap_or_else(PoisonError::into_inner).0;
+        roster = crew.watch_changed.wait_timeout(roster, timeout).0;
     }
 }
 
@@ -70,16 +70,16 @@ fn wait_for_threads(crew: &Crew, until: Instant) {
 /// just then, to answer, to call the next handler or to begin a stream, and lend it again; or end it, since the
 /// deadline is over. So whoever is left is looked at for a moment more.
 fn cut_off_lent(crew: &Crew, loops: usize) {
-    let until = Instant::now() + LAST_LOOKS;
+    let until = sync::now() + LAST_LOOKS;
     let mut roster = crew.roster();
     while !roster.are_all_over() {
         drop(roster);
         (0..loops).for_each(|seat| crew.cut_off_lent(seat));
         roster = crew.roster();
-        if roster.are_all_over() || Instant::now() >= until {
+        if roster.are_all_over() || sync::now() >= until {
             return;
         }
-        roster = crew.watch_changed.wait_timeout(roster, LOOK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
+        roster = crew.watch_changed.wait_timeout(roster, LOOK_INTERVAL).0;
     }
 }
 
@@ -89,7 +89,7 @@ fn total(crew: &Crew) -> MemberResult {
     let (mut total, mut unknown, mut unclosed) = (CutOff::default(), 0, 0);
     let mut failure = None;
     for (end, seat) in ends.into_iter().zip(&crew.shared.seats) {
-        let counted = || std::mem::take(&mut *seat.counted.lock().unwrap_or_else(PoisonError::into_inner));
+        let counted = || std::mem::take(&mut *seat.counted.lock());
         let end = end.unwrap_or_else(|| {
             let counted = counted();
             *if counted.is_some() { &mut unclosed } else { &mut unknown } += 1;
@@ -142,9 +142,9 @@ impl<'a> Watcher<'a> {
             seen: crew.shared.permits.words.iter().map(super::word::Word::look).collect(),
             sent: vec![None; loops],
             quiet_looks: 0,
-            alert_until: Instant::now(),
+            alert_until: sync::now(),
             spawn_pause: SPAWN_PAUSE_MIN,
-            spawn_at: Instant::now(),
+            spawn_at: sync::now(),
             told_at: None,
             slack: Slack::new(SLACK),
         }
@@ -164,7 +164,7 @@ impl<'a> Watcher<'a> {
     }
 
     fn is_over(&mut self) -> bool {
-        let now = Instant::now();
+        let now = sync::now();
         self.crew.roster().are_all_over() || self.until(now).is_some_and(|until| until <= now)
     }
 
@@ -190,7 +190,7 @@ impl<'a> Watcher<'a> {
     }
 
     fn send_spare(&mut self, seat: usize, lending: Sight) {
-        let now = Instant::now();
+        let now = sync::now();
         if now < self.spawn_at {
             return;
         }
@@ -212,10 +212,9 @@ impl<'a> Watcher<'a> {
     }
 
     fn pause(&self) {
-        let interval = if Instant::now() < self.alert_until { LOOK_INTERVAL_ALERT } else { LOOK_INTERVAL };
+        let interval = if sync::now() < self.alert_until { LOOK_INTERVAL_ALERT } else { LOOK_INTERVAL };
         let roster = self.crew.roster();
-        let waited = self.crew.watch_changed.wait_timeout(roster, interval);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        drop(self.crew.watch_changed.wait_timeout(roster, interval));
     }
 
     /// Sleeps until a handler is called, or a loop ends.
@@ -228,16 +227,16 @@ impl<'a> Watcher<'a> {
             let mut roster = crew.roster();
             while crew.is_watcher_asleep.load(Ordering::SeqCst) && !roster.are_all_over() {
                 // Until the stop there is no deadline, and the stop wakes us.
-                let now = Instant::now();
+                let now = sync::now();
                 let Some(until) = self.until(now) else {
-                    roster = crew.watch_changed.wait(roster).unwrap_or_else(PoisonError::into_inner);
+                    roster = crew.watch_changed.wait(roster);
                     continue;
                 };
                 let timeout = until.saturating_duration_since(now);
                 if timeout.is_zero() {
                     break;
                 }
-                roster = crew.watch_changed.wait_timeout(roster, timeout).unwrap_or_else(PoisonError::into_inner).0;
+                roster = crew.watch_changed.wait_timeout(roster, timeout).0;
             }
         }
         crew.is_watcher_asleep.store(false, Ordering::SeqCst);

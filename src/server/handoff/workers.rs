@@ -13,9 +13,7 @@ use crate::server::inbox::{Answer, Parcel};
 use crate::server::shared::Shared;
 use crate::server::streaming::{Streamed, write_body};
 use crate::stop::Cause;
-use crate::sync::{
-    Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, PoisonError, sync_channel,
-};
+use crate::sync::{self, Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, sync_channel};
 
 /// A spare that was not needed for so long ends, unless it is among the last, one a loop.
 const SPARE_TIME: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
@@ -144,9 +142,9 @@ impl Crew {
             if roster.is_over {
                 break None;
             }
-            let waited = self.tasks_changed.wait_timeout(roster, SPARE_TIME).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.tasks_changed.wait_timeout(roster, SPARE_TIME);
             roster = waited.0;
-            if waited.1.timed_out() && roster.tasks.is_empty() && roster.idle > self.slots.len() {
+            if waited.1 && roster.tasks.is_empty() && roster.idle > self.slots.len() {
                 break None;
             }
         };
@@ -372,7 +370,7 @@ impl Crew {
     /// destructor of some handler's thread-local value blocks; std can neither ask a thread whether it has ended nor
     /// give up a join. So a helper joins, and stays with the thread that does not end: it owes nobody anything.
     pub(super) fn join(&self, until: Instant) {
-        if until <= Instant::now() {
+        if until <= sync::now() {
             return;
         }
         let threads = std::mem::take(&mut self.roster().left);
@@ -385,11 +383,11 @@ impl Crew {
     }
 
     pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+        self.roster.lock()
     }
 
     fn slot(&self, seat: usize) -> MutexGuard<'_, EventLoop> {
-        self.slots[seat].lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots[seat].lock()
     }
 }
 

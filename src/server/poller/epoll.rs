@@ -7,8 +7,6 @@ use std::ffi::c_int;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Event;
@@ -18,6 +16,7 @@ use crate::server::sys::{
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN, EPOLLOUT,
     EPOLLRDHUP, EpollEvent, control_epoll, new_epoll, wait_epoll,
 };
+use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// Events taken from the kernel at a time: enough that a call is shared by many requests, few enough that the first
 /// does not wait long for the last.

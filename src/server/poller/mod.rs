@@ -16,12 +16,12 @@ mod epoll;
 mod sweep;
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Readiness;
 use super::listener::Listener;
 use super::stream::Stream;
+use crate::sync::Arc;
 
 /// Something is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

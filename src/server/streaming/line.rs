@@ -1,10 +1,10 @@
 //! A socket in the hands of a handler's thread: reads and writes wait, as long as the peer's patience lasts.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::server::stream::{Moved, Stream};
+use crate::sync::{self, Arc};
 
 /// The least rate of a peer: so many bytes give a second of patience.
 const BYTES_PER_SECOND_MIN: u64 = 4096;
@@ -55,9 +55,9 @@ impl Line {
     /// `TimedOut` once the peer's patience is used up, or whatever is wrong with the socket.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let since = Instant::now();
+            let since = sync::now();
             let moved = self.stream.read(buffer);
-            self.reading.spend(since.elapsed());
+            self.reading.spend(sync::now() - since);
             match moved {
                 Moved::Bytes(count) => {
                     self.reading.earn(count);
@@ -88,9 +88,9 @@ impl Line {
     /// As [`read`](Self::read); `BrokenPipe` if the peer has gone.
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let since = Instant::now();
+            let since = sync::now();
             let moved = self.stream.write(bytes);
-            self.writing.spend(since.elapsed());
+            self.writing.spend(sync::now() - since);
             match moved {
                 Moved::Bytes(count) if count > 0 => {
                     self.writing.earn(count);

@@ -1,7 +1,6 @@
 //! A request whose body is read by its handler, as it arrives.
 
 use std::io::{self, ErrorKind, Read};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::line::Line;
 use crate::http::{Body, BodyLimits, BodyReader, CONTINUE, Peer, Reject, Response};
@@ -11,6 +10,7 @@ use crate::server::notice::Notice;
 use crate::server::shared::Shared;
 use crate::server::stream::Stream;
 use crate::server::table::Token;
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// Bytes of one read, at least.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -152,12 +152,8 @@ impl Read for Content {
 impl Arriving {
     /// The deadline has come: true if all of the body has, so that its answer is owed.
     pub(crate) fn has_come(&self) -> bool {
-        let mut state = match self.0.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Its handler waits for more of it.
-            Err(TryLockError::WouldBlock) => return false,
-        };
+        // Its handler waits for more of it.
+        let Some(mut state) = self.0.try_lock() else { return false };
         match &mut *state {
             State::Read(content) => content.has_come(),
             State::Left { has_come } => *has_come,
@@ -176,7 +172,7 @@ impl Arriving {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

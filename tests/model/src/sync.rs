@@ -4,14 +4,19 @@
 //! out; a wait without one returns only if it is woken, so that a wake-up that is lost shows as a deadlock.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::LockResult;
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use shuttle::sync::mpsc::{SyncSender, sync_channel};
 pub(crate) use shuttle::sync::{Arc, Weak};
 pub(crate) use shuttle::thread::{Builder, JoinHandle};
-pub(crate) use std::sync::PoisonError;
+pub(crate) use std::thread::panicking;
+
+/// Only ever compared with deadlines that are far away.
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
 
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
@@ -27,9 +32,9 @@ impl<T> Mutex<T> {
         Self(shuttle::sync::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(MutexGuard { mutex: self, guard: Some(guard) })
+        MutexGuard { mutex: self, guard: Some(guard) }
     }
 }
 
@@ -50,34 +55,26 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct Condvar(shuttle::sync::Condvar);
 
-pub(crate) struct WaitTimeoutResult(bool);
-
-impl WaitTimeoutResult {
-    pub(crate) fn timed_out(&self) -> bool {
-        self.0
-    }
-}
-
 impl Condvar {
     pub(crate) fn new() -> Self {
         Self(shuttle::sync::Condvar::new())
     }
 
-    pub(crate) fn wait<'a, T>(&self, mut held: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
+    pub(crate) fn wait<'a, T>(&self, mut held: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let guard = held.guard.take().expect("held");
         held.guard = Some(self.0.wait(guard).unwrap_or_else(PoisonError::into_inner));
-        Ok(held)
+        held
     }
 
     pub(crate) fn wait_timeout<'a, T>(
         &self,
         held: MutexGuard<'a, T>,
         _timeout: Duration,
-    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+    ) -> (MutexGuard<'a, T>, bool) {
         let mutex = held.mutex;
         drop(held);
         shuttle::thread::yield_now();
-        mutex.lock().map(|held| (held, WaitTimeoutResult(true))).map_err(|_| unreachable!("never poisoned"))
+        (mutex.lock(), true)
     }
 
     pub(crate) fn wait_timeout_while<'a, T>(
@@ -85,8 +82,8 @@ impl Condvar {
         mut held: MutexGuard<'a, T>,
         timeout: Duration,
         mut condition: impl FnMut(&mut T) -> bool,
-    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
-        if condition(&mut held) { self.wait_timeout(held, timeout) } else { Ok((held, WaitTimeoutResult(false))) }
+    ) -> MutexGuard<'a, T> {
+        if condition(&mut held) { self.wait_timeout(held, timeout).0 } else { held }
     }
 
     pub(crate) fn notify_one(&self) {

@@ -1,7 +1,6 @@
 //! One event loop, and the peers of its connections as a script moves them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use super::stream::{Pipe, Stream};
 use super::throttle::Throttle;
 use crate::http::{Handler, Peer};
 use crate::stop::{Cause, FAR, Stop};
+use crate::sync::{self, AtomicU64, AtomicUsize};
 
 /// What a peer does, in this order, and how its requests are answered.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl Site {
                 inbox: Inbox::new(poller.waker()),
                 connections: AtomicUsize::new(0),
                 idle_since_us: AtomicU64::new(u64::MAX),
-                counted: Mutex::default(),
+                counted: sync::Mutex::default(),
             }],
             permits: Permits::new(1, config.threads),
             looks: AtomicUsize::new(0),

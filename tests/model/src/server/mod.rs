@@ -127,14 +127,14 @@ pub(crate) mod poller {
         }
 
         pub(crate) fn wake(&self) {
-            *self.0.0.lock().unwrap() = true;
+            *self.0.0.lock() = true;
             self.0.1.notify_all();
         }
 
         pub(crate) fn wait(&self) {
-            let mut is_awake = self.0.0.lock().unwrap();
+            let mut is_awake = self.0.0.lock();
             while !*is_awake {
-                is_awake = self.0.1.wait(is_awake).unwrap();
+                is_awake = self.0.1.wait(is_awake);
             }
             *is_awake = false;
         }
