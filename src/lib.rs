@@ -113,7 +113,5 @@ pub use http::{
     BodyReader, BodyWriter, FieldError, Handler, Headers, Method, Peer, Reject, Request, Response, Status, Version,
 };
 pub use router::Router;
-pub use server::{
-    Address, AddressError, BindError, Bound, Config, Notice, Readiness, Server, Stats, Want, remove_socket_files,
-};
+pub use server::{Address, AddressError, BindError, Bound, Config, Notice, Server, Stats, Want, remove_socket_files};
 pub use stop::{Cause, GRACE, Stop};

@@ -21,8 +21,6 @@ pub struct Config {
     /// Stack of a worker thread, in bytes. Default: `None`, std's, which is 2 MiB unless `RUST_MIN_STACK` says
     /// otherwise.
     pub stack_bytes: Option<usize>,
-    /// How readiness is found out. Default: the best that this build has.
-    pub readiness: Readiness,
     /// Most connections at once, over all loops. Default: 10,000. One more closes the longest idle one to make room;
     /// with none idle it is answered 503.
     pub connections_max: usize,
@@ -80,7 +78,6 @@ impl Default for Config {
             loops: available_parallelism().map_or(1, usize::from),
             threads: 64,
             stack_bytes: None,
-            readiness: Readiness::default(),
             connections_max: 10_000,
             head_bytes_max: 16 * 1024,
             fields_max: 100,
@@ -130,26 +127,5 @@ impl Config {
                 trailers: self.fields_max,
             },
         }
-    }
-}
-
-/// How an event loop finds out which sockets are ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Readiness {
-    /// The kernel tells. Linux, with the feature `sys`.
-    #[cfg(all(target_os = "linux", feature = "sys"))]
-    Epoll,
-    /// Every socket is tried, with a pause of 50 µs doubling to 5 ms when nothing moves. Works everywhere with std
-    /// alone, and is fine for tens of connections; each one more costs a system call a round.
-    Sweep,
-}
-
-impl Default for Readiness {
-    fn default() -> Self {
-        #[cfg(all(target_os = "linux", feature = "sys"))]
-        return Self::Epoll;
-        #[cfg(not(all(target_os = "linux", feature = "sys")))]
-        return Self::Sweep;
     }
 }

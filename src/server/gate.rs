@@ -199,7 +199,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::server::config::Readiness;
     use crate::server::poller::Poller;
 
     const TOKEN: u64 = 1;
@@ -208,7 +207,7 @@ mod tests {
     fn what_others_hold_too_is_reported_to_no_loop_that_has_left_it() {
         let keeper = TcpListener::bind("127.0.0.1:0").unwrap();
         let gate = Gate::new(Listener::take_over(keeper.try_clone().unwrap()).unwrap(), 2);
-        let mut pollers: Vec<_> = (0..2).map(|_| Poller::new(Readiness::default()).unwrap()).collect();
+        let mut pollers: Vec<_> = (0..2).map(|_| Poller::new().unwrap()).collect();
         for poller in &mut pollers {
             gate.with(|listener| poller.add_listener(listener, TOKEN)).unwrap().unwrap();
         }

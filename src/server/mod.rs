@@ -62,7 +62,7 @@ mod timeouts;
 
 pub use address::{Address, AddressError};
 pub use bind::BindError;
-pub use config::{Config, Readiness};
+pub use config::Config;
 pub use listener::Bound;
 pub use notice::{Notice, Want};
 pub use shared::Stats;
@@ -171,7 +171,7 @@ impl Server {
         let Self { listeners, config, stats, on_notice, on_listening } = self;
         let config = config.sane();
         let pollers: Vec<Poller> = (0..config.loops)
-            .map(|_| Poller::new(config.readiness))
+            .map(|_| Poller::new())
             .collect::<Result<_, _>>()
             .map_err(|error: std::io::Error| format!("cannot create a poller: {error}"))?;
         let seat = |poller: &Poller| Seat {

@@ -24,50 +24,59 @@ const EVENTS_MAX: usize = 256;
 
 const WAKER: u64 = u64::MAX;
 
-pub(crate) struct Epoll {
+pub(crate) struct Poller {
     epoll: OwnedFd,
     /// The first `count` of these are what the last wait found. Written by the kernel alone: to clear them for each
     /// wait would take longer than all else that is done for one.
     found: Box<[EpollEvent]>,
     count: usize,
     reported: usize,
-    wake: Arc<WakePair>,
+    wake: Waker,
 }
 
-impl Epoll {
+impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = new_epoll()?;
-        let wake = Arc::new(WakePair::new()?);
+        let wake = Waker(Arc::new(WakePair::new()?));
         let none = EpollEvent { events: 0, data: 0 };
         let found = vec![none; EVENTS_MAX].into_boxed_slice();
         let poller = Self { epoll, found, count: 0, reported: 0, wake };
         // Level-triggered: it is emptied whenever it is reported.
-        poller.control(EPOLL_CTL_ADD, &poller.wake.receiver, EPOLLIN, WAKER)?;
+        poller.control(EPOLL_CTL_ADD, &poller.wake.0.receiver, EPOLLIN, WAKER)?;
         Ok(poller)
     }
 
-    pub(crate) fn waker(&self) -> EpollWaker {
-        EpollWaker(Arc::clone(&self.wake))
+    pub(crate) fn waker(&self) -> Waker {
+        self.wake.clone()
     }
 
-    pub(crate) fn add(&self, stream: &Stream, token: u64) -> io::Result<()> {
+    pub(crate) fn add(&mut self, stream: &Stream, token: u64) -> io::Result<()> {
         self.control(EPOLL_CTL_ADD, stream, EPOLLIN | EPOLLRDHUP | EPOLLET, token)
     }
 
-    pub(crate) fn remove(&self, socket: &impl AsFd) {
-        // Fails only if it is not there, which is what was wanted.
-        let _ = self.control(EPOLL_CTL_DEL, socket, 0, 0);
-    }
-
     /// If there is room already, the next wait says so.
-    pub(crate) fn await_room(&self, stream: &Stream, token: u64) -> io::Result<()> {
+    pub(crate) fn await_room(&mut self, stream: &Stream, token: u64) -> io::Result<()> {
         self.control(EPOLL_CTL_MOD, stream, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, token)
     }
 
     /// Exclusive: of several loops that wait for the same listener, a connection wakes one.
-    pub(crate) fn add_listener(&self, listener: &Listener, token: u64) -> io::Result<()> {
+    pub(crate) fn add_listener(&mut self, listener: &Listener, token: u64) -> io::Result<()> {
         self.control(EPOLL_CTL_ADD, listener, EPOLLIN | EPOLLEXCLUSIVE, token)
     }
+
+    // Fails only if it is not there, which is what was wanted; so too below.
+    pub(crate) fn remove(&mut self, stream: &Stream, _: u64) {
+        let _ = self.control(EPOLL_CTL_DEL, stream, 0, 0);
+    }
+
+    pub(crate) fn remove_listener(&mut self, listener: &Listener, _: u64) {
+        let _ = self.control(EPOLL_CTL_DEL, listener, 0, 0);
+    }
+
+    /// Closing its only descriptor removes it.
+    pub(crate) fn retired(&mut self, _: u64) {}
+
+    pub(crate) fn progressed(&mut self) {}
 
     fn control(&self, operation: c_int, socket: &impl AsFd, events: u32, token: u64) -> io::Result<()> {
         control_epoll(&self.epoll, operation, socket, EpollEvent { events, data: token })
@@ -92,7 +101,7 @@ impl Epoll {
             let EpollEvent { events, data } = *self.found[..self.count].get(self.reported)?;
             self.reported += 1;
             if data == WAKER {
-                self.wake.clear();
+                self.wake.0.clear();
             } else {
                 return Some(Event { token: data, is_hangup: events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0 });
             }
@@ -100,9 +109,9 @@ impl Epoll {
     }
 }
 
-impl std::fmt::Debug for Epoll {
+impl std::fmt::Debug for Poller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Epoll").field("fd", &self.epoll).finish_non_exhaustive()
+        f.debug_struct("Poller").field("fd", &self.epoll).finish_non_exhaustive()
     }
 }
 
@@ -132,10 +141,10 @@ impl WakePair {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct EpollWaker(Arc<WakePair>);
+#[derive(Clone, Debug)]
+pub(crate) struct Waker(Arc<WakePair>);
 
-impl EpollWaker {
+impl Waker {
     pub(crate) fn wake(&self) {
         if !self.0.is_awake.swap(true, Ordering::AcqRel) {
             // Would block only if the buffer is full of such bytes, and then the poller is awake.

@@ -96,6 +96,17 @@ pub fn peers(profile: Profile) -> Result<PathBuf> {
     Ok(target().join(profile.name()))
 }
 
+/// Builds the one of the peers that is `allout`, without the system calls that std lacks, and says where it lies.
+pub fn sweep_peer() -> Result<PathBuf> {
+    let target = target().join("sweep");
+    let mut cargo = cargo(&here().join("Cargo.toml"), Profile::Release, &target);
+    cargo.args(["--package", "allout-bench-peers", "--bin", "allout", "--no-default-features"]);
+    if !cargo.status()?.success() {
+        return Err("cannot build allout's peer for `sweep`".into());
+    }
+    Ok(target.join("release/allout"))
+}
+
 /// This crate's own target directory.
 pub fn target() -> PathBuf {
     here().join("target")

@@ -15,7 +15,7 @@ use crate::workloads::{LONG_BYTES, Workload};
 enum Kind {
     /// A binary of `peers/`.
     Rust,
-    /// `allout`'s, on the poller that it has for systems without epoll.
+    /// `allout`'s, built with the poller that it has for systems without epoll.
     Sweep,
     /// The same, which must be told what to answer.
     Limit,
@@ -61,7 +61,7 @@ impl Server {
         for (name, kind) in SERVERS.into_iter().filter(|(name, _)| is_wanted(name)) {
             let program = match kind {
                 Kind::Rust | Kind::Limit => Some(folder.join(name)),
-                Kind::Sweep => Some(folder.join("allout")),
+                Kind::Sweep => Some(builds::sweep_peer()?),
                 Kind::Nginx => installed("nginx", "-v", "nginx-light").then(|| "nginx".into()),
                 Kind::Go => installed("go", "version", "golang-go").then(go).transpose()?,
             };
@@ -86,8 +86,7 @@ impl Server {
         let request = workload.request(address);
         let mut command = Command::new(&self.program);
         match self.kind {
-            Kind::Rust => _ = command.arg(address.to_string()),
-            Kind::Sweep => _ = command.arg(address.to_string()).arg("sweep"),
+            Kind::Rust | Kind::Sweep => _ = command.arg(address.to_string()),
             // What Go calls its threads that run handlers.
             Kind::Go => _ = command.arg(address.to_string()).env("GOMAXPROCS", "2"),
             Kind::Limit => {
@@ -103,14 +102,12 @@ impl Server {
     pub fn binary_bytes(&self, profile: Profile) -> Result<Option<u64>> {
         let program = match (self.kind, profile) {
             (Kind::Rust | Kind::Limit, _) => builds::peers(profile)?.join(self.name),
-            // It is in `allout`'s.
-            (Kind::Sweep, _) => return Ok(None),
-            (Kind::Go, Profile::Release) => self.program.clone(),
+            (Kind::Go | Kind::Sweep, Profile::Release) => self.program.clone(),
             (Kind::Nginx, Profile::Release) => {
                 let found = Command::new("sh").args(["-c", "command -v nginx"]).output()?;
                 String::from_utf8_lossy(&found.stdout).trim().into()
             }
-            (Kind::Go | Kind::Nginx, Profile::Small) => return Ok(None),
+            (Kind::Go | Kind::Nginx | Kind::Sweep, Profile::Small) => return Ok(None),
         };
         Ok(Some(fs::metadata(program)?.len()))
     }

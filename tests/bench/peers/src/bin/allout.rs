@@ -1,15 +1,14 @@
-//! The routes on allout: `allout ADDRESS [sweep]`.
+//! The routes on allout: `allout ADDRESS`.
 
 use std::thread;
 use std::time::Duration;
 
-use allout::{Config, Group, Outcome, Readiness, Request, Response, Router, Server};
+use allout::{Config, Group, Outcome, Request, Response, Router, Server};
 
 fn main() -> Result<Outcome, Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).ok_or("no address")?;
-    let readiness = if std::env::args().nth(2).is_some() { Readiness::Sweep } else { Readiness::default() };
     let mut group = Group::new();
-    let server = Server::bind(&[address.parse()?], Config { loops: 2, readiness, ..Config::default() })?;
+    let server = Server::bind(&[address.parse()?], Config { loops: 2, ..Config::default() })?;
     let router = Router::new()
         .get("/ping", |_: &Request<'_>| Response::text("pong"))
         .get("/sleep", |_: &Request<'_>| {
