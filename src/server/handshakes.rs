@@ -141,13 +141,7 @@ fn is_any_under_way(listener: SocketAddr) -> io::Result<bool> {
 /// The system has its answer ready before it is asked for it, so that no read has to wait, nor may: a loop does it.
 #[cfg(all(target_os = "linux", feature = "sys"))]
 fn open() -> io::Result<File> {
-    use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
-
-    // std has this call on its sockets, and a descriptor does not mind what it is called.
-    let socket = UnixStream::from(super::sys::new_sock_diag()?);
-    socket.set_nonblocking(true)?;
-    Ok(File::from(OwnedFd::from(socket)))
+    super::sys::new_sock_diag()
 }
 
 #[cfg(not(all(target_os = "linux", feature = "sys")))]

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 #[cfg(unix)]
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use super::accept_error::AcceptError;
@@ -135,20 +135,16 @@ impl Listener {
     /// One connection from the queue, non-blocking.
     pub(crate) fn accept(&self) -> Result<(Stream, Peer), AcceptError> {
         let accepted = match &self.socket {
-            Socket::Tcp { socket, passes_nodelay_on } => socket.accept().and_then(|(stream, address)| {
-                stream.set_nonblocking(true)?;
+            Socket::Tcp { socket, passes_nodelay_on } => accept_tcp(socket).map(|(stream, address)| {
                 // Answers leave at once: an answer's last bytes must not wait for the acknowledgement of its first.
                 if !*passes_nodelay_on.get_or_init(|| stream.nodelay().unwrap_or(false)) {
                     // Refused by a peer that has gone already, which the first read will tell.
                     let _ = stream.set_nodelay(true);
                 }
-                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+                (Stream::Tcp(stream), Peer::Tcp(address))
             }),
             #[cfg(unix)]
-            Socket::Unix { socket, .. } => socket.accept().and_then(|(stream, _)| {
-                stream.set_nonblocking(true)?;
-                Ok((Stream::Unix(stream), Peer::Unix))
-            }),
+            Socket::Unix { socket, .. } => accept_unix(socket).map(|stream| (Stream::Unix(stream), Peer::Unix)),
         };
         let accepted = accepted.map_err(AcceptError::sorted);
         match accepted {
@@ -188,6 +184,33 @@ impl Listener {
     }
 }
 
+// One connection, non-blocking: with `sys` in one call of the system, with std alone in two.
+
+#[cfg(all(target_os = "linux", feature = "sys"))]
+fn accept_tcp(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = super::sys::accept(socket)?;
+    Ok((stream.into(), peer.ok_or(io::ErrorKind::InvalidData)?))
+}
+
+#[cfg(not(all(target_os = "linux", feature = "sys")))]
+fn accept_tcp(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = socket.accept()?;
+    stream.set_nonblocking(true)?;
+    Ok((stream, peer))
+}
+
+#[cfg(all(target_os = "linux", feature = "sys"))]
+fn accept_unix(socket: &UnixListener) -> io::Result<UnixStream> {
+    super::sys::accept(socket).map(|(stream, _)| stream.into())
+}
+
+#[cfg(all(unix, not(all(target_os = "linux", feature = "sys"))))]
+fn accept_unix(socket: &UnixListener) -> io::Result<UnixStream> {
+    let (stream, _) = socket.accept()?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}
+
 /// Asks for a deeper queue than std does. Where that is refused, the queue stays as it is.
 #[cfg(all(target_os = "linux", feature = "sys"))]
 fn deepen(socket: &impl std::os::fd::AsFd) {
@@ -202,7 +225,6 @@ fn deepen<T>(_: &T) {}
 #[cfg(unix)]
 fn refusing_connects(socket: UnixListener) -> UnixListener {
     use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
 
     let socket = UnixStream::from(OwnedFd::from(socket));
     let _ = socket.shutdown(std::net::Shutdown::Read);
@@ -223,7 +245,6 @@ impl std::os::fd::AsFd for Listener {
 /// it on streams only, and a descriptor does not mind what it is called.
 #[cfg(unix)]
 fn with_nodelay(socket: TcpListener) -> TcpListener {
-    use std::net::TcpStream;
     use std::os::fd::OwnedFd;
 
     let socket = TcpStream::from(OwnedFd::from(socket));
@@ -246,10 +267,35 @@ mod tests {
         let listener = Listener::bound(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
         for _ in 0..2 {
-            let _client = std::net::TcpStream::connect(address).unwrap();
+            let _client = TcpStream::connect(address).unwrap();
             let accepted = std::iter::repeat_with(|| listener.accept()).find_map(Result::ok);
             let Some((Stream::Tcp(stream), _)) = accepted else { unreachable!("a client has connected") };
             assert!(stream.nodelay().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_connection_never_waits_is_not_inherited_and_tells_its_peer() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(socket) = TcpListener::bind(host) else { continue };
+            let listener = Listener::bound(socket).unwrap();
+            let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
+            assert!(matches!(listener.accept(), Err(AcceptError::WouldBlock)));
+            let client = TcpStream::connect(address).unwrap();
+            let accepted = std::iter::repeat_with(|| listener.accept()).find_map(Result::ok);
+            let (stream, peer) = accepted.expect("a client has connected");
+            assert_eq!(peer, Peer::Tcp(client.local_addr().unwrap()));
+            assert!(matches!(stream.read(&mut [0]), crate::server::stream::Moved::WouldBlock));
+            #[cfg(target_os = "linux")]
+            {
+                use std::os::fd::{AsFd, AsRawFd};
+
+                let told = format!("/proc/self/fdinfo/{}", stream.as_fd().as_raw_fd());
+                let told = std::fs::read_to_string(told).unwrap();
+                let flags = told.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+                let close_on_exec = 0o2_000_000;
+                assert_ne!(u32::from_str_radix(flags.trim(), 8).unwrap() & close_on_exec, 0, "{told}");
+            }
         }
     }
 }
