@@ -8,7 +8,11 @@
 use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+#[cfg(target_has_atomic = "64")]
+pub(crate) use std::sync::atomic::AtomicU64;
+#[cfg(not(target_has_atomic = "64"))]
+use std::sync::atomic::fence;
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) use std::sync::mpsc::{SyncSender, sync_channel};
 pub(crate) use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 #[cfg(target_os = "linux")]
@@ -98,5 +102,46 @@ impl Condvar {
 
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();
+    }
+}
+
+/// Where the processor has none of 64 bits (32-bit PowerPC, MIPS, RISC-V): a lock's.
+#[cfg(not(target_has_atomic = "64"))]
+#[derive(Debug, Default)]
+pub(crate) struct AtomicU64(Mutex<u64>);
+
+#[cfg(not(target_has_atomic = "64"))]
+impl AtomicU64 {
+    pub(crate) const fn new(value: u64) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    /// Locks order what is done to one value. The fences put each access into the one order of all that are
+    /// sequentially consistent, whatever order is asked for.
+    fn with<T>(&self, access: impl FnOnce(&mut u64) -> T) -> T {
+        fence(Ordering::SeqCst);
+        let result = access(&mut self.0.lock());
+        fence(Ordering::SeqCst);
+        result
+    }
+
+    pub(crate) fn load(&self, _: Ordering) -> u64 {
+        self.with(|value| *value)
+    }
+
+    pub(crate) fn store(&self, new: u64, _: Ordering) {
+        self.with(|value| *value = new);
+    }
+
+    pub(crate) fn swap(&self, new: u64, _: Ordering) -> u64 {
+        self.with(|value| std::mem::replace(value, new))
+    }
+
+    pub(crate) fn fetch_add(&self, more: u64, _: Ordering) -> u64 {
+        self.with(|value| std::mem::replace(value, value.wrapping_add(more)))
+    }
+
+    pub(crate) fn compare_exchange(&self, old: u64, new: u64, _: Ordering, _: Ordering) -> Result<u64, u64> {
+        self.with(|value| if *value == old { Ok(std::mem::replace(value, new)) } else { Err(*value) })
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Span {
 
 impl Span {
     /// No head is longer than this, whatever its limit.
-    pub(crate) const REACH: usize = u32::MAX as usize;
+    pub(crate) const REACH: usize = i32::MAX as usize;
 
     pub(crate) fn new(start: usize, end: usize) -> Self {
         #[expect(clippy::cast_possible_truncation)] // Invariant: heads end before `REACH`.
