@@ -14,7 +14,7 @@ pub(crate) struct Config {
 
 pub(crate) struct Seat {
     pub(crate) inbox: Inbox,
-    pub(crate) counted: Mutex<CutOff>,
+    pub(crate) counted: Mutex<Option<CutOff>>,
 }
 
 pub(crate) struct Stats;
