@@ -203,6 +203,7 @@ impl Shared {
     }
 
     /// Wakes the loop whose request has waited longest for a handler's permit.
+    #[inline]
     pub(crate) fn wake_next_in_line(&self) {
         if let Some(next) = self.permits.next_in_line() {
             self.seats[next].inbox.wake();
