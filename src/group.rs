@@ -5,12 +5,12 @@
 //! ```
 //!
 //! Why not [`std::thread::scope`]? A scope joins every thread before it returns, however long that takes. The whole
-//! point of a deadline is to return although somebody did not leave. So threads are detached from the group's stack:
-//! each reports its exit on a board, helpers join those that have reported, and the group waits for both until the
-//! deadline and names the others. Nothing in std can end them; that is the caller's choice, by leaving `main`.
+//! point of a deadline is to return even if somebody has not left. So threads are detached from the group's stack: each
+//! reports its exit on a board, helpers join those that have reported, and the group waits for both until the deadline
+//! and names the members that are missing. Nothing in std can end their threads; the caller can, by leaving `main`.
 //!
-//! A group inside a group has a stop of its own, but neither a thread nor a board: its members report to the outermost
-//! group, under their path. So there is one wait, with one deadline, and one list of who has left.
+//! A group inside a group has its own stop, but no thread and no board: its members report to the outermost group,
+//! under their path. So there is one wait, with one deadline, and one list of who has left.
 
 use std::error::Error;
 use std::fmt;
@@ -22,13 +22,13 @@ use crate::panics::caught;
 use crate::stop::{Cause, End, FAR, GRACE, Phase, Slack, Stop};
 use crate::sync::{self, Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard};
 
-/// How long after the deadline a group still waits for members that are cutting off what they hold. Somewhat less than
-/// the 100 ms after which `run` has returned.
+/// How long after the deadline a group still waits for members that are cutting off what they hold. A little less than
+/// the 100 ms within which `run` must return.
 const SLACK: Duration = Duration::from_millis(90);
-/// How long a thread has to end once its member has reported, so that it is not taken for one that never ends.
+/// How long a thread may take to end after its member has reported, before it counts as one that never ends.
 const JOIN: Duration = Duration::from_millis(50);
 
-/// What a member returns. `Err` fails the group; a [`CutOff`] says that it left, but not with all its work done.
+/// What a member returns. `Err` fails the group, except [`CutOff`]: the member has left, but not finished all its work.
 pub type MemberResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 type Body = Box<dyn FnOnce(&Stop) -> MemberResult + Send>;
@@ -36,10 +36,10 @@ type Body = Box<dyn FnOnce(&Stop) -> MemberResult + Send>;
 type MemberExit = (String, Exit, Duration);
 
 struct Member {
-    /// The names of the groups that it is in, from the outermost but one, and its own: `inner/job`.
+    /// The names of the groups around it, without the outermost, and its own: `inner/job`.
     path: String,
     name: String,
-    /// That of the group that it was added to.
+    /// The stop of the group that it was added to.
     stop: Stop,
     body: Body,
 }
@@ -59,12 +59,12 @@ struct Member {
 /// assert_eq!(outcome.exit_code(), 0);
 /// ```
 ///
-/// A group that is dropped without a run drops its members, and signals that were to stop it no longer do.
+/// Dropping a group without running it drops its members; signals then no longer trigger its stop.
 #[derive(Default)]
 pub struct Group {
     stop: Stop,
     members: Vec<Member>,
-    /// Groups inside, whose members are among those above.
+    /// Groups inside this one. Their members are in `members`.
     inner: Vec<Group>,
     lame_duck: Duration,
 }
@@ -75,30 +75,30 @@ impl Group {
         Self::default()
     }
 
-    /// The group's stop: it may be handed out and triggered before the group runs.
+    /// The group's stop. You may hand it out and trigger it before the group runs.
     pub fn stop(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Lets members work on for this long between the first cause and being told to stop, so that load balancers can
-    /// take notice (see [`Stop::cause`]). The grace period counts from its end.
+    /// Lets members work on for `time` after the first cause, before they are told to stop, so that load balancers can
+    /// notice (see [`Stop::cause`]). The grace period begins when this time ends.
     pub fn lame_duck(&mut self, time: Duration) {
         self.lame_duck = time;
     }
 
-    /// Adds a member. `body` runs on a thread of its own, which bears the member's name, and should return soon after
-    /// the stop that it is given is set. Its exit, by whichever way, ends the group.
+    /// Adds a member. `body` runs on its own thread, which has the member's name, and should return soon after its stop
+    /// is set. When it exits, in whatever way, the group stops.
     ///
-    /// A member that is added after the stop is run too (see [`run`](Self::run)).
+    /// A member that is added after the stop still runs (see [`run`](Self::run)).
     pub fn add(&mut self, name: impl Into<String>, body: impl FnOnce(&Stop) -> MemberResult + Send + 'static) {
         let name = name.into();
         self.members.push(Member { path: name.clone(), name, stop: self.stop(), body: Box::new(body) });
     }
 
-    /// Adds a whole group as a member. From now on a cause in either is a cause of both, and both are told to stop at
-    /// the same moment: the inner group has the lame-duck time and the deadline of the outer one.
+    /// Adds a whole group as a member. From now on a cause in either group is a cause of both, and both are told to
+    /// stop at the same moment: the outer group's lame-duck time and deadline apply to the inner one.
     ///
-    /// The [`Outcome`] names its members by their path, `inner/job` for example. An empty group inside is done at once.
+    /// The [`Outcome`] names its members by their path, `inner/job` for example. An empty inner group is done at once.
     pub fn add_group(&mut self, name: impl Into<String>, mut inner: Self) {
         let name = name.into();
         if inner.members.is_empty() {
@@ -108,7 +108,7 @@ impl Group {
             member.path = format!("{name}/{}", member.path);
             self.members.push(member);
         }
-        // It is told by the outer group alone.
+        // Only the outer group tells it to stop.
         inner.stop.start(GRACE, FAR);
         let (up, down) = (self.stop.downgrade(), inner.stop());
         inner.stop.wake_on_cause(move |cause| {
@@ -124,11 +124,12 @@ impl Group {
         self.inner.push(inner);
     }
 
-    /// Runs all members and waits until they have left, or until `grace` and at most 100 ms have passed since the
-    /// stop; two seconds more only if the whole process stood still at the deadline. An empty group returns at once.
+    /// Runs all members. Waits until they have left, or until `grace` plus at most 100 ms has passed since they were
+    /// told to stop; two seconds more only if the whole process was suspended at the deadline. An empty group returns
+    /// at once.
     ///
-    /// Every member is run, even if the stop has been triggered before its turn came: a server that is bound may have
-    /// clients in its queue, and owes them an answer. A member that must not begin in vain looks at the stop first.
+    /// Every member runs, even if the stop was triggered before it could start: a server that is bound may have clients
+    /// in its queue, and owes them an answer. A member that must not start after a stop checks `stop.is_set()` itself.
     pub fn run(mut self, grace: Duration) -> Outcome {
         let stop = self.stop();
         let mut slack = Slack::new(SLACK);
@@ -148,7 +149,7 @@ impl Group {
         self.inner.iter().for_each(|inner| inner.start(grace, FAR));
     }
 
-    /// All members have left, or had their time. Whoever has triggered may not have come to all wakers yet.
+    /// All members have left, or their time is up. The triggering thread may not have called all wakers yet.
     fn tell(&self) {
         let Some(cause) = self.stop.cause() else { return };
         self.stop.tell();
@@ -158,7 +159,7 @@ impl Group {
         }
     }
 
-    /// What wakers have to say about the stop is said before the end, if they can say it.
+    /// Lets wakers report the stop before the end, if they can.
     fn wait_for_wakers(&self, until: &mut dyn FnMut(Instant) -> Instant) {
         self.stop.wait_for_wakers(&mut *until);
         self.inner.iter().for_each(|inner| inner.wait_for_wakers(until));
@@ -172,21 +173,21 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Not its first end if it has run.
+        // If the group has run, its end stands already, and this one is ignored.
         self.end(End::NeverRan);
-        // Each by itself, since two of them may panic.
+        // Each separately, since two of them may panic.
         self.members.drain(..).for_each(|member| _ = caught(|| drop(member)));
     }
 }
 
-/// Starts them all, and waits for them as [`Group::run`] says. What comes back is in the order of [`Outcome::exits`].
+/// Starts them all, and waits as [`Group::run`] says. Returns the exits in the order of [`Outcome::exits`].
 fn run_members(members: Vec<Member>, stop: &Stop, slack: &mut Slack) -> Vec<MemberExit> {
     let board = Board::new(stop);
     let mut running = Vec::new();
     let mut not_started = Vec::new();
     for member in members {
         let (path, name, stop) = (member.path.clone(), member.name.clone(), member.stop.clone());
-        // One that is not started is dropped, which may panic too.
+        // A member that is not started is dropped here, which may panic too.
         let error = match caught(|| board.start(running.len(), member)) {
             Ok(Ok(thread)) => {
                 running.push((path, Some(thread)));
@@ -206,7 +207,7 @@ fn run_members(members: Vec<Member>, stop: &Stop, slack: &mut Slack) -> Vec<Memb
         let path = std::mem::take(&mut running[member].0);
         let after = at.saturating_duration_since(told);
         if exit == Exit::Done && !is_joined && at + JOIN <= now {
-            // Its work is done, but its thread is still there.
+            // Its work is done, but its thread has not ended.
             missing.push((path, Exit::Missing, after));
         } else {
             exits.push((path, exit, after));
@@ -226,7 +227,7 @@ impl fmt::Debug for Group {
     }
 }
 
-/// Where members report that they have left, and helpers that they have joined their threads.
+/// Where members report that they have left, and helpers that they have joined a thread.
 struct Board {
     left: Mutex<Vec<Left>>,
     changed: Condvar,
@@ -243,8 +244,8 @@ struct Left {
 impl Board {
     fn new(stop: &Stop) -> Arc<Self> {
         let board = Arc::new(Self { left: Mutex::new(Vec::new()), changed: Condvar::new(), helpers: Helpers::new() });
-        // The waiter must hear of the stop too, to know its deadline. Locking first closes the gap between its look
-        // at the stop and its wait.
+        // The stop must wake the waiter too, so that it learns its deadline. Locking first closes the gap between the
+        // waiter's look at the stop and its wait.
         let notify = |board: &Arc<Self>| {
             let board = Arc::clone(board);
             move || {
@@ -262,9 +263,8 @@ impl Board {
         let Member { name, stop, body, .. } = member;
         let board = Arc::clone(self);
         Builder::new().name(name.replace('\0', " ")).spawn(move || {
-            // Whatever a member does, it must be reported, since the group would wait for it for ever. An error may
-            // panic too when it is written; and it is dropped, like what a panic carries, only after the report, since
-            // that may panic or block.
+            // Whatever a member does, its exit must be reported, or the group would wait for ever. Formatting its error
+            // may panic. Dropping the error, or a panic's payload, may panic or block: so that comes after the report.
             let result = caught(|| body(&stop));
             let exit = match &result {
                 Ok(Ok(())) => Exit::Done,
@@ -273,7 +273,7 @@ impl Board {
                 }
                 Err(panic) => Exit::Panicked(panic.to_string()),
             };
-            // First the cause, then the report: whoever reads the board finds the stop triggered.
+            // First the cause, then the report: anyone who reads the board finds the stop triggered.
             stop.trigger(exit.cause(name));
             board.left().push(Left { member: number, exit, at: sync::now(), is_joined: false });
             board.changed.notify_all();
@@ -281,11 +281,11 @@ impl Board {
         })
     }
 
-    /// Waits until all of these members have left and been joined, or the deadline and the slack have passed.
+    /// Waits until all these members have left and been joined, or until the deadline and the slack have passed.
     ///
-    /// Those that have left have nothing more to do but to end. That takes no time, unless a destructor blocks, of a
-    /// thread-local value for example; std can neither ask a thread whether it has ended nor give up a join. So helpers
-    /// join, of which one stays with a thread that does not end.
+    /// The threads of members that have left only have to end. That takes no time, unless a destructor blocks (of a
+    /// thread-local value, for example). With std one cannot give up a join, so helpers join; one of them stays stuck
+    /// with each thread that does not end.
     fn wait(
         self: &Arc<Self>,
         running: &mut [(String, Option<JoinHandle<()>>)],
@@ -312,7 +312,8 @@ impl Board {
             let now = sync::now();
             let until = match stop.phase() {
                 Phase::Running => None,
-                // Nobody is left to work on as a lame duck, nor to tell whoever waits outside the group.
+                // No member is left to work on as a lame duck, or to tell those outside the group that wait for the
+                // stop.
                 Phase::Announced(told_at) if told_at <= now || have_all_left => {
                     drop(left);
                     stop.tell();
@@ -341,7 +342,7 @@ impl Board {
         self.helpers.begin();
     }
 
-    /// Waits for a change, at most for so long.
+    /// Waits for a change, or until `timeout` has passed.
     fn changed<'a>(&self, left: MutexGuard<'a, Vec<Left>>, timeout: Option<Duration>) -> MutexGuard<'a, Vec<Left>> {
         match timeout {
             None => self.changed.wait(left),
@@ -349,7 +350,7 @@ impl Board {
         }
     }
 
-    // Nothing panics while it is locked.
+    // Nothing panics while this is locked.
     fn left(&self) -> MutexGuard<'_, Vec<Left>> {
         self.left.lock()
     }
@@ -367,9 +368,9 @@ pub enum Exit {
     Panicked(String),
     /// It left in time, but had to cut off work that it owed.
     CutOff(CutOff),
-    /// It had not left when the deadline passed, and its thread still runs.
+    /// It had not left by the deadline, and its thread still runs.
     Missing,
-    /// It was never started, since the system had no thread for it.
+    /// It was never started: the system could not give it a thread.
     NotStarted,
 }
 
@@ -403,12 +404,12 @@ impl fmt::Display for Exit {
     }
 }
 
-/// A member's error that says: I left in time, but work that I owed had to be cut off at the deadline.
+/// A member's error that says: I left in time, but at the deadline I had to cut off work that I owed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CutOff {
-    /// How many pieces of work; for a server, requests wholly received and not wholly answered.
+    /// How many pieces of work. For a server: requests received in full but not answered in full.
     pub owed: usize,
-    /// One line for each piece of which more is known.
+    /// One line for each piece of work of which more is known.
     pub details: Vec<String>,
 }
 
@@ -421,7 +422,7 @@ impl fmt::Display for CutOff {
 
 impl Error for CutOff {}
 
-/// How a group ended. `main` can return it: it is the process's exit code.
+/// How a group ended. `main` can return it: it becomes the process's exit code.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Outcome {
@@ -431,32 +432,33 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What stopped it first. `None` only for a group that was empty.
+    /// What stopped the group first. `None` only for an empty group.
     pub fn cause(&self) -> Option<&Cause> {
         self.cause.as_ref()
     }
 
-    /// Each member's name, how it left, and how long after the first cause; in the order in which they left, then
-    /// those that did not. A member of a group inside has a path for a name, `inner/job` for example.
+    /// Each member's name, how it left, and how long after the first cause. First those that left, in that order, then
+    /// those that did not. A member of an inner group is named by its path, `inner/job` for example.
     pub fn exits(&self) -> impl Iterator<Item = (&str, &Exit, Duration)> {
         self.exits.iter().map(|(name, exit, after)| (name.as_str(), exit, *after))
     }
 
-    /// From the first cause to the end.
+    /// How long it took from the first cause to the end.
     pub fn took(&self) -> Duration {
         self.took
     }
 
-    /// True if all members ran, all left in time, and nothing that was owed was cut off.
+    /// True if every member ran and left in time, and no work that was owed was cut off.
     pub fn is_complete(&self) -> bool {
         !self.exits.iter().any(|(_, exit, _)| matches!(exit, Exit::CutOff(_) | Exit::Missing | Exit::NotStarted))
     }
 
-    /// What went wrong, and 0 only if nothing did: 1 if a member failed or could not be started, 101 if one panicked,
-    /// be it first or on its way out; else 124 if at the deadline something owed was cut off or a member had not left.
+    /// The exit code: 0 if nothing went wrong; 1 if a member failed or could not be started; 101 if one panicked,
+    /// whether first or on its way out; otherwise 124 if at the deadline owed work was cut off or a member had not
+    /// left.
     ///
-    /// If members have failed and panicked, it is the code of the one that did so first: that of the cause, or else of
-    /// the first one in [`exits`](Self::exits).
+    /// If several members failed or panicked, the first decides: the cause, or else the first in
+    /// [`exits`](Self::exits).
     pub fn exit_code(&self) -> u8 {
         let first = match &self.cause {
             Some(Cause::Failed { .. }) => Some(1),

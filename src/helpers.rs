@@ -1,13 +1,13 @@
-//! Helpers: threads for calls that may block, so that one which does holds up neither whoever wants it made nor others.
+//! Helpers: threads for calls that may block, so that a call that does holds up neither its requester nor other calls.
 //!
 //! ```text
 //! put ──▶ queue ──begin──▶ a helper takes the first call ──others wait?──▶ sends for the next helper ──▶ calls ──▶ …
 //! ```
 //!
-//! No call is lost: it stays in the queue until a thread has taken it. None waits for another: while one is in the
-//! queue, a helper is on its way, or has just taken the call before it and is about to send for the next helper. Yet
-//! thousands of quick calls need few threads, since a helper that returns takes the next call. If the system has no
-//! thread, whoever begins makes the calls himself: late, but not never.
+//! No call is lost: it stays in the queue until a thread takes it. No call waits for another: while one is queued, a
+//! helper is on its way, or has just taken the call before it and is about to send for the next helper. Yet thousands
+//! of quick calls need few threads, since a helper that returns takes the next call. If the system has no thread to
+//! give, the thread that called `begin` makes the calls: late, but not never.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -29,9 +29,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Call>,
-    /// Calls that have not returned, those in the queue included.
+    /// How many calls have not returned, including those in the queue.
     open: usize,
-    /// A helper has been sent for, and has not come yet.
+    /// A helper has been sent for, and has not started yet.
     is_coming: bool,
     threads: Vec<JoinHandle<()>>,
 }
@@ -41,21 +41,22 @@ impl Helpers {
         Self(Arc::new(Shared { state: Mutex::new(State::default()), all_returned: Condvar::new() }))
     }
 
-    /// Puts a call into the queue. It is made once somebody says [`begin`](Self::begin), or sooner.
+    /// Queues a call. A helper makes it after the next [`begin`](Self::begin), or earlier.
     pub(crate) fn put(&self, call: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
         state.queue.push_back(Box::new(call));
         state.open += 1;
     }
 
-    /// Sees to it that the calls in the queue are made.
+    /// Makes sure that the calls in the queue are made.
     pub(crate) fn begin(&self) {
         if self.send_for_one().is_err() {
             self.help();
         }
     }
 
-    /// Waits until all calls have returned, or until this moment, as it looks now. Returns true if they have.
+    /// Waits until all calls have returned, or until the moment that `until` gives, as of now. Returns true if all have
+    /// returned.
     pub(crate) fn wait(&self, mut until: impl FnMut(Instant) -> Instant) -> bool {
         let mut state = self.state();
         while state.open > 0 {
@@ -69,21 +70,21 @@ impl Helpers {
         true
     }
 
-    /// Joins the helpers, once all calls have returned; for calls that leave nothing behind in their thread that could
-    /// block its end.
+    /// Joins the helpers, once all calls have returned. Only for calls that leave nothing behind in their thread that
+    /// could block its end.
     pub(crate) fn join(&self) {
         let threads = std::mem::take(&mut self.state().threads);
         threads.into_iter().for_each(|thread| _ = thread.join());
     }
 
-    /// Starts a helper, if a call waits for one and none is on its way.
+    /// Starts a helper, if a call is queued and no helper is on its way.
     fn send_for_one(&self) -> std::io::Result<()> {
         let mut state = self.state();
         if state.queue.is_empty() || state.is_coming {
             return Ok(());
         }
         let helpers = self.clone();
-        // While the queue is locked: whoever sees that a helper is on its way may rely on it.
+        // Under the lock of the queue, so that anyone who sees `is_coming` may rely on it.
         let thread = Builder::new().name("helper".to_owned()).spawn(move || {
             helpers.state().is_coming = false;
             helpers.help();
@@ -93,11 +94,11 @@ impl Helpers {
         Ok(())
     }
 
-    /// Makes the calls in the queue, one after another.
+    /// Makes the queued calls, one after another.
     fn help(&self) {
         loop {
             let Some(call) = self.state().queue.pop_front() else { return };
-            // Without a thread for it the next call waits for this one.
+            // If no thread can be had, the next call waits for this one.
             let _ = self.send_for_one();
             let _ = caught(call);
             let mut state = self.state();
@@ -108,7 +109,7 @@ impl Helpers {
         }
     }
 
-    // Nothing panics while it is locked.
+    // Nothing panics while this is locked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock()
     }

@@ -1,34 +1,34 @@
-//! Panics of the embedder's code are caught here: none of it may end a thread of ours.
+//! Catches panics of the embedder's code: none may end a thread of ours.
 //!
 //! ```text
-//! caught(|| closure(…))   a call, with what it consumes      ──▶ Err(Panic) if it panicked, to be told by its text
+//! caught(|| closure(…))   a call, with what it consumes      ──▶ Err(Panic) if it panicked, to be reported by its text
 //! caught(|| drop(value))  a destructor, of one value a call  ──▶ the same
 //! ```
 //!
-//! What a closure has panicked with is a value of the embedder's too, and its destructor may panic in turn. A [`Panic`]
-//! holds the value, so that its text can be told first, and drops it without harm. Nothing is leaked.
+//! The value that a closure panics with is the embedder's too, and its destructor may panic in turn. A [`Panic`] holds
+//! that value, so that its text can be reported first, and drops it safely.
 //!
-//! A second panic while the first one unwinds aborts the process, and nothing can be done about it here. So two values
-//! of the embedder's are never dropped by one call: each has a call of its own.
+//! A second panic while the first unwinds aborts the process, and this module cannot prevent it. So one call never
+//! drops two values of the embedder's: each gets its own call.
 
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// True while a panic unwinds on this thread: a second one that is not caught below would abort the process.
+/// True while a panic unwinds on this thread: a second panic that is not caught below would abort the process.
 pub(crate) use crate::sync::panicking as is_unwinding;
 
 /// How many destructors in a row may panic, each with the next one's value. They could do so for ever, and std cannot
-/// free a value without its destructor: one that is not done by then is leaked.
+/// free a value without running its destructor: a value that is left after that is leaked.
 const ROUNDS_MAX: usize = 8;
 
-/// Calls `code`. Whatever it may have left half done must be nothing that anybody else looks at.
+/// Calls `code`. Nothing that it may leave half done may be visible to anybody else.
 pub(crate) fn caught<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| Panic(Some(payload)))
 }
 
-/// A panic that was caught. Written, it is what the panic said, if it said text. Dropping it runs the destructor of
-/// the value that was panicked with, which may block.
+/// A caught panic. Displays the panic's message, if it was text. Dropping it runs the destructor of the payload, which
+/// may block.
 pub(crate) struct Panic(Option<Box<dyn Any + Send>>);
 
 impl Drop for Panic {
@@ -64,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// Panics when it is dropped, with another of its kind as long as there are rounds left.
+    /// Panics when it is dropped, with another of its kind while there are rounds left.
     struct Grenade(usize, Arc<()>);
 
     impl Drop for Grenade {

@@ -1,14 +1,14 @@
 //! Signals as a member. The only file that names `ctrlc`.
 //!
-//! SIGINT, SIGTERM and SIGHUP all stop gracefully; which one it was, `ctrlc` does not tell. The first triggers the
-//! stop. Supervisors often send two, so repeats within half a second of the first are taken for it. A later one means
-//! that somebody has lost patience: the process is left at once.
+//! SIGINT, SIGTERM and SIGHUP all stop gracefully; `ctrlc` does not say which one came. The first triggers the stop.
+//! Supervisors often send two, so repeats within half a second of the first count as the same signal. A later one means
+//! that somebody has lost patience: the process exits at once.
 //!
-//! A process has one signal handler, but may run one group after another. The handler is therefore set once and looks
-//! up whom to tell. A group that has been stopped makes room when the next one installs itself, and half a second after
-//! its end at the latest: until then, a signal is taken for one that was meant for it. A group that is dropped without
-//! a run makes room at once, and so does a stop that nobody holds any more; only repeats of a signal that they have had
-//! are still taken for it.
+//! A process has one signal handler, but may run one group after another. So the handler is set once, and looks up
+//! which stops to trigger. A group that has been stopped gives up its place when the next one installs itself, or half
+//! a second after its end at the latest: until then, a signal counts as meant for it. A group that is dropped without a
+//! run gives up its place at once, and so does a stop that nobody holds any more, except that repeats of a signal that
+//! it has had still count as its own.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::server::remove_socket_files;
 use crate::stop::{Cause, End, Stop, WeakStop};
 use crate::sync::{self, Arc, Mutex, MutexGuard};
 
-/// For how long after the first signal others are taken for repeats of it.
+/// How long after the first signal others count as repeats of it.
 const REPEAT: Duration = Duration::from_millis(500);
 
 struct Listening {
@@ -29,7 +29,7 @@ struct Listening {
 }
 
 impl Listening {
-    /// True if a signal that comes now cannot be meant for this one any more.
+    /// True if a signal that comes now can no longer be meant for this group.
     fn is_over(&self, now: Instant) -> bool {
         let is_recent = |at: Instant| now.saturating_duration_since(at) < REPEAT;
         let is_live = || match self.stop.upgrade().map(|stop| stop.ended()) {
@@ -53,12 +53,12 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry { is_installed: false, li
 pub struct Signals(());
 
 /// Starts to listen: from now on SIGINT, SIGTERM and SIGHUP trigger `stop`, even if nothing runs yet. A signal more
-/// than 500 ms after the first ends the process at once with code 130; the files of Unix sockets that it listens on are
-/// [removed](crate::remove_socket_files) before.
+/// than 500 ms after the first exits the process at once with code 130, after [removing](crate::remove_socket_files)
+/// the files of its listening Unix sockets.
 ///
-/// The handler stays for the life of the process, for all three signals: SIGHUP, too, is taken for good. A signal that
-/// finds no group that it has not told yet, and none to force, ends the process with code 130, as it would have done
-/// without a handler. A group that is dropped without a run is none.
+/// The handler stays for the life of the process, for all three signals, SIGHUP included. A signal that comes when no
+/// group listens any more exits the process with code 130, much as it would have ended without a handler. A group that
+/// was dropped without a run does not listen.
 ///
 /// # Errors
 ///
@@ -70,9 +70,9 @@ pub fn install(stop: &Stop) -> Result<Signals, InstallError> {
     })
 }
 
-/// The same as [`install`], but a signal more than 500 ms after the first calls `force`, which should end the process:
-/// say a line, call [`remove_socket_files`] where Unix sockets are listened on, and leave
-/// with code 130. It runs on the thread that waits for signals: as long as it blocks, no other is heard.
+/// Like [`install`], but a signal more than 500 ms after the first calls `force`, which should end the process: print a
+/// line, call [`remove_socket_files`] if you listen on Unix sockets, and exit with code 130. `force` runs on the thread
+/// that waits for signals: while it blocks, no other signal is handled.
 ///
 /// # Errors
 ///
@@ -80,8 +80,8 @@ pub fn install(stop: &Stop) -> Result<Signals, InstallError> {
 pub fn install_with(stop: &Stop, force: impl Fn() + Send + Sync + 'static) -> Result<Signals, InstallError> {
     let mut registry = registry();
     if !registry.is_installed {
-        // Not `try_set_handler`: it takes a signal that is ignored for one that somebody handles, and a shell starts
-        // what runs in the background with SIGINT ignored.
+        // Not `try_set_handler`: it takes an ignored signal for one that somebody handles, and a shell starts
+        // background jobs with SIGINT ignored.
         ctrlc::set_handler(|| {
             // A panic would end ctrlc's thread, and all later signals would be swallowed.
             let _ = caught(|| signalled(sync::now()));
@@ -100,11 +100,11 @@ pub fn install_with(stop: &Stop, force: impl Fn() + Send + Sync + 'static) -> Re
 }
 
 impl Signals {
-    /// Runs as a member: waits for the stop. The listening itself is done by the handler's own thread.
+    /// Runs as a member: waits for the stop. The handler's own thread does the listening.
     ///
     /// # Errors
     ///
-    /// None; the type is that of a member.
+    /// None; this is the type of every member.
     pub fn run(self, stop: &Stop) -> MemberResult {
         stop.wait();
         Ok(())
@@ -133,7 +133,7 @@ fn signalled(now: Instant) {
     for stop in &stops {
         stop.trigger(Cause::Signal);
     }
-    // A group that has only just been told is not to die of the impatience with another.
+    // A signal that stops a group only now must not kill it because somebody is impatient with another.
     if stops.is_empty() {
         for force in forces {
             force();
@@ -146,8 +146,8 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock()
 }
 
-/// Takes out what is past. It is dropped only when the registry is unlocked again: `force` is the embedder's, and what
-/// it holds may do anything when it is dropped.
+/// Takes out what is past. The caller drops it after it has unlocked the registry: `force` is the embedder's, and
+/// dropping what it holds may do anything.
 fn take(listening: &mut Vec<Listening>, is_past: impl FnMut(&Listening) -> bool) -> Vec<Listening> {
     let (past, rest) = std::mem::take(listening).into_iter().partition(is_past);
     *listening = rest;
@@ -158,13 +158,13 @@ fn forget(past: Vec<Listening>) {
     past.into_iter().for_each(|listening| _ = caught(|| drop(listening)));
 }
 
-/// The signals cannot be listened to.
+/// Cannot listen to signals.
 #[derive(Debug)]
 pub struct InstallError(ctrlc::Error);
 
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Of a system error, ctrlc's own text says no more than that it is one.
+        // `ctrlc`'s own text for a system error does not say which one it was.
         match &self.0 {
             ctrlc::Error::System(error) => write!(f, "cannot listen to signals: {error}"),
             ctrlc::Error::MultipleHandlers => {

@@ -5,18 +5,18 @@
 //!                      (cause known, still serving)   (`is_set`)
 //! ```
 //!
-//! Without a lame-duck time, which is the default, the first two arrows are one step. The first trigger takes the
-//! cause, whatever comes later and however grave it is: what a group died of is what happened first. There is no way
-//! back, so a reader that once saw the flag set needs no lock to believe it.
+//! Without a lame-duck time (the default), the first two arrows are one step. The first trigger sets the cause; later
+//! ones change nothing, however grave: the cause is what happened first. There is no way back, so a reader that has
+//! seen the flag set needs no lock to rely on it.
 //!
-//! Each arrow is one step under the lock: the state changes, the deadline is fixed, the wakers are taken and those of
-//! the embedder are put into the helpers' queue. So whoever sees a cause or a deadline also finds the calls that belong
-//! to it, to wait for them. What follows happens outside the lock, and in this order:
+//! Each arrow is one step under the lock: it changes the state, fixes the deadline, takes the wakers, and queues those
+//! of the embedder for the helpers. So anyone who sees a cause or a deadline also finds the calls that belong to it and
+//! can wait for them. The rest happens outside the lock, in this order:
 //!
-//! 1. Wakers of our own are called on this thread, and whoever waits is notified. They do not block: pollers, condition
-//!    variables, and the stops of groups inside and outside of this one.
-//! 2. Helpers begin to call the embedder's closures. Those may block, for which nobody waits but the end of
-//!    [`Group::run`](crate::Group::run), until its deadline.
+//! 1. This thread calls our own wakers and notifies the waiters. Our wakers do not block: they wake pollers and
+//!    condition variables, and trigger the stops of groups inside and outside this one.
+//! 2. Helpers begin to call the embedder's closures. Those may block; only the end of
+//!    [`Group::run`](crate::Group::run) waits for them, until its deadline.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, W
 /// How long members have to leave, unless the group says otherwise: 3 seconds.
 pub const GRACE: Duration = Duration::from_secs(3);
 
-/// Longer times than this, 34 years, are as good as for ever, and would overflow the clock.
+/// 34 years. Times are cut to this: as good as for ever, while longer ones would overflow the clock.
 pub(crate) const FAR: Duration = Duration::from_secs(1 << 30);
 
 /// Why everything stops.
@@ -37,28 +37,28 @@ pub(crate) const FAR: Duration = Duration::from_secs(1 << 30);
 pub enum Cause {
     /// SIGINT, SIGTERM or SIGHUP.
     Signal,
-    /// Somebody asked for it; the text says by which way, `/shutdown` for example.
+    /// Somebody asked for it. The text says how: `/shutdown` for example.
     Request(String),
     /// The member of this name returned `Ok`.
     Done(String),
-    /// Something failed: a member that returned `Err`, or a part of one that cannot go on.
+    /// Something failed: a member returned `Err`, or a part of one cannot go on.
     Failed {
         /// The member or part.
         who: String,
-        /// What it said.
+        /// What it reported.
         error: String,
     },
     /// A member panicked.
     Panicked {
         /// The member.
         who: String,
-        /// What the panic said.
+        /// The panic's message.
         text: String,
     },
 }
 
 impl Cause {
-    /// The same cause, seen from outside the group of this name.
+    /// The same cause, as the group around the group of this name sees it.
     pub(crate) fn within(self, group: &str) -> Self {
         let inside = |who: String| format!("{group}/{who}");
         match self {
@@ -82,7 +82,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Tells everybody to stop. Clones are handles to the same stop, and may be triggered from anywhere: a handler, a
+/// Tells all members to stop. Clones are handles to the same stop. You can trigger it from anywhere: a handler, a
 /// signal handler's thread, a member.
 #[derive(Clone)]
 pub struct Stop(Arc<Shared>);
@@ -100,9 +100,9 @@ struct State {
     end: Option<End>,
     grace: Duration,
     lame_duck: Duration,
-    /// Of this crate: they never block.
+    /// This crate's own: they never block.
     ours: Wakers,
-    /// Of the embedder: they may.
+    /// The embedder's: they may block.
     theirs: Wakers,
 }
 
@@ -115,27 +115,27 @@ struct Wakers {
 type OnCause = Box<dyn FnOnce(&Cause) + Send>;
 type OnStop = Box<dyn FnOnce() + Send>;
 
-/// How the group of a stop came to its end.
+/// How the group of a stop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It has run, until this moment.
+    /// It ran, until this moment.
     Ran(Instant),
     /// It was dropped without a run.
     NeverRan,
 }
 
-/// Where a stop is on its way.
+/// How far a stop has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Running,
-    /// The cause is known; members are told at this moment.
+    /// The cause is known; members will be told to stop at this moment.
     Announced(Instant),
-    /// Members have been told, and have until this deadline.
+    /// Members have been told to stop, and have until this deadline.
     Told(Instant),
 }
 
 impl Stop {
-    /// A stop that nobody has triggered yet, with a grace period of [`GRACE`].
+    /// A stop that nobody has triggered, with a grace period of [`GRACE`].
     pub fn new() -> Self {
         Self(Arc::new(Shared {
             set: AtomicBool::new(false),
@@ -153,9 +153,9 @@ impl Stop {
         }))
     }
 
-    /// Stops everything. Returns true if this was the first call: its cause is the one that is kept.
+    /// Stops everything. Returns true if this was the first call: only the first cause is kept.
     ///
-    /// May be called at any time, before the group runs too, and as often as one likes. It does not wait for anybody.
+    /// You may call it at any time, even before the group runs, and as often as you like. It does not block.
     pub fn trigger(&self, cause: Cause) -> bool {
         let mut state = self.state();
         if state.first.is_some() {
@@ -180,12 +180,13 @@ impl Stop {
         self.0.set.load(Ordering::Acquire)
     }
 
-    /// The first cause, from the moment at which it happened: with a lame-duck time, before [`is_set`](Self::is_set).
+    /// The first cause. It is set as soon as it happens: with a lame-duck time, that is before
+    /// [`is_set`](Self::is_set).
     pub fn cause(&self) -> Option<Cause> {
         self.state().first.as_ref().map(|(cause, _)| cause.clone())
     }
 
-    /// The moment by which everybody must have left: the moment of being told, plus the grace period.
+    /// When everybody must have left: the moment at which members were told to stop, plus the grace period.
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase() {
             Phase::Told(deadline) => Some(deadline),
@@ -201,38 +202,39 @@ impl Stop {
         }
     }
 
-    /// Blocks until members are told to stop, or for this long. Returns true if they have been told: a job that works
-    /// at intervals is `while !stop.wait_timeout(interval) { work() }`.
+    /// Blocks until members are told to stop, or until `timeout` has passed. Returns true if they have been told. A job
+    /// that works at intervals is `while !stop.wait_timeout(interval) { work() }`.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let state = self.0.changed.wait_timeout_while(self.state(), timeout, |state| state.told_at.is_none());
         state.told_at.is_some()
     }
 
-    /// Calls `waker` once, with the first cause, when it happens.
+    /// Calls `waker` once, with the first cause, as soon as it happens.
     ///
-    /// It runs on a thread of the stop's own, beside the others: it may block, and neither the deadline nor any other
-    /// waker waits for it. [`Group::run`](crate::Group::run) returns after it, unless the deadline passes before. If
-    /// the cause is known already, it is called at once, on this very thread.
+    /// `waker` runs on a helper thread of the stop, so it may block: neither the deadline nor any other waker waits for
+    /// it. [`Group::run`](crate::Group::run) returns only after `waker` has returned, or at the deadline. If the cause
+    /// is already known, this call runs `waker` itself, on the calling thread.
     pub fn on_cause(&self, waker: impl FnOnce(&Cause) + Send + 'static) {
         self.when_caused(Box::new(waker), |state| &mut state.theirs);
     }
 
-    /// Calls `waker` once when members are told to stop. For a member that waits on something other than this stop,
-    /// and has to be woken.
+    /// Calls `waker` once, when members are told to stop. Use it for a member that waits on something other than this
+    /// stop and must be woken.
     ///
-    /// It runs as one of [`on_cause`](Self::on_cause) does; at once, if members have been told already.
+    /// `waker` runs as for [`on_cause`](Self::on_cause): at once, on the calling thread, if members have already been
+    /// told.
     pub fn on_stop(&self, waker: impl FnOnce() + Send + 'static) {
         self.when_told(Box::new(waker), |state| &mut state.theirs);
     }
 
-    /// The same as [`on_cause`](Self::on_cause), but on the thread that triggers, before anything else: for wakers of
-    /// our own, which do not block.
+    /// Like [`on_cause`](Self::on_cause), but the triggering thread calls `waker`, before anything else: for our own
+    /// wakers, which do not block.
     pub(crate) fn wake_on_cause(&self, waker: impl FnOnce(&Cause) + Send + 'static) {
         self.when_caused(Box::new(waker), |state| &mut state.ours);
     }
 
-    /// The same as [`on_stop`](Self::on_stop), but on the thread that tells, before anything else: for wakers of our
-    /// own, which do not block.
+    /// Like [`on_stop`](Self::on_stop), but the thread that tells members to stop calls `waker`, before anything else:
+    /// for our own wakers, which do not block.
     pub(crate) fn wake_on_stop(&self, waker: impl FnOnce() + Send + 'static) {
         self.when_told(Box::new(waker), |state| &mut state.ours);
     }
@@ -259,8 +261,8 @@ impl Stop {
         }
     }
 
-    /// The group starts. If the stop has been triggered already, its members are told as soon as they are there, and
-    /// have their grace period from now on.
+    /// The group starts. If the stop has already been triggered, its members are told to stop as soon as they run, and
+    /// their grace period begins now.
     pub(crate) fn start(&self, grace: Duration, lame_duck: Duration) {
         let mut state = self.state();
         state.grace = grace.min(FAR);
@@ -270,13 +272,13 @@ impl Stop {
         }
     }
 
-    /// Tells members to stop: the end of the lame-duck time, if there is one.
+    /// Tells members to stop. With a lame-duck time, this ends it.
     pub(crate) fn tell(&self) {
         let on_stop = self.set(&mut self.state());
         self.wake(on_stop);
     }
 
-    /// The step to `told`, unless it has been made. Returns whom to wake.
+    /// Makes the step to `told`, unless it has been made. Returns our own wakers, for the caller to call.
     fn set(&self, state: &mut State) -> Vec<OnStop> {
         if state.told_at.is_some() {
             return Vec::new();
@@ -287,19 +289,21 @@ impl Stop {
         std::mem::take(&mut state.ours.on_stop)
     }
 
-    /// What follows a step, outside the lock. Our wakers do not panic, but may be the last to hold what others made.
+    /// The part of a step that happens outside the lock. Our wakers do not panic themselves, but dropping what they
+    /// hold may: one can be the last owner of a value of the embedder's.
     fn wake(&self, on_stop: Vec<OnStop>) {
         self.0.changed.notify_all();
         on_stop.into_iter().for_each(|waker| _ = caught(waker));
         self.0.helpers.begin();
     }
 
-    /// Waits until the embedder's wakers have returned, as far as they have been called, or until this moment.
+    /// Waits until every waker of the embedder's that has been queued has returned, or until the moment that `until`
+    /// gives.
     pub(crate) fn wait_for_wakers(&self, until: impl FnMut(Instant) -> Instant) -> bool {
         self.0.helpers.wait(until)
     }
 
-    /// The group has ended: nobody is left who could tell later, so that from now on a cause tells at once.
+    /// The group has ended. Nobody is left to end a lame-duck time, so from now on a trigger tells members at once.
     pub(crate) fn end(&self, end: End) {
         let mut state = self.state();
         state.end.get_or_insert(end);
@@ -325,24 +329,24 @@ impl Stop {
         }
     }
 
-    /// The moment of the first cause.
+    /// When the first cause happened.
     pub(crate) fn triggered_at(&self) -> Option<Instant> {
         self.state().first.as_ref().map(|(_, at)| *at)
     }
 
-    /// A handle that keeps nothing alive: for a waker that is registered with another stop, so that two that wake each
-    /// other do not keep each other for ever.
+    /// A handle that keeps nothing alive. A waker registered with another stop holds one, so that two stops that wake
+    /// each other do not keep each other alive for ever.
     pub(crate) fn downgrade(&self) -> WeakStop {
         WeakStop(Arc::downgrade(&self.0))
     }
 
-    // Nothing panics while it is locked; wakers run outside.
+    // Nothing panics while this is locked: wakers run outside.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock()
     }
 }
 
-/// Those that were never called. Each is dropped by itself: they are the embedder's, and two may panic.
+/// Drops the wakers that were never called, each separately: they are the embedder's, and two may panic.
 impl Drop for Wakers {
     fn drop(&mut self) {
         self.on_cause.drain(..).for_each(|waker| _ = caught(|| drop(waker)));
@@ -366,17 +370,16 @@ impl fmt::Debug for Stop {
 pub(crate) struct WeakStop(Weak<Shared>);
 
 impl WeakStop {
-    /// The stop, if anybody still has it.
+    /// The stop, if it still exists.
     pub(crate) fn upgrade(&self) -> Option<Stop> {
         self.0.upgrade().map(Stop)
     }
 }
 
-/// How long somebody is waited for after the deadline, to cut off what it holds and to say so.
+/// How long to wait for somebody after the deadline, while it cuts off what it holds and reports it.
 ///
-/// A waiter that finds even this long over has not been running (SIGSTOP, a machine that swaps), and nor has whoever it
-/// waits for: nobody had a chance to keep the deadline. They are given one, once, and a long one, since there is much
-/// to catch up with.
+/// If even the slack is long past, the whole process was suspended (SIGSTOP, swapping), so nobody could have met the
+/// deadline. Grant one extension, a long one, since there is much to catch up with.
 #[derive(Debug)]
 pub(crate) struct Slack {
     time: Duration,
@@ -388,7 +391,7 @@ impl Slack {
         Self { time, thawed_until: None }
     }
 
-    /// The moment until which to wait, as it looks `now`.
+    /// The moment until which to wait, as of `now`.
     pub(crate) fn until(&mut self, deadline: Instant, now: Instant) -> Instant {
         let until = deadline + self.time;
         if until + self.time < now && self.thawed_until.is_none() {
