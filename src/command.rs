@@ -14,13 +14,13 @@ use allout::{
 use crate::log::{self, say};
 use crate::options::{self, Command, Options, Volume};
 
-/// Runs the command of this name. `extend` adds routes to its own.
+/// Runs the command called `name`. `extend` adds routes to the command's own.
 pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> ExitCode {
     let variable = |key: &str| std::env::var_os(key);
     let code = match options::read(name, std::env::args_os().skip(1), variable) {
         Ok(Command::Serve(options)) => serve(name, *options, extend),
         Ok(Command::Print(text)) => {
-            // A reader that has gone, `| head` for example, is no failure.
+            // It is no failure if the reader has gone (`| head` for example).
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
@@ -31,31 +31,31 @@ pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> 
         }
     };
     log::flush();
-    // Of what a thread still binds, and nobody waits for.
+    // Those that a thread still binds, for which nobody waits any more.
     allout::remove_socket_files();
     code
 }
 
-/// Lines about what was cut off: one for each of so many requests, and then how many more there are.
+/// How many lines to print about cut-off requests, one each; one more line then says how many are left out.
 const CUT_OFF_LINES_MAX: usize = 50;
 
 thread_local! {
-    /// Where the last panic of this thread was, until somebody tells it.
+    /// Where this thread last panicked, until that is reported.
     static PANICKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// The name of the thread that has panicked last, and where: a member's thread bears its name, and what ended it is
-/// told by another.
+/// The name of the last thread that panicked, and where. A member's thread has the member's name; another thread
+/// reports what ended it.
 static LAST_PANIC: Mutex<Option<(String, String)>> = Mutex::new(None);
 
-/// A panic is told in one line: by the server or the group that catches it, who know what it was for. Here it is only
-/// noted where it happened.
+/// The server or the group that catches a panic reports it, in one line: they know what it was doing. The hook only
+/// notes where it happened.
 fn note_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         let who = thread::current().name().map(ToOwned::to_owned);
         *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = who.zip(place.clone());
-        // Refused only if this very thread is on its way out.
+        // Fails only while this thread is ending.
         let _ = PANICKED_AT.try_with(|noted| noted.replace(place));
     }));
 }
@@ -65,13 +65,13 @@ fn tell(notice: &Notice<'_>) {
     say(format_args!("{notice}{}", at(place)));
 }
 
-/// Where a member's thread has panicked.
+/// Where this member's thread panicked.
 fn panicked_at(member: &str) -> Option<String> {
     let last = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
     last.filter(|(who, _)| who == member).map(|(_, place)| place)
 }
 
-/// Behind what is told of a panic.
+/// The end of a line that reports a panic.
 fn at(place: Option<String>) -> String {
     place.map(|place| format!(" (at {place})")).unwrap_or_default()
 }
@@ -89,7 +89,7 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
             say(format_args!("stopping: {cause}{}", at(place)));
         }
     });
-    // Before anything else, so that a signal stops the start-up too.
+    // First of all, so that a signal stops the start-up too.
     #[cfg(feature = "signals")]
     let listening = allout::signals::install_with(&stop, || {
         say(format_args!("a second signal: leaving at once"));
@@ -110,7 +110,7 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
             }
         }),
         Some(Err(error)) => return fail(name, error.as_ref()),
-        // Stopped before it was bound: nothing has started, and so nothing has to end.
+        // Stopped before it was bound: nothing has started, so nothing must end.
         None => return finish(volume, &Stats::default(), &group.run(options.grace)),
     };
     let stats = server.stats();
@@ -131,8 +131,8 @@ fn announce(place: &Bound) {
 
 type BindResult = Result<Server, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Binds on a thread of its own, since a name can take its time to resolve. `None`: the stop came first, and the thread
-/// is left to itself.
+/// Binds on a thread of its own, since resolving a name can take long. `None`: the stop came first, and the thread is
+/// left behind.
 fn bind(options: &Options, stop: &Stop) -> Option<BindResult> {
     let (sender, first) = mpsc::channel();
     let (listen, config, bound) = (options.listen.clone(), options.config.clone(), sender.clone());
@@ -148,7 +148,7 @@ fn bind(options: &Options, stop: &Stop) -> Option<BindResult> {
     first.recv().ok().flatten()
 }
 
-/// The routes that the command has of its own.
+/// The command's own routes.
 fn routes(stop: &Stop, token: Option<String>) -> Router {
     let (ready, shutdown) = (stop.clone(), Shutdown { stop: stop.clone(), token });
     let post = shutdown.clone();
@@ -163,8 +163,8 @@ fn routes(stop: &Stop, token: Option<String>) -> Router {
         .at_once(Method::Post, "/shutdown", move |request: &Request<'_>| post.answer(request))
 }
 
-/// `/shutdown`, and who may ask for it: with a token, its bearer alone. That a request comes from this machine says
-/// little of whoever sent it, since a proxy may have passed it on; so it counts only where no token was asked for.
+/// `/shutdown`, and who may call it. With a token: only its bearer. That a request comes from this machine says little
+/// about its sender, since a proxy may have passed it on; so that counts only if no token is set.
 #[derive(Clone)]
 struct Shutdown {
     stop: Stop,
@@ -180,7 +180,7 @@ impl Shutdown {
         if !may {
             return Response::text(who).with_status(Status::FORBIDDEN);
         }
-        // HEAD asks what GET would say, and must not do it (RFC 9110 §9.2.1).
+        // HEAD returns what GET would return, but must not act (RFC 9110 §9.2.1).
         if request.method() == Method::Head {
             return Response::text("stopping\n");
         }
@@ -198,19 +198,19 @@ fn bears(request: &Request<'_>, token: &str) -> bool {
     scheme.eq_ignore_ascii_case(b"Bearer ") && is_same(given, token.as_bytes())
 }
 
-/// Compares in a time that does not tell how much of a guess was right.
+/// Compares in a time that does not reveal how much of a guess was right.
 fn is_same(given: &[u8], secret: &[u8]) -> bool {
     given.len() == secret.len() && given.iter().zip(secret).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 /// True for a peer on this machine that speaks for itself. A web page does not: its requests come from this machine
-/// too, but its browser says so, or names a host that is none of ours (DNS rebinding), or is one that says nothing of
-/// where a request comes from. Nor does a proxy, as far as it says that it is one; one that says nothing cannot be told
-/// from a client.
+/// too, but its browser says so, or names a host that is not ours (DNS rebinding), or is too old to say where a request
+/// comes from. Nor does a proxy that identifies itself; one that does not cannot be told from a client.
 fn is_from_here(request: &Request<'_>) -> bool {
     let headers = request.headers();
     let is_local_host = request.host().is_none_or(is_loopback);
-    // What a browser asks for on a guess, before its user has typed the address to the end, has `Sec-Purpose`.
+    // A browser marks requests that it makes on a guess, while its user is still typing the address, with
+    // `Sec-Purpose`.
     let is_meant = headers.get("origin").is_none() && headers.get("sec-purpose").is_none();
     let is_direct = match headers.get("sec-fetch-site") {
         Some(site) => matches!(site, b"none" | b"same-origin"),
@@ -220,16 +220,16 @@ fn is_from_here(request: &Request<'_>) -> bool {
     request.peer().is_local() && is_local_host && is_direct && is_meant && !is_passed_on()
 }
 
-/// True for a field that browsers send, and programs do not. An image on any page makes a browser ask for whatever the
-/// page likes, and older browsers do not say so by `Sec-Fetch-Site`. But they call themselves `Mozilla/`, which no page
-/// can change for an image, a frame or a form; and of those that go by another name, `Referer` tells that there was a
-/// page. PowerShell calls itself so too, and has to be told another `-UserAgent`, or the token.
+/// True for a field that browsers send and programs do not. An image on any page makes a browser request whatever URL
+/// the page likes, and older browsers do not say so in `Sec-Fetch-Site`. But they call themselves `Mozilla/`, which no
+/// page can change for an image, a frame or a form; and if one goes by another name, `Referer` shows that there was a
+/// page. PowerShell calls itself `Mozilla/` too, so it needs another `-UserAgent`, or the token.
 fn is_of_a_browser((name, value): (&str, &[u8])) -> bool {
     let calls_itself_one = || value.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"Mozilla/"));
     name.eq_ignore_ascii_case("referer") || (name.eq_ignore_ascii_case("user-agent") && calls_itself_one())
 }
 
-/// True for a field that proxies add: RFC 7239, RFC 9110 §7.6.3, and what was customary before.
+/// True for a field that proxies add: RFC 7239, RFC 9110 §7.6.3, and the fields in use before those.
 fn is_of_a_proxy(name: &str) -> bool {
     let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     starts("x-forwarded-") || ["forwarded", "via", "x-real-ip"].iter().any(|field| name.eq_ignore_ascii_case(field))
@@ -245,11 +245,11 @@ fn is_loopback(host: &str) -> bool {
         || name.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
 }
 
-/// Says how it ended.
+/// Reports how it ended.
 fn finish(volume: Volume, stats: &Stats, outcome: &Outcome) -> ExitCode {
     let (mut is_first, mut cut_off_lines) = (true, 0);
     for (member, exit, _) in outcome.exits() {
-        // The first failure is the cause, which has been told.
+        // The first failure is the cause, which has been reported already.
         let is_cause = match outcome.cause() {
             Some(Cause::Failed { who, .. } | Cause::Panicked { who, .. }) => {
                 who == member && std::mem::take(&mut is_first)

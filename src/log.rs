@@ -1,6 +1,6 @@
-//! Lines on stderr that never hold anybody up: one that is closed, full or read by nobody costs its lines, not the
-//! server. A thread of its own writes them. What it cannot keep up with is dropped, the oldest first, and a line in
-//! their place says how many: so the last line, which says how all has ended, is always the last one written.
+//! Lines on stderr that never hold anybody up: if stderr is closed, full or not read, that costs lines, not the server.
+//! A thread of its own writes them. It drops what it cannot keep up with, oldest first, and writes how many lines were
+//! dropped in their place. So the last line, which says how everything ended, is always written last.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,12 +9,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Lines that may wait to be written: some hundred kilobytes at most.
+/// How many lines may wait to be written: some hundred kilobytes at most.
 const LINES_MAX: usize = 1024;
-/// How long the end of the process waits while lines are being written, and how long for any one of them.
+/// How long the process waits at its end while lines are being written, and how long for any one line.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 const LINE_TIME: Duration = Duration::from_millis(100);
-/// How long to wait before a stderr that is full, and does not block, is tried again.
+/// How long to wait before writing again to a non-blocking stderr that is full.
 const PAUSE: Duration = Duration::from_millis(5);
 
 struct Log {
@@ -25,11 +25,11 @@ struct Log {
 struct State {
     has_thread: bool,
     lines: VecDeque<String>,
-    /// Lines that stood in front of those above.
+    /// How many lines were dropped from before those in `lines`.
     dropped: usize,
-    /// The thread has taken a line, and not written it yet.
+    /// The thread has taken a line and not written it yet.
     is_writing: bool,
-    /// Lines that have been written.
+    /// How many lines have been written.
     written: usize,
 }
 
@@ -38,13 +38,13 @@ static LOG: Log = Log {
     changed: Condvar::new(),
 };
 
-/// Starts the thread. Without one, lines are written by whoever says them.
+/// Starts the thread. Without it, `say` writes each line itself.
 pub(crate) fn start() {
     let mut state = LOG.state();
     state.has_thread = thread::Builder::new().name("log".to_owned()).spawn(|| LOG.write_all()).is_ok();
 }
 
-/// Says one line.
+/// Queues one line, or writes it if there is no thread.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     let line = format!("{line}\n");
     let mut state = LOG.state();
@@ -58,8 +58,7 @@ pub(crate) fn say(line: fmt::Arguments<'_>) {
     }
 }
 
-/// Waits until all that was said is written, as long as somebody reads it. Of what is left then, only the last line is
-/// tried once more.
+/// Waits until all lines are written, while somebody reads them. Of those left, tries only the last one once more.
 pub(crate) fn flush() {
     let end = Instant::now() + FLUSH_TIME;
     let mut state = LOG.state();
@@ -106,7 +105,7 @@ impl Log {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    // Nothing panics while it is locked.
+    // Nothing panics while this is locked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use allout::{Address, Config};
 
-/// What the command was asked to do.
+/// What the user asked the command to do.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Serve.
@@ -24,15 +24,15 @@ pub(crate) struct Options {
     pub(crate) config: Config,
     /// The deadline for draining.
     pub(crate) grace: Duration,
-    /// How long to keep serving, not ready, before draining.
+    /// How long to keep serving, while not ready, before draining.
     pub(crate) lame_duck: Duration,
-    /// Lets whoever bears it call `/shutdown`, and nobody else.
+    /// Lets only its bearer call `/shutdown`.
     pub(crate) shutdown_token: Option<String>,
-    /// How much to say.
+    /// How much to print.
     pub(crate) volume: Volume,
 }
 
-/// How much to say.
+/// How much to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Volume {
     /// What went wrong.
@@ -55,7 +55,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// Every option that takes a value, with its variable of the environment.
+/// Every option that takes a value, with its environment variable.
 const VALUED: [(&str, &str); 8] = [
     ("--listen", "ALLOUT_LISTEN"),
     ("--grace", "ALLOUT_GRACE"),
@@ -67,7 +67,7 @@ const VALUED: [(&str, &str); 8] = [
     ("--shutdown-token", "ALLOUT_SHUTDOWN_TOKEN"),
 ];
 
-/// The most that a count may be: more is a slip of the finger.
+/// The greatest count allowed: more is a typing error.
 const COUNT_MAX: usize = 10_000_000;
 const THREADS_MAX: usize = 10_000;
 const SECONDS_MAX: u64 = 1_000_000;
@@ -102,8 +102,8 @@ was cut off or somebody still ran, 130 forced by a second Ctrl-C.
     )
 }
 
-/// Reads the arguments (without the program's name), and of the environment what they leave open: a variable that an
-/// option overrides may hold anything.
+/// Reads the arguments (without the program's name), then the environment for the options that they do not set. A
+/// variable that an option overrides is not checked.
 ///
 /// # Errors
 ///
@@ -124,7 +124,7 @@ pub(crate) fn read(
     let (mut given, mut is_volume_given) = (Vec::new(), false);
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
-        // What is not UTF-8 is refused once it is known what it is for, so that the line can name it.
+        // What is not UTF-8 is refused only once its option is known, so that the message can name it.
         let lossy = argument.to_string_lossy();
         let (option, joined) = match lossy.split_once('=') {
             Some((option, value)) if option.starts_with('-') => (option, Some(value)),
@@ -171,14 +171,14 @@ impl Options {
         given: &[&str],
         is_volume_given: bool,
     ) -> Result<(), UsageError> {
-        // One that is set to nothing is not set.
+        // A variable set to nothing counts as not set.
         let text = |key: &str| {
             let value = variable(key).filter(|value| !value.is_empty());
             value.map(|value| value.into_string().map_err(|_| not_text(key))).transpose()
         };
         for (option, key) in VALUED.into_iter().filter(|(option, _)| !given.contains(option)) {
             let Some(value) = text(key)? else { continue };
-            // A variable cannot be repeated, as the option can.
+            // An option can be repeated, a variable cannot: it holds a list.
             let values = if option == "--listen" { value.split(',').map(str::trim).collect() } else { vec![&*value] };
             values.into_iter().try_for_each(|value| self.set(option, key, value))?;
         }
@@ -195,7 +195,7 @@ impl Options {
         Ok(())
     }
 
-    /// Sets one option. `origin` is what the user wrote it as.
+    /// Sets one option. `origin` is its name as the user wrote it: the option or the variable.
     fn set(&mut self, option: &str, origin: &str, value: &str) -> Result<(), UsageError> {
         match option {
             "--listen" => {
@@ -216,7 +216,7 @@ impl Options {
     }
 }
 
-/// What is not text is not repeated: it could only be shown as something else, and it may be a token.
+/// Does not repeat the value: it could only be shown garbled, and it may be a token.
 fn not_text(origin: &str) -> UsageError {
     UsageError(format!("bad value for {origin}: it is not UTF-8"))
 }
@@ -227,7 +227,7 @@ fn count(origin: &str, value: &str, max: usize) -> Result<usize, UsageError> {
     number.ok_or_else(|| UsageError(format!("bad value `{value}` for {origin}: a number from 1 to {max} is wanted")))
 }
 
-/// Decimal seconds, to the nanosecond. Read without floating point, which the binary would carry around for this alone.
+/// Decimal seconds, to the nanosecond. Read without floating point: the binary would carry that code for this alone.
 fn seconds(origin: &str, value: &str) -> Result<Duration, UsageError> {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
     let is_number = !(whole.is_empty() && fraction.is_empty())
