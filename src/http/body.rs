@@ -1,8 +1,8 @@
 //! A body as it arrives: by length, or by the chunked coding (RFC 9112 §7.1), decoded in place.
 //!
-//! The decoder moves chunk data to the front, over the framing that it has read: what is decoded stands in
-//! `..decoded`, what is not yet read in `raw..`, and what lies between is spent. Like the head's machine it keeps its
-//! place between calls, and its verdicts do not depend on how the bytes were cut.
+//! The decoder moves chunk data to the front, over the framing that it has read: `..decoded` is content, `raw..` has
+//! not been read yet, and what lies between is spent. Like the head's machine it keeps its place between calls, and its
+//! verdicts do not depend on how the bytes were cut.
 //!
 //! ```text
 //! Size ──";", blank──▶ Extension ──CR──▶ SizeLf ──LF──▶ Data ──▶ DataCr ──▶ DataLf ──▶ Size
@@ -15,15 +15,15 @@ use super::framing::Framing;
 use super::grammar::hex_digit;
 use super::reject::Reject;
 
-/// Hex digits of a chunk size: 16 hold a `u64`.
+/// The most hex digits of a chunk size: 16 hold a `u64`.
 const SIZE_DIGITS_MAX: u32 = 16;
-/// Bytes of extensions in one body. They carry nothing that we use; Go bounds the same waste at 16 KiB since
+/// The most bytes of extensions in one body. We use none of them; Go has bounded the same waste at 16 KiB since
 /// CVE-2023-39326.
 const EXTENSION_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of one chunk's extensions.
+/// The most bytes of one chunk's extensions.
 const EXTENSION_LINE_BYTES_MAX: usize = 1024;
 
-/// What bounds a body.
+/// The limits of a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimits {
     /// Bytes of content.
@@ -34,7 +34,7 @@ pub(crate) struct BodyLimits {
 }
 
 impl BodyLimits {
-    /// For a body that is not held in memory: the content may be of any length, what surrounds it may not.
+    /// For a body that is not held in memory: its content may have any length, its framing may not.
     pub(crate) fn of_stream(&self) -> Self {
         Self { body_bytes: u64::MAX, ..*self }
     }
@@ -57,11 +57,11 @@ enum At {
 #[derive(Debug)]
 pub(crate) struct Body {
     at: At,
-    /// Content bytes that stand decoded at the front.
+    /// How many bytes of decoded content stand at the front.
     decoded: usize,
     /// Where the bytes not yet read begin.
     raw: usize,
-    /// Content bytes to come: of the body by length, of the chunk when chunked.
+    /// How many bytes of content are to come: of the body (by length) or of the chunk (chunked).
     left: u64,
     size_digits: u32,
     extension_bytes: usize,
@@ -85,7 +85,7 @@ impl Body {
         }
     }
 
-    /// Starts on the body of a request whose head has been read.
+    /// Prepares to read the body of a request whose head has been read.
     ///
     /// # Errors
     ///
@@ -107,12 +107,12 @@ impl Body {
         Ok(())
     }
 
-    /// Length of the content decoded so far; all of it once the body is complete.
+    /// The length of the content decoded so far: all of it once the body is complete.
     pub(crate) fn decoded(&self) -> usize {
         self.decoded
     }
 
-    /// How far the bytes have been read; the body's end on the wire once it is complete.
+    /// How far the bytes have been read: once the body is complete, to its end on the wire.
     pub(crate) fn raw(&self) -> usize {
         self.raw
     }
@@ -124,7 +124,7 @@ impl Body {
         self.trailers.moved_back(spent);
     }
 
-    /// Nothing has come, and nothing is waited for.
+    /// Resets it: nothing has come, and nothing is expected.
     pub(crate) fn clear(&mut self) {
         (self.at, self.decoded, self.raw) = (At::Done, 0, 0);
     }
@@ -135,7 +135,7 @@ impl Body {
         (self.decoded, self.raw) = (0, 0);
     }
 
-    /// True once all of it has come.
+    /// True once all of the body has come.
     pub(crate) fn is_whole(&self) -> bool {
         self.at == At::Done
     }
@@ -171,7 +171,7 @@ impl Body {
         }
     }
 
-    /// Moves what is here of the content to the front. True once none of it is missing.
+    /// Moves the content that is here to the front. True once all of it has come.
     fn take_content(&mut self, bytes: &mut [u8]) -> bool {
         let here = bytes.len().saturating_sub(self.raw);
         let taken = usize::try_from(self.left).map_or(here, |left| left.min(here));
@@ -189,7 +189,7 @@ impl Body {
         whole
     }
 
-    /// Trailers are read by the same grammar as header fields, and dropped (RFC 9112 §7.1.2 allows it).
+    /// Reads trailers by the grammar of header fields, and drops them (RFC 9112 §7.1.2 allows it).
     fn take_trailers(&mut self, bytes: &[u8], limits: &BodyLimits) -> Result<bool, Reject> {
         let (start, end) = (self.raw, self.raw.saturating_add(self.trailer_bytes_left));
         let window = bytes.get(..end).unwrap_or(bytes);
@@ -203,7 +203,7 @@ impl Body {
         Ok(whole)
     }
 
-    /// One byte of the chunked coding's own.
+    /// Reads one byte of the chunked coding itself.
     fn take_framing(&mut self, byte: u8, limits: &BodyLimits) -> Result<(), Reject> {
         self.at = match (self.at, byte) {
             // chunk-size = 1*HEXDIG

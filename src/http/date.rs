@@ -1,9 +1,9 @@
-//! `Date`, as `IMF-fixdate` (RFC 9110 §5.6.7), from seconds since 1970 and nothing else: the caller owns the clock.
+//! `Date`, as `IMF-fixdate` (RFC 9110 §5.6.7), computed only from the seconds since 1970: the caller has the clock.
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) type ImfDate = [u8; 29];
 
-/// The date of a moment between 1970 and 9999; later ones are shown as the last of 9999.
+/// The date of a moment from 1970 to 9999; later ones give the last second of 9999.
 pub(crate) fn imf_date(unix_seconds: u64) -> ImfDate {
     const DAY: u64 = 86_400;
     const END: u64 = 253_402_300_799;
@@ -31,9 +31,9 @@ pub(crate) fn imf_date(unix_seconds: u64) -> ImfDate {
     date
 }
 
-/// Year, month from 0 and day from 1 of a day since 1970, in the Gregorian calendar.
+/// Year, month (from 0) and day (from 1) of a day since 1970, in the Gregorian calendar.
 ///
-/// Counted in years that begin in March, so that the leap day is the last of its year: 146,097 days are 400 years.
+/// Counts in years that begin in March, so that the leap day is the last of its year: 146,097 days are 400 years.
 #[expect(clippy::arithmetic_side_effects)] // Invariant: days < 2,932,897, so nothing overflows or goes below zero.
 fn civil(days: u64) -> (u64, u64, u64) {
     let since_0000_03_01 = days + 719_468;

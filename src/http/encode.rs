@@ -1,4 +1,4 @@
-//! Responses to bytes (RFC 9112 §4 and §6).
+//! From responses to bytes (RFC 9112 §4 and §6).
 
 use super::date::ImfDate;
 use super::method::Version;
@@ -7,18 +7,18 @@ use super::response::{Response, Status, TEXT};
 /// The interim response that asks for a body (RFC 9110 §15.2.1).
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What a response becomes of the connection that it goes out on.
+/// What happens to the connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence {
     /// Another request may follow, as is the rule on HTTP/1.1.
     Keep,
-    /// Another request may follow, and a 1.0 client must be told so.
+    /// Another request may follow, and the head must say so to a 1.0 client.
     KeepExplicitly,
     /// This was the last answer.
     Close,
 }
 
-/// Appends a response to `out`; of a streamed one, the head. `head_only`: it answers HEAD.
+/// Appends a response to `out`; only the head of a streamed one. `head_only`: it answers HEAD.
 pub(crate) fn encode(
     response: &Response,
     version: Version,
@@ -29,7 +29,7 @@ pub(crate) fn encode(
 ) {
     let (status, body) = (response.status(), response.body());
     if status == Status::OK {
-        // One copy for what nearly all answers begin with.
+        // One copy for the beginning of nearly every answer.
         let mut beginning = *b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT";
         if let Some(place) = beginning.last_chunk_mut() {
             *place = *date;
@@ -63,7 +63,7 @@ pub(crate) fn encode(
     } else if !status.is_bodiless() && version == Version::Http11 {
         out.extend_from_slice(b"\r\nTransfer-Encoding: chunked");
     }
-    // Each a copy of a length that the compiler knows, which takes a few instructions; so do those above.
+    // Each copies a length known at compile time, which takes a few instructions; so do those above.
     match persistence {
         Persistence::Keep => out.extend_from_slice(b"\r\n\r\n"),
         Persistence::KeepExplicitly => out.extend_from_slice(b"\r\nConnection: keep-alive\r\n\r\n"),
@@ -83,7 +83,7 @@ fn encode_status_line(status: Status, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Written out by hand: `write!` would go through the formatting machinery for each response.
+/// By hand: `write!` would use the formatting machinery for each response.
 fn encode_decimal(number: usize, out: &mut Vec<u8>) {
     if let Ok(digit @ 0..=9) = u8::try_from(number) {
         return out.push(b'0' | digit);

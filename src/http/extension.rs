@@ -1,4 +1,4 @@
-//! The extensions behind a chunk's size (RFC 9112 §7.1.1), read as the grammar has them and then dropped:
+//! The extensions after a chunk's size (RFC 9112 §7.1.1), checked against the grammar and dropped:
 //!
 //! ```text
 //! chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )
@@ -6,9 +6,9 @@
 //! chunk-ext-val  = token / quoted-string
 //! ```
 //!
-//! Nothing in them is of use here. But where a size line ends depends on them: a reader that lets a line end inside of
-//! quotes, and one that does not, would find different requests in the same bytes. So whatever is not the grammar is
-//! refused. Blanks belong to what comes behind them; in front of the line's end they are not the grammar.
+//! We use nothing in them. But they decide where a size line ends: a reader that lets a line end inside quotes would
+//! find other requests in the same bytes than one that does not. So whatever does not match the grammar is refused. The
+//! grammar allows blanks only before something else of the extension, never before the line's end.
 //!
 //! ```text
 //! Start ──tchar──▶ Name ─────"="─────▶ Equals ──tchar──▶ Value
@@ -23,7 +23,7 @@ use super::grammar::{is_tchar, is_value};
 /// What has been read of the extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extension {
-    /// Blanks behind the size or a value.
+    /// Blanks after the size or a value.
     Blank,
     /// The semicolon, and perhaps blanks.
     Start,
@@ -39,7 +39,7 @@ pub(crate) enum Extension {
 }
 
 impl Extension {
-    /// With the byte behind the size.
+    /// The state after the first byte behind the size.
     pub(crate) fn begun(byte: u8) -> Option<Self> {
         match byte {
             b';' => Some(Self::Start),
@@ -48,7 +48,7 @@ impl Extension {
         }
     }
 
-    /// With one byte more; `None` if no extension goes on so.
+    /// The state after one more byte; `None` if the grammar does not allow it.
     pub(crate) fn with(self, byte: u8) -> Option<Self> {
         match (self, byte) {
             // quoted-string = DQUOTE *( qdtext / quoted-pair ) DQUOTE (RFC 9110 §5.6.4)

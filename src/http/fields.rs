@@ -1,8 +1,8 @@
 //! Field lines as they arrive: `*( field-name ":" OWS field-value OWS CRLF ) CRLF` (RFC 9112 §5).
 //!
-//! One machine for the header section and for the trailer section. It keeps its place between calls, so a section
-//! that comes a byte at a time costs no more than one that comes whole, and both meet the same verdict at the same
-//! byte: nothing here depends on how the bytes were cut.
+//! One machine for the header section and the trailer section. It keeps its place between calls, so a section that
+//! comes byte by byte costs no more than one that comes whole, and both get the same verdict at the same byte: nothing
+//! here depends on how the bytes were cut.
 //!
 //! ```text
 //! Start ──tchar──▶ Name ──":"──▶ Value ──CR──▶ ValueLf ──LF──▶ Start
@@ -13,7 +13,7 @@ use super::grammar::is_tchar;
 use super::reject::Reject;
 use super::scan::{behind_tchars, behind_value};
 
-/// A stretch of the request's bytes, before `REACH`.
+/// A stretch of the request's bytes, all before `REACH`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) start: u32,
@@ -54,11 +54,11 @@ enum At {
     EndLf,
 }
 
-/// The line that is being read.
+/// The line being read.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     at: At,
-    /// Where the name, or after the colon the value, began.
+    /// Where the name began; after the colon, where the value began.
     mark: usize,
     name: Span,
 }
@@ -74,14 +74,14 @@ impl FieldLines {
         Self { line: Line { at: At::Start, mark: 0, name: Span { start: 0, end: 0 } }, list: Vec::new() }
     }
 
-    /// Ready for the next section; the list keeps its memory.
+    /// Makes it ready for the next section; the list keeps its memory.
     pub(crate) fn clear(&mut self) {
         self.line.at = At::Start;
         self.list.clear();
     }
 
-    /// The caller has removed `count` bytes before the place reached: the current line now begins so much earlier.
-    /// The lines that are already listed point nowhere from then on.
+    /// The caller has removed `count` bytes before the current position: the current line now begins that much earlier.
+    /// Lines already in the list become meaningless.
     pub(crate) fn moved_back(&mut self, count: usize) {
         self.line.mark = self.line.mark.saturating_sub(count);
     }
@@ -90,26 +90,26 @@ impl FieldLines {
         &self.list
     }
 
-    /// Reads on from `*pos` to the end of the section, `Ok(true)`, or of the window, `Ok(false)`.
+    /// Reads on from `*pos` to the end of the section (`Ok(true)`) or of the window (`Ok(false)`).
     ///
     /// # Errors
     ///
     /// [`Reject::Field`] for broken grammar, [`Reject::HeadTooLarge`] for more than `count_max` fields.
-    #[expect(clippy::arithmetic_side_effects)] // Places in the window: none is behind its end.
+    #[expect(clippy::arithmetic_side_effects)] // All are positions in the window: none is past its end.
     pub(crate) fn advance(&mut self, window: &[u8], pos: &mut usize, count_max: usize) -> Result<bool, Reject> {
         // Copies, so that they can stay in registers while a line is read.
         let (mut line, mut rest) = (self.line, window.get(*pos..).unwrap_or_default());
         // Invariant: `rest` is the end of the window.
         let place = |rest: &[u8]| window.len() - rest.len();
-        // What is read next; each part falls through to the one behind it.
+        // Each part falls through to the next.
         let is_whole = loop {
             if line.at == At::Start {
                 match rest {
                     [] => break false,
                     [b'\r', after @ ..] => (line.at, rest) = (At::EndLf, after),
                     _ if self.list.len() >= count_max => return Err(Reject::HeadTooLarge),
-                    // An empty name, a folded line's leading space, a bare LF. Told here and not by the length of the
-                    // name, whose beginning may have been moved away before the colon comes.
+                    // An empty name, the leading space of a folded line, a bare LF. Found here, not by the name's
+                    // length: its beginning may have been moved away before the colon comes.
                     [byte, ..] if !is_tchar(*byte) => return Err(Reject::Field),
                     _ => (line.at, line.mark) = (At::Name, place(rest)),
                 }
@@ -134,7 +134,7 @@ impl FieldLines {
                         self.list.push(Field { name: line.name, value });
                         (line.at, rest) = (At::ValueLf, after);
                     }
-                    // A bare LF, NUL and the other control characters.
+                    // A bare LF, NUL or another control character.
                     _ => return Err(Reject::Field),
                 }
             }
@@ -154,8 +154,8 @@ impl FieldLines {
     }
 }
 
-/// The stretch between `start` and `end` without the white space around it.
-#[expect(clippy::arithmetic_side_effects)] // A part of what ends at `end` is no longer than that.
+/// The stretch from `start` to `end`, without the white space around it.
+#[expect(clippy::arithmetic_side_effects)] // A part of what ends at `end` is no longer than `end`.
 fn trimmed(window: &[u8], start: usize, end: usize) -> Span {
     let mut value = window.get(start..end).unwrap_or_default();
     // Of the bytes that a value may have, only SP and HTAB are not above SP.

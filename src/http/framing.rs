@@ -1,6 +1,6 @@
-//! How long the body is and what becomes of the connection, told by the fields of a complete head.
+//! How long the body is, and whether the connection persists, by the fields of a complete head.
 //!
-//! Every rule that two readers of the same bytes could take differently is decided here, and by refusing.
+//! Wherever two readers could take the same bytes differently, this module refuses.
 
 use super::fields::Field;
 use super::grammar::{decimal, list, trim_ows};
@@ -12,7 +12,7 @@ use super::reject::Reject;
 /// How the body of a request is delimited (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// This many bytes; 0 if no framing field was there.
+    /// This many bytes; 0 if there is no framing field.
     Length(u64),
     Chunked,
 }
@@ -31,12 +31,12 @@ pub(crate) struct Facts {
 ///
 /// # Errors
 ///
-/// A reject if the fields contradict each other or RFC 9110 and 9112.
+/// A reject if the fields contradict each other, or RFC 9110 or 9112.
 pub(crate) fn examine(head: &Head, bytes: &[u8]) -> Result<Facts, Reject> {
     let found = Found::gather(head.fields(), bytes)?;
     let version = head.version();
 
-    // RFC 9112 §3.2: exactly one Host on 1.1; on 1.0 it may be missing, but not be ambiguous.
+    // RFC 9112 §3.2: exactly one Host on 1.1; on 1.0 it may be missing, but not ambiguous.
     if found.hosts > 1 || (found.hosts == 0 && version == Version::Http11) {
         return Err(Reject::Host);
     }
@@ -44,7 +44,7 @@ pub(crate) fn examine(head: &Head, bytes: &[u8]) -> Result<Facts, Reject> {
         framing: found.framing(version)?,
         // RFC 9112 §9.3, in its order: `close` wins, then 1.1 persists, then 1.0 if it says so.
         keep_alive: !found.close && (version == Version::Http11 || found.keep_alive),
-        // RFC 9110 §10.1.1: an expectation in a 1.0 request is ignored.
+        // RFC 9110 §10.1.1: ignore an expectation in a 1.0 request.
         expects_continue: version == Version::Http11 && found.expects_continue()?,
     })
 }
@@ -60,16 +60,16 @@ struct Found<'a> {
     other_expected: bool,
 }
 
-/// What the transfer codings come to, in the order in which they were applied: all fields are one list (RFC 9110 §5.3).
+/// The transfer codings in the order in which they were applied; all fields form one list (RFC 9110 §5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Codings {
-    /// `chunked`, and nothing else at all.
+    /// `chunked`, and nothing else.
     Chunked,
-    /// Others, and no `chunked` behind them.
+    /// Others, without `chunked` after them.
     Others,
-    /// Others, and `chunked` behind them.
+    /// Others, then `chunked`.
     OthersChunked,
-    /// What nobody needs to send, and two readers could take differently.
+    /// Nobody needs to send this, and two readers could take it differently.
     Doubtful,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Found<'a> {
     fn gather(fields: &[Field], bytes: &'a [u8]) -> Result<Self, Reject> {
         let mut found = Self::default();
         for field in fields {
-            // The length tells most names apart before a byte is looked at.
+            // The length rules out most names before any byte is compared.
             let has_name = |name| is(field.name.of(bytes), name);
             let value = || field.value.of(bytes);
             match field.name.len() {
@@ -100,8 +100,8 @@ impl<'a> Found<'a> {
                         found.keep_alive |= is(option, b"keep-alive");
                     }
                 }
-                // A repeated length is refused even if it is the same: RFC 9112 §6.3, step 5, leaves the choice, and
-                // a peer that repeats it has been tampered with or is about to.
+                // A repeated length is refused even if both are equal: RFC 9112 §6.3, step 5, leaves the choice, and a
+                // peer that repeats it has been tampered with or is about to be.
                 14 if has_name(b"content-length") && found.length.replace(value()).is_some() => {
                     return Err(Reject::Length);
                 }
@@ -114,21 +114,21 @@ impl<'a> Found<'a> {
         Ok(found)
     }
 
-    /// RFC 9112 §6.3 for requests, in its own order of steps.
+    /// RFC 9112 §6.3 for requests, in the order of its steps.
     fn framing(&self, version: Version) -> Result<Framing, Reject> {
         match (self.codings, self.length) {
             // Step 3: a Transfer-Encoding that overrides a Content-Length is the classic smuggling attempt: refuse.
             (Some(_), Some(_)) => Err(Reject::Framing),
-            // RFC 9112 §6.1: a 1.0 peer does not know the coding, so its framing is faulty.
+            // RFC 9112 §6.1: a 1.0 peer does not know transfer codings, so its framing is faulty.
             (Some(_), None) if version == Version::Http10 => Err(Reject::Framing),
-            // Step 4: chunked, once and alone; we have no other coding to undo.
+            // Step 4: `chunked`, once and alone; we can undo no other coding.
             (Some(Codings::Chunked), None) => Ok(Framing::Chunked),
             (Some(Codings::OthersChunked), None) => Err(Reject::TransferCoding),
-            // The same step: where chunked is not the last, nobody can tell where the body ends.
+            // The same step: unless `chunked` comes last, nobody can tell where the body ends.
             (Some(Codings::Others | Codings::Doubtful), None) => Err(Reject::FinalCoding),
             // Steps 5 and 6.
             (None, Some(length)) => decimal(length).map(Framing::Length).ok_or(Reject::Length),
-            // Step 7: a request without either has no body.
+            // Step 7: a request with neither has no body.
             (None, None) => Ok(Framing::Length(0)),
         }
     }
@@ -139,33 +139,33 @@ impl<'a> Found<'a> {
 }
 
 impl Codings {
-    /// These and those of one field more.
+    /// `before`, and the codings of one more field.
     fn with(before: Option<Self>, value: &[u8]) -> Self {
         match before {
-            // A list may have empty elements too (RFC 9110 §5.6.1.2). But a reader that does not pass over them sees no
-            // `chunked`, and another end of the body: a difference that requests could be smuggled by.
+            // A list may have empty elements too (RFC 9110 §5.6.1.2). But a reader that does not skip them sees no
+            // `chunked`, and another end of the body: requests could be smuggled through that difference.
             None if is(value, b"chunked") => Self::Chunked,
             Some(Self::Chunked) => Self::Doubtful,
             _ => list(value).fold(before, |codings, coding| Some(Self::and(codings, coding))).unwrap_or(Self::Doubtful),
         }
     }
 
-    /// `transfer-coding = token *( OWS ";" OWS transfer-parameter )`. What is not `chunked` is not looked at: it is not
-    /// implemented, whatever it is, and so a comma in a quoted parameter may well end an element here.
+    /// `transfer-coding = token *( OWS ";" OWS transfer-parameter )`. Codings other than `chunked` are not examined,
+    /// since none is implemented. So it does no harm that a comma in a quoted parameter ends an element here.
     fn and(before: Option<Self>, coding: &[u8]) -> Self {
         let name = trim_ows(coding.split(|byte| *byte == b';').next().unwrap_or_default());
         let is_chunked = is(name, b"chunked");
         match before {
             None | Some(Self::Others) if !is_chunked => Self::Others,
-            // RFC 9112 §7.1: parameters of `chunked` are an error. §6.1: nor may it be applied twice.
+            // RFC 9112 §7.1: `chunked` may not have parameters. §6.1: nor may it be applied twice.
             Some(Self::Others) if is_chunked && name.len() == coding.len() => Self::OthersChunked,
             _ => Self::Doubtful,
         }
     }
 }
 
-/// True if this part of a head is the given word, which is written in lower case. `| 0x20` makes lower case of letters;
-/// what else it makes bytes of the word of are control characters, which no part of a head has.
+/// True if this part of a head is `word`, which is in lower case. `| 0x20` puts letters in lower case; the only other
+/// bytes that it turns into bytes of `word` are control characters, which no part of a head has.
 fn is(part: &[u8], word: &[u8]) -> bool {
     let differ = |sum, (have, want): (&u8, &u8)| sum | ((have | 0x20) ^ want);
     part.len() == word.len() && part.iter().zip(word).fold(0, differ) == 0

@@ -1,30 +1,30 @@
-//! Closures that come with a response, to be called once it has left, or to write its body.
+//! Closures that come with a response: to call once it has left, or to write its body.
 //!
-//! A response may end anywhere: on an event loop, on a worker's thread, in an inbox that is closed, at the deadline.
-//! Wherever that is, its closures are called there, or dropped without having been called, and either may panic. So the
-//! net is in the values themselves, and nobody who drops one needs to think of it.
+//! A response may end anywhere: on an event loop, on a worker's thread, in a closed inbox, at the deadline. There its
+//! closures are called, or dropped uncalled, and either may panic. So the values themselves catch panics: code that
+//! drops one need not think of it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::panics::{Panic, caught, is_unwinding};
 
-/// What went wrong when it was called or dropped.
+/// What went wrong when a closure was called or dropped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault<'a> {
     Panicked(&'a Panic),
-    /// It has returned an error, with this text.
+    /// It returned an error with this text.
     Failed(&'a str),
 }
 
-/// Told of faults. Must not panic itself.
+/// Receives faults. Must not panic itself.
 pub(crate) type OnFault = Arc<dyn Fn(Fault<'_>) + Send + Sync>;
 
 /// A closure of the embedder's.
 pub(crate) struct Given<F> {
     /// `None` once it has been called.
     closure: Option<F>,
-    /// `None` as long as its handler has the response: until then, a panic is the handler's own.
+    /// `None` while the handler still holds the response: a panic is then the handler's own.
     on_fault: Option<OnFault>,
 }
 
@@ -38,13 +38,13 @@ impl<F> Given<F> {
         self.on_fault = Some(Arc::clone(on_fault));
     }
 
-    /// Calls it. `None`: it has panicked, which has been told.
+    /// Calls it. `None`: it panicked, and the panic has been reported.
     pub(crate) fn call<T>(mut self, call: impl FnOnce(F) -> T) -> Option<T> {
         let closure = self.closure.take()?;
         self.guard(|| call(closure))
     }
 
-    /// Who is told of what goes wrong.
+    /// Where its faults are reported.
     pub(crate) fn on_fault(&self) -> Option<OnFault> {
         self.on_fault.clone()
     }
@@ -67,8 +67,8 @@ impl<F> Drop for Given<F> {
     }
 }
 
-/// What is called once an answer has left, or was lost: each exactly once, in order, by being dropped. In a box, so
-/// that an answer without any is no larger for it, and dropped without a call.
+/// Closures to call once an answer has left or is lost. Dropping this calls each exactly once, in order. Boxed, so that
+/// an answer without any is no larger, and needs no call to be dropped.
 #[derive(Default)]
 pub(crate) struct AfterAnswer(Option<Box<Closures>>);
 
@@ -97,7 +97,7 @@ impl Drop for Closures {
     fn drop(&mut self) {
         if !self.0.is_empty() {
             let first = self.0.remove(0);
-            // Called behind the first, even if that panics.
+            // Dropped, and so called, after the first, even if that panics.
             let _others = Self(std::mem::take(&mut self.0));
             first.call(|then| then());
         }

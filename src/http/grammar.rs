@@ -1,30 +1,30 @@
 //! The character classes and numbers of the wire, each with its ABNF above it.
 //!
-//! Numbers are read here and nowhere else: `"+5".parse::<u64>()` succeeds, so std's reader is not one for the wire.
+//! Only this file reads numbers: `"+5".parse::<u64>()` succeeds, so std's parser does not suit the wire.
 
-/// `tchar` of RFC 9110 §5.6.2: what a method or a field name is made of.
+/// `tchar` of RFC 9110 §5.6.2: the characters of a method or a field name.
 pub(crate) const fn is_tchar(byte: u8) -> bool {
     is(byte, TCHAR)
 }
 
-/// `field-vchar`, SP and HTAB of RFC 9110 §5.5: what a field value is made of. `obs-text` is let through as opaque.
+/// `field-vchar`, SP and HTAB of RFC 9110 §5.5: the characters of a field value. `obs-text` passes as opaque.
 pub(crate) const fn is_value(byte: u8) -> bool {
     is(byte, VALUE)
 }
 
-/// What a request target is made of: RFC 3986's characters, `%` included. Browsers also send `"<>[]\^`{|}` raw in
-/// queries; they cannot be mistaken for a delimiter of the request line, so they pass. `#` does not: a fragment is
+/// The characters of a request target: those of RFC 3986, `%` included. Browsers also send `"<>[]\^`{|}` raw in
+/// queries; these pass, since they cannot be mistaken for a delimiter of the request line. `#` does not: a fragment is
 /// never sent (RFC 9112 §3.2).
 pub(crate) const fn is_target(byte: u8) -> bool {
     is(byte, TARGET)
 }
 
-/// What a `reg-name` of RFC 3986 §3.2.2 is made of, but for its escapes.
+/// The characters of a `reg-name` (RFC 3986 §3.2.2), except its escapes.
 pub(crate) const fn is_reg_name(byte: u8) -> bool {
     is(byte, REG_NAME)
 }
 
-/// What a request target is made of but for escapes and the mark of its query, so that it stands for itself.
+/// The characters of a request target that stand for themselves: all except `%` and `?`.
 pub(crate) const fn is_plain(byte: u8) -> bool {
     is(byte, PLAIN)
 }
@@ -43,7 +43,7 @@ const PLAIN: u8 = 16;
 
 static CLASS: [u8; 256] = classes();
 
-// Evaluated by the compiler: a slip here would not compile.
+// Evaluated at compile time: an index out of bounds or an overflow would not compile.
 #[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 const fn classes() -> [u8; 256] {
     let mut table = [0; 256];
@@ -88,7 +88,7 @@ const fn in_set(byte: u8, set: &[u8]) -> bool {
     false
 }
 
-/// `1*DIGIT`, without sign, space or overflow.
+/// `1*DIGIT`; no sign, no space, no overflow.
 pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -100,7 +100,7 @@ pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 /// The value of one `HEXDIG`, either case.
-#[expect(clippy::arithmetic_side_effects)] // Each arm's range bounds its sum below 16.
+#[expect(clippy::arithmetic_side_effects)] // Each arm's range keeps its result below 16.
 pub(crate) const fn hex_digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -110,7 +110,7 @@ pub(crate) const fn hex_digit(byte: u8) -> Option<u8> {
     }
 }
 
-/// Without the optional white space around it (`OWS = *( SP / HTAB )`, RFC 9110 §5.6.3).
+/// `text` without the optional white space around it (`OWS = *( SP / HTAB )`, RFC 9110 §5.6.3).
 pub(crate) fn trim_ows(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = text {
         text = rest;
@@ -126,7 +126,7 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim_ows).filter(|element| !element.is_empty())
 }
 
-/// `pct-encoded` of RFC 3986 §2.1: the byte that the escape at the front stands for, and what comes behind it.
+/// `pct-encoded` of RFC 3986 §2.1: the byte that the leading escape stands for, and what follows the escape.
 pub(crate) fn escape(text: &[u8]) -> Option<(u8, &[u8])> {
     match text {
         [b'%', high, low, after @ ..] => Some((hex_digit(*high)? << 4 | hex_digit(*low)?, after)),

@@ -1,6 +1,6 @@
 //! The request line and the header section as they arrive (RFC 9112 §3 and §5): positions, not copies.
 //!
-//! The machine keeps its place between calls and never looks at a byte twice, but for the ten of the version.
+//! The machine keeps its place between calls and never looks at a byte twice, except the ten of the version.
 //!
 //! ```text
 //! Start ──▶ Method ──SP──▶ Target ──SP──▶ Version ──CRLF──▶ Fields ──CRLF──▶ Done
@@ -11,13 +11,13 @@ use super::method::{Method, Version};
 use super::reject::Reject;
 use super::scan::{behind_plain, behind_target, behind_tchars};
 
-/// The longest method name that is read before it is called unknown. The IANA registry's longest has 17 letters.
+/// The longest method name that is read before it counts as unknown. The longest in the IANA registry has 17 letters.
 const METHOD_BYTES_MAX: usize = 32;
 
-/// What bounds a head.
+/// The limits of a head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadLimits {
-    /// Bytes from the first of the request line to the empty line, both included.
+    /// Bytes from the start of the request line to the end of the empty line.
     pub(crate) head_bytes: usize,
     /// Bytes of the request target.
     pub(crate) target_bytes: usize,
@@ -35,14 +35,14 @@ enum At {
     Done,
 }
 
-/// A request head, complete or on its way there.
+/// A request head, complete or still arriving.
 #[derive(Debug)]
 pub(crate) struct Head {
     at: At,
     pos: usize,
-    /// Where the element that is being read began.
+    /// Where the element being read began.
     mark: usize,
-    /// `None`: one that we do not have, which is what is wrong with the request, unless its version is not ours either.
+    /// `None`: a method that we do not have. The request is refused for that, unless its version is not ours either.
     method: Option<Method>,
     version: Version,
     target: Span,
@@ -65,7 +65,7 @@ impl Head {
         }
     }
 
-    /// Ready for the next request.
+    /// Makes it ready for the next request.
     pub(crate) fn clear(&mut self) {
         self.at = At::Start;
         self.pos = 0;
@@ -73,7 +73,7 @@ impl Head {
         self.fields.clear();
     }
 
-    /// True from the first byte that is not an empty line before the request line.
+    /// True once a byte has come that is not part of an empty line before the request line.
     pub(crate) fn has_begun(&self) -> bool {
         self.at != At::Start
     }
@@ -104,11 +104,11 @@ impl Head {
         self.fields.list()
     }
 
-    /// Reads on in `bytes`, all that has come since the request began. `Ok(false)`: more is needed.
+    /// Reads on in `bytes`: all that has come since the request began. `Ok(false)`: more is needed.
     ///
     /// # Errors
     ///
-    /// The first thing wrong, in the order of the bytes.
+    /// The first fault, in the order of the bytes.
     pub(crate) fn advance(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<bool, Reject> {
         let bytes_max = limits.head_bytes.min(Span::REACH);
         let window = bytes.get(..bytes_max).unwrap_or(bytes);
@@ -121,7 +121,7 @@ impl Head {
         }
     }
 
-    /// Reads one element behind the other, from where it is. False: one of them is not whole.
+    /// Reads element after element, from where it stands. False: one of them is incomplete.
     fn read(&mut self, window: &[u8], limits: &HeadLimits) -> Result<bool, Reject> {
         if self.at == At::Start && !self.skip_empty_lines(window) {
             return Ok(false);
@@ -144,7 +144,7 @@ impl Head {
         Ok(true)
     }
 
-    /// RFC 9112 §2.2: empty lines before the request line are ignored. They count towards the head's limit.
+    /// RFC 9112 §2.2: ignores empty lines before the request line. They count towards the head's limit.
     fn skip_empty_lines(&mut self, window: &[u8]) -> bool {
         loop {
             match window.get(self.pos..).unwrap_or_default() {
@@ -176,7 +176,7 @@ impl Head {
         Ok(true)
     }
 
-    /// `request-target`, then one SP. What its form means is told once the head is complete.
+    /// `request-target`, then one SP. Its form is examined once the head is complete.
     fn read_target(&mut self, window: &[u8], bytes_max: usize) -> Result<bool, Reject> {
         let (is_whole, mut is_plain) = (self.pos == self.mark, false);
         let end = self.find_end(
@@ -195,9 +195,9 @@ impl Head {
         Ok(true)
     }
 
-    /// The element that began at `mark` and goes on to what is left by `behind`: at least one byte and at most
-    /// `bytes_max`, ended by a space, which is passed over.
-    #[inline(always)] // With each `behind` of its own.
+    /// The element that began at `mark` and extends over what `behind` skips: at least one byte and at most
+    /// `bytes_max`, ended by a space, which is skipped.
+    #[inline(always)] // Inlined once for each `behind`.
     fn find_end(
         &mut self,
         window: &[u8],
@@ -209,7 +209,7 @@ impl Head {
         self.pos = window.len().saturating_sub(rest.len());
         let length = self.pos.saturating_sub(self.mark);
         if length > bytes_max {
-            // By the order of the bytes: too long comes before whatever may be wrong behind the limit.
+            // In the order of the bytes: being too long comes before any fault behind the limit.
             return Err(too_long);
         }
         match rest {
@@ -224,7 +224,7 @@ impl Head {
         }
     }
 
-    /// `HTTP-version = "HTTP/" DIGIT "." DIGIT`, then CRLF (RFC 9112 §2.3). A higher minor version is read as 1.1.
+    /// `HTTP-version = "HTTP/" DIGIT "." DIGIT`, then CRLF (RFC 9112 §2.3). A higher minor version counts as 1.1.
     fn read_version(&mut self, window: &[u8]) -> Result<bool, Reject> {
         let rest = window.get(self.pos..).unwrap_or_default();
         self.version = if rest.starts_with(b"HTTP/1.1\r\n") {
@@ -260,7 +260,7 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { head_bytes: 16 * 1024, target_bytes: 8 * 1024, fields: 100 };
 
-    /// Gives a head a byte more each time, and counts how often a byte is looked at in all.
+    /// Gives a head one byte more each time, and counts all looks at bytes.
     #[track_caller]
     fn check_work(head: &str) {
         let before = looks();

@@ -4,8 +4,8 @@ use super::fields::Field;
 
 /// The header fields of a request, in the order in which they came.
 ///
-/// Names compare without regard to case (RFC 9110 §5.1). Values are bytes: all but a few fields hold ASCII, but
-/// RFC 9110 §5.5 lets octets from 0x80 on through as opaque data.
+/// Names compare without regard to case (RFC 9110 §5.1). Values are bytes: nearly all are ASCII, but RFC 9110 §5.5
+/// allows octets from 0x80 as opaque data.
 #[derive(Clone, Copy)]
 pub struct Headers<'a> {
     fields: &'a [Field],
@@ -17,7 +17,7 @@ impl<'a> Headers<'a> {
         Self { fields, bytes }
     }
 
-    /// The value of the first field of this name, without the white space around it.
+    /// The value of the first field of this name, without surrounding white space.
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.get_all(name).next()
     }
@@ -32,10 +32,10 @@ impl<'a> Headers<'a> {
         self.iter().filter(move |(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// All fields: name, as sent, and value.
+    /// All fields: the name as sent, and the value.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let bytes = self.bytes;
-        // A name is made of tchar, which is ASCII, so that it is always text.
+        // A name consists of tchar, which is ASCII, so it is always text.
         let text = |name: &'a [u8]| std::str::from_utf8(name).unwrap_or_default();
         self.fields.iter().map(move |field| (text(field.name.of(bytes)), field.value.of(bytes)))
     }
@@ -45,7 +45,7 @@ impl<'a> Headers<'a> {
         self.fields.len()
     }
 
-    /// True if there is none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }

@@ -1,12 +1,12 @@
-//! The value of `Host`, and the authority of an absolute target: a host, and perhaps a port.
+//! The value of `Host`, and the authority of an absolute target: a host, with or without a port.
 
 use std::net::Ipv6Addr;
 
 use super::grammar::escape;
 use super::scan::behind_reg_name;
 
-/// `uri-host [ ":" port ]` of RFC 9110 §7.2. An empty host is allowed there, and so here, but not a port of nobody's.
-/// Of the literals in brackets, IPv6 addresses are the only kind that has come to be.
+/// `uri-host [ ":" port ]` of RFC 9110 §7.2. An empty host is allowed, as there; a port without a host is not. The only
+/// literals in brackets that are accepted are IPv6 addresses: no other kind has ever been defined.
 pub(crate) fn is_host(value: &[u8]) -> bool {
     let port = match value {
         [b':', ..] => return false,
@@ -29,7 +29,7 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
     }
 }
 
-/// What comes behind the `reg-name` that a text begins with.
+/// What follows the `reg-name` at the beginning of `text`.
 fn behind_name(text: &[u8]) -> &[u8] {
     let mut rest = text;
     loop {

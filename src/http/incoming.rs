@@ -1,4 +1,4 @@
-//! A request on its way in: head, then body, over one run of bytes that the caller owns and lets grow.
+//! A request as it arrives: head, then body, in one run of bytes that the caller owns and appends to.
 //!
 //! ```text
 //! Head ──complete──▶ Body ──complete──▶ whole: `request()` may be read, `len()` bytes are spent
@@ -14,21 +14,21 @@ use super::reject::Reject;
 use super::request::{Peer, Request};
 use super::target::{Target, dissect};
 
-/// What bounds a request.
+/// The limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) head: HeadLimits,
     pub(crate) body: BodyLimits,
 }
 
-/// How far a request has come.
+/// How much of a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Nothing but empty lines, or nothing at all.
+    /// Only empty lines, or nothing.
     Nothing,
     /// Part of the head.
     Head,
-    /// The head, and it says that a body comes: whether that is held or streamed is to be said now.
+    /// The head, which announces a body: the caller must now hold or stream it.
     Begun,
     /// The head, and part of the body.
     Body,
@@ -36,16 +36,16 @@ pub(crate) enum Progress {
     Whole,
 }
 
-/// One request as it arrives. After a reject it must be cleared before it is used again.
+/// One request as it arrives. After a reject, clear it before using it again.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     head: Head,
     /// What the head says, once it is complete.
     known: Option<(Facts, Target)>,
-    /// It is known how the body is to be read.
+    /// The caller has decided how to read the body.
     has_body_begun: bool,
     body: Body,
-    /// The client waits to be told to send the body, and none of it has come.
+    /// The client waits for `100 Continue` before it sends the body, and none of the body has come.
     awaits_continue: bool,
 }
 
@@ -54,7 +54,7 @@ impl Incoming {
         Self { head: Head::new(), known: None, has_body_begun: false, body: Body::new(), awaits_continue: false }
     }
 
-    /// Ready for the next request; the tables keep their memory.
+    /// Makes it ready for the next request; the tables keep their memory.
     pub(crate) fn clear(&mut self) {
         self.head.clear();
         (self.known, self.has_body_begun) = (None, false);
@@ -89,7 +89,7 @@ impl Incoming {
         Ok(if whole { Progress::Whole } else { Progress::Body })
     }
 
-    /// The body is to be held in memory.
+    /// Holds the body in memory.
     ///
     /// # Errors
     ///
@@ -101,32 +101,32 @@ impl Incoming {
         Ok(())
     }
 
-    /// The body is to be read by somebody else, who gets its decoder: from here on this is a request without one.
+    /// Returns a decoder for the body, for somebody else to read it with: from now on this is a request without a body.
     pub(crate) fn stream_body(&mut self, limits: &BodyLimits) -> Body {
         let framing = self.known.map_or(Framing::Length(0), |(facts, _)| facts.framing);
         let mut body = Body::new();
-        // No length is over the limit of a stream.
+        // Cannot fail: a stream has no limit on its length.
         let _ = body.start(framing, &limits.of_stream());
         self.has_body_begun = true;
         body
     }
 
-    /// True if the head is complete, and how its body is to be read has yet to be said.
+    /// True if the head is complete, and the caller has yet to hold or stream its body.
     pub(crate) fn is_begun(&self) -> bool {
         self.known.is_some() && !self.has_body_begun
     }
 
-    /// Bytes of the head, once it is complete.
+    /// The head's length in bytes, once it is complete.
     pub(crate) fn head_len(&self) -> usize {
         self.head.len()
     }
 
-    /// True if the client waits to be told to send the body, asked for the first time.
+    /// True if the client waits for `100 Continue`; but only the first time that this is asked.
     pub(crate) fn take_awaits_continue(&mut self) -> bool {
         std::mem::take(&mut self.awaits_continue)
     }
 
-    /// True if the client has said that it waits to be told.
+    /// True if the client waits for `100 Continue`, and `take_awaits_continue` has not been asked yet.
     pub(crate) fn awaits_continue(&self) -> bool {
         self.awaits_continue
     }
@@ -136,12 +136,12 @@ impl Incoming {
         self.known.is_some_and(|(facts, _)| facts.keep_alive)
     }
 
-    /// True if the head says that a body comes.
+    /// True if the head announces a body.
     pub(crate) fn has_body(&self) -> bool {
         self.known.is_some_and(|(facts, _)| facts.framing != Framing::Length(0))
     }
 
-    /// Bytes that the body takes in memory: all of it, if its length is known, else what has come.
+    /// How many bytes of memory the body takes: all of it if its length is known, else what has come.
     pub(crate) fn body_bytes(&self) -> usize {
         match self.known {
             Some((Facts { framing: Framing::Length(length), .. }, _)) => usize::try_from(length).unwrap_or(usize::MAX),
@@ -153,17 +153,17 @@ impl Incoming {
         self.head.version()
     }
 
-    /// True if this is a request of HEAD, as far as it has come: a reject of it must have no body either.
+    /// True if this is a HEAD request, as far as it has come: then a reject must have no body either.
     pub(crate) fn is_head_request(&self) -> bool {
         self.head.method() == Method::Head
     }
 
-    /// Bytes of a whole request on the wire, as far as they are still there: the chunked coding's own are spent.
+    /// How many bytes of a whole request are still there: the chunked coding's own, once compacted, are not.
     pub(crate) fn len(&self) -> usize {
         self.head.len().saturating_add(self.body.raw())
     }
 
-    /// Takes the spent bytes of a chunked body out, so that what is kept is never much more than the content.
+    /// Removes the spent bytes of a chunked body, so that the buffer is never much larger than the content.
     pub(crate) fn compact(&mut self, bytes: &mut Vec<u8>) {
         if self.known.is_some() {
             let from = self.head.len().saturating_add(self.body.decoded());
@@ -172,7 +172,7 @@ impl Incoming {
         }
     }
 
-    /// The request as far as it has come; the head must be complete.
+    /// The request, as far as it has come. The head must be complete.
     pub(crate) fn request<'a>(&'a self, bytes: &'a [u8], peer: &'a Peer) -> Request<'a> {
         let start = self.head.len();
         let body = bytes.get(start..start.saturating_add(self.body.decoded())).unwrap_or_default();

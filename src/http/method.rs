@@ -53,7 +53,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// The versions that are spoken. A higher minor version than 1 is read as 1.1 (RFC 9110 §2.5).
+/// The supported versions. A minor version above 1 counts as 1.1 (RFC 9110 §2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs)] // The names say it all.
 pub enum Version {

@@ -1,6 +1,6 @@
 //! The protocol, without sockets, threads or clocks: bytes and times in, requests and bytes out.
 //!
-//! A request walks through these rooms from left to right, and its answer leaves by the last:
+//! A request passes through these modules from left to right; its answer leaves by the last:
 //!
 //! ```text
 //!             ┌─ head ── fields ─┐
@@ -9,9 +9,9 @@
 //!                  └ extension
 //! ```
 //!
-//! `grammar`, `scan` and `host` are what each of them reads bytes by, and `reject` what each of them may say instead.
-//! "Not enough bytes yet" is never an error. Every machine here keeps its place between calls, and no verdict depends
-//! on how the bytes were cut: the same bytes give the same answer whole, halved or one at a time.
+//! All of them read bytes with `grammar`, `scan` and `host`, and refuse with `reject`. "Not enough bytes yet" is never
+//! an error. Every machine here keeps its place between calls, and no verdict depends on how the bytes were cut: the
+//! same bytes give the same answer whole, halved or one at a time.
 
 // Hostile bytes must meet no panic: nothing here indexes, and nothing overflows.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic_in_result_fn)]

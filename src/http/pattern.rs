@@ -8,7 +8,7 @@ enum Segment {
     Capture(String),
 }
 
-/// A path to match against, `/users/{id}` for example. A capture stands for one whole, non-empty segment.
+/// A path to match against, `/users/{id}` for example. A capture matches one whole, non-empty segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
     text: String,
@@ -21,7 +21,7 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, for the programmer.
+    /// What is wrong with it, as a text for the programmer.
     pub(crate) fn new(text: &str) -> Result<Self, &'static str> {
         let path = text.strip_prefix('/').ok_or("must begin with `/`")?;
         let mut segments: Vec<Segment> = Vec::new();
@@ -48,12 +48,12 @@ impl Pattern {
         &self.text
     }
 
-    /// How many captures it has: of two patterns that match a path, the one with fewer is meant.
+    /// How many captures it has: if two patterns match a path, the one with fewer wins.
     pub(crate) fn captures(&self) -> usize {
         self.captures
     }
 
-    /// True if both match exactly the same paths, whatever their captures are called.
+    /// True if both match exactly the same paths, whatever the names of their captures.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         self.segments.len() == other.segments.len()
             && self.segments.iter().zip(&other.segments).all(|pair| match pair {
@@ -63,7 +63,7 @@ impl Pattern {
             })
     }
 
-    /// True if a path, as it was sent, matches. Segments compare decoded, and `%2F` is no separator.
+    /// True if `raw_path`, a path as sent, matches. Segments are compared decoded; `%2F` is no separator.
     pub(crate) fn matches(&self, raw_path: &[u8]) -> bool {
         if self.captures == 0 && raw_path == self.text.as_bytes() {
             return true;
@@ -82,7 +82,7 @@ impl Pattern {
         fits && parts.next().is_none()
     }
 
-    /// The part of a matching path that a capture stands for, as it was sent.
+    /// The part of a matching path that a capture matches, as sent.
     pub(crate) fn capture<'p>(&self, raw_path: &'p str, name: &str) -> Option<&'p str> {
         let parts = raw_path.strip_prefix('/')?.split('/');
         self.segments

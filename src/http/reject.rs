@@ -1,4 +1,4 @@
-//! What a peer can do wrong, each with the status that it deserves.
+//! What a peer can do wrong, each with its status.
 
 use std::fmt;
 
@@ -6,34 +6,34 @@ use super::response::Status;
 
 /// Why a request was refused before any handler saw it.
 ///
-/// The connection closes after each of them: the peer and we no longer agree where the next request begins, or it was
-/// told that its request is not wanted while its body may still be on the way.
+/// Each of them closes the connection: we and the peer no longer agree where the next request begins, or the peer has
+/// learnt that its request is refused while its body may still be on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reject {
     /// The request line breaks RFC 9112 §3.
     RequestLine,
-    /// The target has a bad escape, a NUL or a path that is not UTF-8, or its form does not fit the method
-    /// (RFC 9112 §3.2).
+    /// The target has a bad escape, a NUL or a path that is not UTF-8, or its form does not fit the method (RFC 9112
+    /// §3.2).
     Target,
-    /// The target is an absolute one of a scheme that is not served here (RFC 9110 §7.4).
+    /// The target is absolute, with a scheme that is not served here (RFC 9110 §7.4).
     Misdirected,
     /// The target is longer than the limit (RFC 9110 §15.5.15).
     TargetTooLong,
-    /// A field line breaks RFC 9112 §5: its name, a space before the colon, a control character, a folded line.
+    /// A field line breaks RFC 9112 §5: a bad name, a space before the colon, a control character, a folded line.
     Field,
     /// The head, or a trailer section, is larger than the limit or has too many fields (RFC 6585 §5).
     HeadTooLarge,
-    /// `Host` is missing on HTTP/1.1, there twice, or not a host (RFC 9112 §3.2).
+    /// `Host` is missing on HTTP/1.1, sent twice, or not a host (RFC 9112 §3.2).
     Host,
     /// `Content-Length` is not one decimal number (RFC 9112 §6.3).
     Length,
     /// Both framings at once, or a transfer coding on HTTP/1.0 (RFC 9112 §6.1).
     Framing,
-    /// Transfer codings of which the last is not `chunked`, or which are more or less than a list of codings with one
-    /// plain `chunked` at its end, so that nobody can tell where the body ends (RFC 9112 §6.3).
+    /// The transfer codings are not a plain list that ends in exactly one `chunked` without parameters, so nobody can
+    /// tell where the body ends (RFC 9112 §6.3).
     FinalCoding,
-    /// Another transfer coding below `chunked` (RFC 9112 §6.1).
+    /// Another transfer coding was applied before `chunked` (RFC 9112 §6.1).
     TransferCoding,
     /// The chunked coding of the body is broken (RFC 9112 §7.1).
     Chunk,
@@ -50,7 +50,7 @@ pub enum Reject {
 }
 
 impl Reject {
-    /// The status that answers it.
+    /// The status of the answer.
     pub const fn status(self) -> Status {
         match self {
             Self::RequestLine
@@ -72,7 +72,7 @@ impl Reject {
         }
     }
 
-    /// One line for the peer.
+    /// One line for the peer, with its line feed.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::RequestLine => "malformed request line\n",

@@ -1,48 +1,48 @@
-//! What comes behind a run of bytes of one class: every byte of a head passes through here, and none more than twice.
+//! Finds what follows a run of bytes of one class. Every byte of a head passes through here, at most twice.
 //!
-//! The classes' tables judge one byte after the other, eight without looking for the end. Values and targets are long,
-//! and their classes a few ranges: sixteen bytes at a time are judged together, by comparisons without a branch, which
-//! compilers turn into the vector instructions of whatever machine they build for, so that none need be named here.
+//! The class tables check byte by byte, and look for the end of the input only every eight bytes. Values and targets
+//! are long, and their classes are a few ranges: so sixteen bytes at a time are checked together, by comparisons
+//! without a branch. Compilers turn those into the vector instructions of their target, so none need be named here.
 
 use super::grammar::{is_plain, is_reg_name, is_target, is_tchar, is_value};
 
-/// Bytes judged by the table between two looks for the end.
+/// How many bytes the table checks between two looks for the end of the input.
 const FEW: usize = 8;
-/// Bytes judged together: a vector register of x86-64 and of AArch64.
+/// How many bytes are checked together: a vector register of x86-64 and of AArch64.
 const MANY: usize = 16;
 
-/// Behind the rest of a token, a field name for example.
+/// What follows the rest of a token (a field name, for example).
 #[inline(always)]
 pub(crate) fn behind_tchars(bytes: &[u8]) -> &[u8] {
     behind(bytes, is_tchar)
 }
 
-/// Behind the rest of a field value.
+/// What follows the rest of a field value.
 #[inline(always)]
 pub(crate) fn behind_value(bytes: &[u8]) -> &[u8] {
-    // HTAB and obs-text are left to the table: they are rare, and without them a range is all there is to tell.
+    // The table handles HTAB and obs-text: they are rare, and without them the class is a single range.
     behind(behind_many(bytes, |byte| !matches!(byte, b' '..=b'~')), is_value)
 }
 
-/// Behind the rest of a request target.
+/// What follows the rest of a request target.
 #[inline(always)]
 pub(crate) fn behind_target(bytes: &[u8]) -> &[u8] {
     behind(behind_many(bytes, |byte| !matches!(byte, b'!'..=b'~') || byte == b'#'), is_target)
 }
 
-/// Behind the rest of a host's name, or of a part of it between two escapes.
+/// What follows the rest of a host name, or of a part of it between two escapes.
 #[inline(always)]
 pub(crate) fn behind_reg_name(bytes: &[u8]) -> &[u8] {
     behind(bytes, is_reg_name)
 }
 
-/// Behind what a target begins with that is neither an escape nor the mark of a query.
+/// What follows the beginning of a target that has neither an escape nor the `?` of a query.
 #[inline(always)]
 pub(crate) fn behind_plain(bytes: &[u8]) -> &[u8] {
     behind(bytes, is_plain)
 }
 
-/// Behind the bytes for which `holds`.
+/// What follows the bytes for which `holds`.
 #[inline(always)]
 fn behind(bytes: &[u8], holds: impl Fn(u8) -> bool) -> &[u8] {
     #[cfg(test)]
@@ -63,7 +63,7 @@ fn behind(bytes: &[u8], holds: impl Fn(u8) -> bool) -> &[u8] {
     rest
 }
 
-/// Behind as many whole blocks as have no byte that `stops`.
+/// What follows the leading whole blocks in which no byte `stops`.
 #[inline(always)]
 fn behind_many(bytes: &[u8], stops: impl Fn(u8) -> bool) -> &[u8] {
     #[cfg(test)]
@@ -87,12 +87,12 @@ pub(super) mod tests {
         static LOOKS: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// How often a byte has been looked at on this thread.
+    /// How many looks at a byte this thread has made.
     pub(crate) fn looks() -> usize {
         LOOKS.get()
     }
 
-    /// The same rule, counting.
+    /// The same rule, counting its calls.
     pub(super) fn counted(rule: impl Fn(u8) -> bool) -> impl Fn(u8) -> bool {
         move |byte| {
             LOOKS.set(LOOKS.get().saturating_add(1));

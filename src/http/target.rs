@@ -8,19 +8,19 @@ use super::method::Method;
 use super::reject::Reject;
 use super::scan::behind_plain;
 
-/// A target taken apart: positions in the request's bytes.
+/// A target, taken apart: positions in the request's bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
-    /// As sent, escapes and all; `*` for the asterisk-form, empty for `http://host`.
+    /// As sent, escapes included; `*` for the asterisk-form, empty for `http://host`.
     pub(crate) path: Span,
-    /// Behind the first `?`.
+    /// What follows the first `?`.
     pub(crate) query: Option<Span>,
-    /// Of an absolute-form: it overrides `Host` (RFC 9112 §3.2.2).
+    /// The authority of an absolute-form: it overrides `Host` (RFC 9112 §3.2.2).
     pub(crate) authority: Option<Span>,
 }
 
 impl Target {
-    /// Of a request whose head is not complete.
+    /// For a request whose head is incomplete.
     pub(crate) const NONE: Self = Self { path: Span { start: 0, end: 0 }, query: None, authority: None };
 }
 
@@ -28,7 +28,7 @@ impl Target {
 ///
 /// # Errors
 ///
-/// [`Reject::Target`] or, for an absolute-form of another scheme than `http`, [`Reject::Misdirected`].
+/// [`Reject::Target`]; or [`Reject::Misdirected`] for an absolute-form with a scheme other than `http`.
 #[inline]
 pub(crate) fn dissect(head: &Head, bytes: &[u8]) -> Result<Target, Reject> {
     let (span, method) = (head.target(), head.method());
@@ -36,14 +36,14 @@ pub(crate) fn dissect(head: &Head, bytes: &[u8]) -> Result<Target, Reject> {
         // origin-form = absolute-path [ "?" query ]
         [b'/', ..] if head.is_target_plain() => Ok(Target { path: span, query: None, authority: None }),
         [b'/', ..] => split_query(span, bytes, None),
-        // asterisk-form, for a server-wide OPTIONS alone
+        // asterisk-form, only for a server-wide OPTIONS
         [b'*'] if method == Method::Options => Ok(Target { path: span, query: None, authority: None }),
         // absolute-form, or the authority-form that only CONNECT may have
         _ => absolute(span, bytes),
     }
 }
 
-/// `absolute-URI`, of which `http://authority/path` is served.
+/// `absolute-URI`; only `http://authority/path` is served.
 fn absolute(span: Span, bytes: &[u8]) -> Result<Target, Reject> {
     let text = span.of(bytes);
     let colon = text.iter().position(|byte| *byte == b':').ok_or(Reject::Target)?;
@@ -72,7 +72,7 @@ fn absolute(span: Span, bytes: &[u8]) -> Result<Target, Reject> {
 /// Takes path and query apart.
 fn split_query(span: Span, bytes: &[u8], authority: Option<Span>) -> Result<Target, Reject> {
     let (start, end) = (span.start as usize, span.end as usize);
-    // The space behind the target ends the run at the latest.
+    // The space after the target ends the run at the latest.
     let rest = behind_plain(bytes.get(start..).unwrap_or_default());
     let mut mark = bytes.len().saturating_sub(rest.len());
     if let [b'%', ..] = rest {
@@ -88,7 +88,7 @@ fn split_query(span: Span, bytes: &[u8], authority: Option<Span>) -> Result<Targ
     Ok(Target { path, query, authority })
 }
 
-/// True for a path whose escapes are whole and stand for UTF-8 without NUL, so that handlers can be given text.
+/// True if the path's escapes are complete and stand for UTF-8 without NUL, so that handlers can get text.
 fn is_text(path: &[u8]) -> bool {
     let mut rest = path;
     loop {
@@ -96,7 +96,7 @@ fn is_text(path: &[u8]) -> bool {
         if rest.is_empty() {
             return true;
         }
-        // What stands for itself is ASCII, so that a character is either that or escapes alone.
+        // Unescaped bytes are ASCII here, so every other character consists of escapes alone.
         match escaped_char(rest) {
             Some(after) => rest = after,
             None => return false,
@@ -104,11 +104,11 @@ fn is_text(path: &[u8]) -> bool {
     }
 }
 
-/// What comes behind the character at the front, all of it in escapes; `None` if that is none, or NUL.
+/// What follows the leading character, which must consist of escapes; `None` if it does not, or is NUL.
 fn escaped_char(text: &[u8]) -> Option<&[u8]> {
     let (first, mut rest) = escape(text)?;
     let mut bytes = [first, 0, 0, 0];
-    // The first byte of a character in UTF-8 tells how many there are by its leading ones.
+    // The leading ones of a character's first UTF-8 byte say how many bytes it has.
     let length = if first.is_ascii() { 1 } else { first.leading_ones() as usize };
     for byte in bytes.get_mut(1..length)? {
         (*byte, rest) = escape(rest)?;
@@ -135,7 +135,7 @@ mod tests {
         paths.extend(["/%f0%9f%98%80", "/%f4%90%80%80", "/%f0%9f%98", "/%f8%88%80%80%80"].map(str::to_owned));
         for path in paths {
             let bytes = unescaped(path.as_bytes());
-            // A `%` that begins no escape is left as it is, and so is one that was escaped: there is none here.
+            // A `%` that begins no escape is kept, and so is an escaped one: there is no escape here.
             let wanted = std::str::from_utf8(&bytes).is_ok() && !bytes.contains(&0) && !bytes.contains(&b'%');
             assert_eq!(is_text(path.as_bytes()), wanted, "{path}");
         }
