@@ -1,16 +1,16 @@
-//! How many handlers may run at once, and whose turn it is when more want to.
+//! How many handlers may run at once, and which request comes next when more want to.
 //!
-//! A handler runs on the thread that holds its loop, until it is found to be slow: then a spare takes the loop, and the
-//! handler is *displaced*. So the running handlers are the displaced ones, counted here, and the busy words, at most
-//! one a loop. As long as there is room for one on every loop beside the displaced ones, nothing needs to be counted;
+//! A handler runs on the thread that holds its loop, until it turns out to be slow: then a spare takes the loop, and
+//! the handler is *displaced*. So the running handlers are the displaced ones, counted here, and the busy words, at
+//! most one per loop. While there is room for the displaced ones and one on every loop, nothing needs to be counted;
 //! that is the common case, and costs two loads.
 //!
 //! Why the count is never too low: a holder announces itself before it reads the count, and a spare raises the count
-//! before it claims a loop. In the one order of all these operations (they are sequentially consistent), of two that
-//! want the last permit the second sees the first.
+//! before it claims a loop. All these operations are sequentially consistent, so they have one order; in it, if two
+//! want the last permit, the second sees the first.
 //!
-//! Why no waiting request is forgotten: it is published before its loop looks for a permit once more, and a permit is
-//! given back before its giver looks for somebody who waits.
+//! Why no queued request is forgotten: it is published before its loop looks for a permit once more, and a permit is
+//! given back before its giver looks for a queued request.
 
 use std::time::Instant;
 
@@ -20,21 +20,21 @@ use crate::sync::{self, AtomicU64, AtomicUsize, Mutex, Ordering};
 #[derive(Debug)]
 pub(crate) struct Permits {
     pub(crate) words: Vec<Word>,
-    /// Handlers that have been displaced and still run.
+    /// How many displaced handlers still run.
     displaced: AtomicUsize,
-    /// Most handlers at once.
+    /// How many handlers may run at once.
     max: usize,
-    /// Held while a permit is sought among few.
+    /// Locked to get a permit when few are left.
     entry: Mutex<()>,
-    /// For each loop, since when its longest waiting request waits: in microseconds, from 1; 0 if none waits.
+    /// Per loop: when its oldest queued request began to wait, in µs (at least 1); 0 if the queue is empty.
     waiting: Vec<AtomicU64>,
-    /// Loops with a waiting request.
+    /// How many loops have a queued request.
     queues: AtomicUsize,
     started: Instant,
 }
 
 impl Permits {
-    /// `max` is raised to one a loop: with fewer, loops could not serve at all.
+    /// Raises `max` to one per loop: with fewer, some loops could not serve at all.
     pub(crate) fn new(loops: usize, max: usize) -> Self {
         Self {
             words: (0..loops).map(|_| Word::new()).collect(),
@@ -47,7 +47,7 @@ impl Permits {
         }
     }
 
-    /// A permit for a request that has just come. It must not overtake those that wait.
+    /// A permit for a request that has just come. It must not overtake queued ones.
     pub(crate) fn enter(&self, seat: usize) -> bool {
         if self.queues.load(Ordering::SeqCst) > 0 {
             return false;
@@ -61,8 +61,8 @@ impl Permits {
         self.enter_among_few(seat)
     }
 
-    /// A permit for the request of this loop that has waited longest: if it is the longest of all, and there is one.
-    /// Otherwise the loop whose turn it is, if it is another's.
+    /// A permit for this loop's oldest queued request, if that is the oldest of all loops and a permit is free.
+    /// Otherwise the loop that comes first, if it is another one.
     pub(crate) fn enter_waiting(&self, seat: usize) -> Result<(), Option<usize>> {
         match self.next_in_line() {
             Some(next) if next != seat => Err(Some(next)),
@@ -83,7 +83,7 @@ impl Permits {
         is_free
     }
 
-    /// A spare is about to claim a loop whose handler is slow.
+    /// A spare is about to claim a loop with a slow handler.
     pub(crate) fn displace(&self) {
         self.displaced.fetch_add(1, Ordering::SeqCst);
     }
@@ -97,8 +97,8 @@ impl Permits {
         self.displaced.load(Ordering::SeqCst)
     }
 
-    /// Tells since when this loop's longest waiting request waits. Returns true if that is news: whoever gave a permit
-    /// back meanwhile may have taken this loop for the next in line when it no longer was.
+    /// Publishes since when this loop's oldest queued request waits. Returns true if that has changed: a thread that
+    /// gave back a permit meanwhile may have woken this loop as the next in line when it no longer was.
     pub(crate) fn publish(&self, seat: usize, since: Option<Instant>) -> bool {
         let mark = since.map_or(0, |since| {
             u64::try_from(since.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX).max(1)
@@ -112,7 +112,7 @@ impl Permits {
         before != mark
     }
 
-    /// The loop whose request has waited longest, if one waits.
+    /// The loop with the oldest queued request, if there is one.
     pub(crate) fn next_in_line(&self) -> Option<usize> {
         if self.queues.load(Ordering::SeqCst) == 0 {
             return None;

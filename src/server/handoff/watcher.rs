@@ -11,25 +11,25 @@ use crate::server::shared::Shared;
 use crate::stop::Slack;
 use crate::sync::{self, Arc, Ordering};
 
-/// How often the slots are looked at while requests are being served: a handler is slow after one to two of these.
+/// How often to look at the slots while requests are being served: a handler counts as slow after one to two of these.
 const LOOK_INTERVAL: Duration = Duration::from_micros(1500);
-/// The same while handlers have lately been slow. Where one blocks, others will, and what their clients' neighbours
-/// feel of it is this time: worth the watcher's wake-ups, some 3 µs each.
+/// The same while handlers have recently been slow. Where one blocks, others will, and the clients that share a loop
+/// with theirs wait this long: worth the watcher's wake-ups, some 3 µs each.
 const LOOK_INTERVAL_ALERT: Duration = Duration::from_micros(300);
 /// How long after the last slow handler the watcher stays alert.
 const ALERT: Duration = Duration::from_secs(1);
-/// Looks without a request before the watcher goes to sleep: long enough that it is not woken for each request of a
-/// client that pauses a little.
+/// After how many looks without a request the watcher goes to sleep: enough that a client that pauses a little does not
+/// wake it for each request.
 const QUIET_LOOKS_MAX: u32 = 20;
-/// How long after the deadline loops that are cutting off what they hold are waited for.
+/// How long after the deadline to wait for loops that are cutting off what they hold.
 const SLACK: Duration = Duration::from_millis(50);
-/// For how long after that loops are looked at that have not ended.
+/// How long after that to look at loops that have not ended.
 const LAST_LOOKS: Duration = Duration::from_millis(15);
-/// Pauses after a thread could not be started, doubling from the first to the last.
+/// How long to pause after a thread could not be started, doubling from the first to the second.
 const SPAWN_PAUSE_MIN: Duration = Duration::from_millis(5);
 const SPAWN_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Runs loops until they have drained, or until the deadline and a little more.
+/// Runs loops until they have drained, or until the deadline and a little longer.
 pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> MemberResult {
     let loops = event_loops.len();
     let crew = Crew::new(event_loops, Arc::clone(shared));
@@ -66,9 +66,9 @@ fn wait_for_threads(crew: &Crew, until: Instant) {
     }
 }
 
-/// Cuts off what loops hold that have not ended. One look at each would not do: a handler's thread may have the loop
-/// just then, to answer, to call the next handler or to begin a stream, and lend it again; or end it, since the
-/// deadline is over. So whoever is left is looked at for a moment more.
+/// Cuts off what the loops that have not ended still hold. One look at each would not do: just then a handler's thread
+/// may have the loop, to answer, to call the next handler or to begin a stream, and lend it again; or it may end the
+/// loop, since the deadline has passed. So look at the rest for a moment longer.
 fn cut_off_lent(crew: &Crew, loops: usize) {
     let until = sync::now() + LAST_LOOKS;
     let mut roster = crew.roster();
@@ -84,7 +84,7 @@ fn cut_off_lent(crew: &Crew, loops: usize) {
 }
 
 fn total(crew: &Crew) -> MemberResult {
-    // Whoever ends later still finds its place.
+    // Leaves the places, for a loop that ends later.
     let ends: Vec<_> = crew.roster().ends.iter_mut().map(Option::take).collect();
     let (mut total, mut unknown, mut unclosed) = (CutOff::default(), 0, 0);
     let mut failure = None;
@@ -99,7 +99,8 @@ fn total(crew: &Crew) -> MemberResult {
         total.details.extend(end.cut_off.details);
         failure = failure.or(end.error);
     }
-    // Not to know is no clean end, and to be closed by the process's end is none either.
+    // A loop that has not reported counts as an unclean end, and so does one whose connections only the process's end
+    // closes.
     if unknown > 0 {
         total.details.push(format!("unknown, since {} did not end in time", event_loops(unknown)));
     }
@@ -124,7 +125,7 @@ struct Watcher<'a> {
     loops: usize,
     /// What each loop's word said at the last look.
     seen: Vec<Sight>,
-    /// For which lending a spare has been sent.
+    /// The lending for which a spare has been sent.
     sent: Vec<Option<Sight>>,
     quiet_looks: u32,
     alert_until: Instant,
@@ -168,7 +169,7 @@ impl<'a> Watcher<'a> {
         self.crew.roster().are_all_over() || self.until(now).is_some_and(|until| until <= now)
     }
 
-    /// Until when loops are waited for; `None` before the stop.
+    /// Until when to wait for loops; `None` before the stop.
     fn until(&mut self, now: Instant) -> Option<Instant> {
         self.crew.shared.stop.deadline().map(|deadline| self.slack.until(deadline, now))
     }
@@ -217,16 +218,17 @@ impl<'a> Watcher<'a> {
         drop(self.crew.watch_changed.wait_timeout(roster, interval));
     }
 
-    /// Sleeps until a handler is called, or a loop ends.
+    /// Sleeps until a handler is called, a loop ends, or the stop comes; after the stop, no longer than loops are
+    /// waited for.
     fn sleep(&mut self) {
         let crew = self.crew;
         crew.is_watcher_asleep.store(true, Ordering::SeqCst);
-        // Whoever has lent a loop before this may not have seen that we sleep.
+        // A thread that lent a loop before this may not have seen that we sleep.
         let is_busy = crew.shared.permits.words.iter().any(|word| word.look().is_busy());
         if !is_busy {
             let mut roster = crew.roster();
             while crew.is_watcher_asleep.load(Ordering::SeqCst) && !roster.are_all_over() {
-                // Until the stop there is no deadline, and the stop wakes us.
+                // Before the stop there is no deadline, and the stop wakes us.
                 let now = sync::now();
                 let Some(until) = self.until(now) else {
                     roster = crew.watch_changed.wait(roster);

@@ -1,4 +1,4 @@
-//! One word for each event loop, which says where the loop is and decides who may have it.
+//! One word per event loop: it says where the loop is and decides who may have it.
 //!
 //! ```text
 //!            announce             lend                claim (the thread that lent it, or a spare: one of them)
@@ -7,12 +7,12 @@
 //!    └────── withdraw ────┘ └─ borrow (n+1) ─┘ (the thread that lent it)
 //! ```
 //!
-//! Whoever holds the loop announces, withdraws and lends, and only a holder can; so these need no comparison. To claim
-//! and to borrow is a compare-and-swap from exactly the lending that the claimant knows. Two can try it, the thread
-//! that has lent the loop and the spare that was sent for it, and one succeeds: the loop is never held twice, and
-//! never lost. A spare that comes late finds another number, since each lending has its own. The thread borrows the
-//! loop to have the head of a streamed answer sent, and lends it again while it writes the body: its handler still
-//! counts as running.
+//! Only the thread that holds the loop announces, withdraws and lends, so these need no comparison. Claiming and
+//! borrowing are a compare-and-swap from exactly the lending that the claimant knows. Two threads may try it, the one
+//! that has lent the loop and the spare that was sent for it, and one succeeds: the loop is never held twice and never
+//! lost. A spare that comes late finds another number, since each lending has its own. The lender borrows the loop to
+//! have the head of a streamed answer sent, and lends it again while it writes the body: its handler still counts as
+//! running.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -24,7 +24,7 @@ const LENT: u64 = 2;
 #[derive(Debug)]
 pub(crate) struct Word(AtomicU64);
 
-/// What a word says at one moment; of a lent loop, which lending it is.
+/// What a word says at one moment; for a lent loop, which lending it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sight(u64);
 
@@ -49,8 +49,8 @@ impl Word {
         Sight(self.0.load(Ordering::SeqCst))
     }
 
-    /// The holder is going to call a handler. Sequentially consistent: whoever counts the running handlers afterwards
-    /// counts this one.
+    /// The holder is going to call a handler. Sequentially consistent: anyone who counts the running handlers
+    /// afterwards counts this one.
     pub(crate) fn announce(&self) {
         let number = self.0.load(Ordering::Relaxed) >> 2;
         self.0.store((number + 1) << 2 | BUSY, Ordering::SeqCst);
@@ -62,7 +62,7 @@ impl Word {
         self.0.store(number << 2 | HELD, Ordering::SeqCst);
     }
 
-    /// The holder lets go of the loop. From now on it has it only if it can claim it.
+    /// The holder lets go of the loop. To have it again, it must claim it.
     pub(crate) fn lend(&self) -> Sight {
         let number = self.0.load(Ordering::Relaxed) >> 2;
         let lending = number << 2 | LENT;
@@ -70,14 +70,14 @@ impl Word {
         Sight(lending)
     }
 
-    /// Takes the loop of this lending back for a moment, while the same handler goes on: it can then be lent again.
+    /// Takes this lending's loop back for a moment, while the same handler goes on; the loop can then be lent again.
     /// Returns false if somebody else has it.
     pub(crate) fn borrow(&self, lending: Sight) -> bool {
         let busy = ((lending.0 >> 2) + 1) << 2 | BUSY;
         self.0.compare_exchange(lending.0, busy, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Takes the loop of this lending. Returns false if somebody else has.
+    /// Takes this lending's loop. Returns false if somebody else has it.
     pub(crate) fn claim(&self, lending: Sight) -> bool {
         let held = lending.0 & !STATE | HELD;
         self.0.compare_exchange(lending.0, held, Ordering::SeqCst, Ordering::SeqCst).is_ok()

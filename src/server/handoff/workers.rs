@@ -15,17 +15,17 @@ use crate::server::streaming::{Streamed, write_body};
 use crate::stop::Cause;
 use crate::sync::{self, Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, sync_channel};
 
-/// A spare that was not needed for so long ends, unless it is among the last, one a loop.
+/// A spare that has had no task for this long ends, unless it is among the last (one per loop).
 const SPARE_TIME: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
 
-/// Loops, and the threads that turn them.
+/// Loops, and the threads that run them.
 pub(super) struct Crew {
     pub(super) shared: Arc<Shared>,
     slots: Vec<Mutex<EventLoop>>,
     roster: Mutex<Roster>,
     /// For spares: there is a task, or all is over.
     tasks_changed: Condvar,
-    /// For the watcher: a loop has ended, a thread has left, the bell was rung.
+    /// For the watcher: the stop has come, a loop has ended, a thread has left, or the bell was rung.
     pub(super) watch_changed: Condvar,
     /// The watcher sleeps, and must be woken before a handler is called.
     pub(super) is_watcher_asleep: AtomicBool,
@@ -33,14 +33,14 @@ pub(super) struct Crew {
 
 pub(super) struct Roster {
     tasks: VecDeque<Task>,
-    /// Threads without a task.
+    /// How many threads have no task.
     idle: usize,
-    /// Threads that have not ended.
+    /// How many threads have not ended.
     pub(super) alive: usize,
     spawned: usize,
-    /// Those that run, by number.
+    /// The threads that run, by number.
     threads: Vec<(usize, JoinHandle<()>)>,
-    /// Those that had nothing left to do when all was over.
+    /// The threads that ended after all was over.
     left: Vec<JoinHandle<()>>,
     is_over: bool,
     /// How each loop has ended, if it has.
@@ -58,9 +58,9 @@ pub(super) struct LoopEnd {
 /// What a thread is needed for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Task {
-    /// Turn a loop that nobody has turned yet.
+    /// Run a loop that no thread has run yet.
     Start(usize),
-    /// Take over a loop from a slow handler, if it still lies in its slot.
+    /// Take a loop over from a slow handler, if it still lies in its slot.
     TakeOver(usize, Sight),
 }
 
@@ -86,7 +86,7 @@ impl Crew {
         })
     }
 
-    /// Gives a task to a spare, or to a new thread if there is none.
+    /// Gives a task to a spare, or to a new thread if there is no spare.
     pub(super) fn dispatch(self: &Arc<Self>, task: Task) -> std::io::Result<()> {
         let mut roster = self.roster();
         if roster.idle > roster.tasks.len() {
@@ -113,7 +113,7 @@ impl Crew {
         let mut task = Some(first);
         while let Some(next) = task.take().or_else(|| self.next_task()) {
             let (Task::Start(seat) | Task::TakeOver(seat, _)) = next;
-            // What it does without the loop has nets of its own.
+            // Panics in what it does without the loop are caught further down.
             if let Err(panic) = caught(|| self.perform(next, &mut desk)) {
                 self.bury(seat, format!("panicked: {panic}"));
                 desk = Desk::new();
@@ -126,7 +126,7 @@ impl Crew {
             roster.left.extend(handle);
             drop(roster);
         } else {
-            // Nobody joins it: its end may take any time, if a thread-local value of some handler's sees to that.
+            // Nobody joins it: ending may take any time, if a handler's thread-local value blocks when dropped.
             drop((roster, handle));
         }
         self.watch_changed.notify_all();
@@ -172,11 +172,11 @@ impl Crew {
         }
     }
 
-    /// Turns a loop until it is over or taken over.
+    /// Runs a loop until it is over or taken over.
     fn hold<'a>(&'a self, seat: usize, mut event_loop: MutexGuard<'a, EventLoop>, desk: &mut Desk) {
         loop {
             match event_loop.turn(desk) {
-                // For the benchmark alone: what the hand-off costs is the difference.
+                // Only for the benchmark: the difference is what the hand-off costs.
                 Ok(Turn::Call) if cfg!(allout_no_handoff) => {
                     let response = self.shared.call(&desk.request());
                     self.word(seat).withdraw();
@@ -197,8 +197,8 @@ impl Crew {
         }
     }
 
-    /// A loop that this thread holds cannot go on, by a fault of our own, and so the server ends. In whatever state it
-    /// is: nobody gives it anything any more or waits for it, and its clients see the end.
+    /// A loop that this thread holds cannot go on, by a fault of our own, so the server ends. Whatever the loop's
+    /// state: nobody gives it anything or waits for it any more, and its clients see the end.
     pub(super) fn bury(&self, seat: usize, error: String) {
         let who = format!("event loop {seat}");
         self.shared.stop.trigger(Cause::Failed { who, error: error.clone() });
@@ -211,8 +211,8 @@ impl Crew {
         self.end_loop(seat, LoopEnd { cut_off: cut_off.unwrap_or_default(), error: Some(error) });
     }
 
-    /// At the deadline: cuts off what a loop holds that lies in its slot still, for want of a thread that could have
-    /// taken it over from its handler.
+    /// At the deadline: cuts off what a loop holds that still lies in its slot, because no thread could take it over
+    /// from its handler.
     pub(super) fn cut_off_lent(&self, seat: usize) {
         let (permits, lending) = (&self.shared.permits, self.shared.permits.words[seat].look());
         if !lending.is_lent() {
@@ -231,7 +231,8 @@ impl Crew {
         self.end_loop(seat, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
     }
 
-    /// Calls the handler for the request on the desk, and lets go of the loop meanwhile. `None`: it was taken over.
+    /// Calls the handler for the request on the desk, and lets go of the loop meanwhile. `None`: the loop was taken
+    /// over.
     fn serve<'a>(
         &'a self,
         seat: usize,
@@ -262,7 +263,7 @@ impl Crew {
             self.finish(seat, &mut lending, &mut is_buried, answer, desk)
         });
         let parcel = finished.unwrap_or_else(|panic| {
-            // A fault of our own, on a thread that has no loop. The connection goes, and the server ends.
+            // A fault of our own, on a thread without a loop. The connection is lost, and the server ends.
             let who = format!("a worker of event loop {seat}");
             self.shared.stop.trigger(Cause::Failed { who, error: format!("panicked: {panic}") });
             *desk = Desk::new();
@@ -279,16 +280,16 @@ impl Crew {
             }
             return Some(event_loop);
         }
-        // Before the loop hears of it: the end may follow at once, and waits for threads without a handler alone.
+        // Before the loop learns of it: the end may follow at once, and waits only for threads without a handler.
         self.shared.permits.replace();
-        // Refused if the loop has ended: the connection was cut off at the deadline.
+        // Returned if the loop has ended: the connection was cut off at the deadline.
         let _ = parcel.map(|parcel| self.shared.seats[seat].inbox.push(parcel));
         self.shared.wake_next_in_line();
         None
     }
 
-    /// Writes the body of an answer if it is streamed. Gives what is left to tell the loop, nothing if it has no such
-    /// connection any more.
+    /// Writes an answer's body if it is streamed. Returns what is left to tell the loop; nothing if the loop no longer
+    /// has the connection.
     fn finish(
         &self,
         seat: usize,
@@ -352,8 +353,8 @@ impl Crew {
     }
 
     pub(super) fn end_loop(&self, seat: usize, end: LoopEnd) {
-        // In its last pass it may have had no time to look once more who waits: nobody is to wait behind a request that
-        // is none any more.
+        // The loop may have had no time in its last pass to publish its queue: nobody may queue behind a request that
+        // has gone.
         self.shared.permits.publish(seat, None);
         self.shared.wake_next_in_line();
         self.roster().ends[seat].get_or_insert(end);
@@ -366,9 +367,10 @@ impl Crew {
         self.tasks_changed.notify_all();
     }
 
-    /// Joins the threads that had nothing left to do but to end, not past this moment. That takes no time, unless the
-    /// destructor of some handler's thread-local value blocks; std can neither ask a thread whether it has ended nor
-    /// give up a join. So a helper joins, and stays with the thread that does not end: it owes nobody anything.
+    /// Joins the threads that ended after all was over, but not past `until`. They only have to end, which takes no
+    /// time unless a handler's thread-local value blocks when dropped; std cannot give up a join, and its `is_finished`
+    /// does not wait for such values. So a helper joins, and stays stuck with a thread that does not end: nobody waits
+    /// for the helper.
     pub(super) fn join(&self, until: Instant) {
         if until <= sync::now() {
             return;
