@@ -1,7 +1,7 @@
 //! Readiness from the kernel: epoll(7).
 //!
-//! Everything but the calls themselves is std's: descriptors are owned and borrowed by its types, and the waker is a
-//! pair of its Unix sockets.
+//! Everything except the calls themselves is std's: its types own and borrow descriptors, and the waker is a pair of
+//! its Unix sockets.
 
 use std::ffi::c_int;
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ use crate::server::sys::{
 };
 use crate::sync::{Arc, AtomicBool, Ordering};
 
-/// Events taken from the kernel at a time: enough that a call is shared by many requests, few enough that the first
+/// How many events to take from the kernel at a time: enough that many requests share a call, few enough that the first
 /// does not wait long for the last.
 const EVENTS_MAX: usize = 256;
 
@@ -26,8 +26,8 @@ const WAKER: u64 = u64::MAX;
 
 pub(crate) struct Poller {
     epoll: OwnedFd,
-    /// The first `count` of these are what the last wait found. Written by the kernel alone: to clear them for each
-    /// wait would take longer than all else that is done for one.
+    /// The first `count` of these are what the last wait found. Only the kernel writes them: clearing them for each
+    /// wait would take longer than everything else in it.
     found: Box<[EpollEvent]>,
     count: usize,
     reported: usize,
@@ -54,12 +54,12 @@ impl Poller {
         self.control(EPOLL_CTL_ADD, stream, EPOLLIN | EPOLLRDHUP | EPOLLET, token)
     }
 
-    /// If there is room already, the next wait says so.
+    /// If there is room already, the next wait reports it.
     pub(crate) fn await_room(&mut self, stream: &Stream, token: u64) -> io::Result<()> {
         self.control(EPOLL_CTL_MOD, stream, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, token)
     }
 
-    /// Exclusive: of several loops that wait for the same listener, a connection wakes one.
+    /// Exclusive: if several loops wait for the same listener, a connection wakes one.
     pub(crate) fn add_listener(&mut self, listener: &Listener, token: u64) -> io::Result<()> {
         self.control(EPOLL_CTL_ADD, listener, EPOLLIN | EPOLLEXCLUSIVE, token)
     }
@@ -83,10 +83,10 @@ impl Poller {
     }
 
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        // Rounded up, so that a wait that was meant to end at a deadline does not end just before it.
+        // Rounded up, so that a wait meant to end at a deadline does not end just before it.
         let timeout =
             timeout.map_or(-1, |timeout| c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX));
-        // An error means that nothing was found.
+        // After an error, nothing was found.
         (self.reported, self.count) = (0, 0);
         match wait_epoll(&self.epoll, &mut self.found, timeout) {
             Ok(count) => self.count = count,
@@ -115,7 +115,7 @@ impl std::fmt::Debug for Poller {
     }
 }
 
-/// A byte in a socket wakes the poller. A flag keeps a second byte from being sent before the first was taken.
+/// A byte in a socket wakes the poller. A flag prevents a second byte before the first is taken.
 #[derive(Debug)]
 struct WakePair {
     receiver: UnixStream,
@@ -131,9 +131,9 @@ impl WakePair {
         Ok(Self { receiver, sender, is_awake: AtomicBool::new(false) })
     }
 
-    /// First the byte, then the flag: a waker that comes between them finds the flag still set and sends none, but the
-    /// poller is awake and has not yet looked at what it is woken for. It will see it: the swap reads what the waker
-    /// wrote last, and so all that the waker did before.
+    /// First the byte, then the flag. A waker that comes in between finds the flag still set and sends nothing; but the
+    /// poller is awake, and has yet to look at what it was woken for. It will see it: the swap reads what the waker
+    /// wrote last, and so everything that the waker did before.
     fn clear(&self) {
         let mut bytes = [0; 16];
         while matches!((&self.receiver).read(&mut bytes), Ok(count) if count == bytes.len()) {}
@@ -147,7 +147,7 @@ pub(crate) struct Waker(Arc<WakePair>);
 impl Waker {
     pub(crate) fn wake(&self) {
         if !self.0.is_awake.swap(true, Ordering::AcqRel) {
-            // Would block only if the buffer is full of such bytes, and then the poller is awake.
+            // Would block only if the buffer is full of such bytes; then the poller is awake.
             let _ = (&self.0.sender).write(&[1]);
         }
     }

@@ -1,8 +1,8 @@
-//! Readiness without the kernel's help: every socket is tried, with a pause when nothing moves.
+//! Readiness without the kernel's help: the loop tries every socket, and pauses when nothing moves.
 //!
 //! The pause begins at 50 µs and doubles to 5 ms; anything that moves resets it. So a busy server answers within
-//! 50 µs, an idle one wakes 200 times a second, and each connection costs one system call a round: fine for tens of
-//! them, honest beyond. Everything is reported all the time, and so tokens are all that is kept of the sockets.
+//! 50 µs, an idle one wakes 200 times a second, and each connection costs one system call per round: fine for tens of
+//! connections, slow but correct beyond. Everything is reported all the time, so tokens are all it keeps of the sockets.
 
 use std::io;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Poller {
 
     pub(crate) fn retired(&mut self, token: u64) {
         if let Some(at) = self.tokens.iter().position(|have| *have == token) {
-            // The last one takes its place, and may be reported late by a round, or twice.
+            // The last one takes its place, and may be reported a round late, or twice.
             self.tokens.swap_remove(at);
         }
     }
@@ -82,7 +82,7 @@ impl Poller {
     pub(crate) fn next(&mut self) -> Option<Event> {
         let token = *self.tokens.get(self.reported)?;
         self.reported += 1;
-        // Whether there is more than a short read gave is not known, so the loop must read until it would block.
+        // Nobody knows whether there is more after a short read, so the loop must read until it would block.
         Some(Event { token, is_hangup: true })
     }
 

@@ -10,11 +10,11 @@ use crate::server::outgoing::Unsent;
 use crate::server::shared::{Shared, internal_error};
 use crate::server::table::Token;
 
-/// Bytes of content that are gathered before they are sent.
+/// How many bytes of content to gather before sending them.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// Room for a chunk's size in front of it: as many hex digits as `CHUNK_BYTES` needs, CR, LF.
+/// Room for a chunk's size before it: as many hex digits as `CHUNK_BYTES` needs, CR, LF.
 const SIZE_ROOM: usize = 6;
-/// Ends a chunk and then the body.
+/// The last chunk, and an empty trailer section: the end of the body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// What a thread needs to send the body of a response.
@@ -22,9 +22,9 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 pub(crate) struct Download {
     token: Token,
     line: Line,
-    /// What the peer has not taken yet of the answers before, and the head: sent with the first chunk.
+    /// What the peer has not taken yet of earlier answers, then the head: sent with the first chunk.
     unsent: Option<Box<Unsent>>,
-    /// Answers that have left whole.
+    /// How many answers have left in full.
     answers: u64,
     after: AfterAnswer,
 }
@@ -33,9 +33,9 @@ pub(crate) struct Download {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streamed {
     pub(crate) token: Token,
-    /// Answers that have left whole.
+    /// How many answers have left in full.
     pub(crate) answers: u64,
-    /// If not, the connection is of no use any more.
+    /// If false, the connection is of no further use.
     pub(crate) is_whole: bool,
 }
 
@@ -64,17 +64,17 @@ impl Download {
 
     fn end(self, is_whole: bool) -> Streamed {
         let Self { token, answers, after, line, .. } = self;
-        // The loop has the socket before anybody is told that the answer has left.
+        // Gives the socket back to the loop before any closure learns that the answer has left.
         drop(line);
         drop(after);
         Streamed { token, answers: answers + u64::from(is_whole), is_whole }
     }
 }
 
-/// Writes the body of an answer. Gives what is left to tell its loop, nothing if that has no such connection any more.
+/// Writes an answer's body. Returns what is left to tell the loop; nothing if the loop no longer has the connection.
 ///
-/// Until the first bytes are to be sent, the connection is its loop's, like that of any handler: `start` asks the loop
-/// for what is needed to send them. What fails before is answered 500.
+/// Until the first bytes are sent, the connection is its loop's, like that of any handler: `start` asks the loop for
+/// what is needed to send them. If the closure fails before that, the answer is 500.
 pub(crate) fn write_body(
     answer: Answer,
     write: WriteBody,
@@ -85,7 +85,7 @@ pub(crate) fn write_body(
     let written = write.call(&mut BodyWriter::new(&mut sink));
     let is_whole = match written {
         Some(Ok(())) => sink.send(if is_chunked { LAST_CHUNK } else { &[] }).is_ok(),
-        // That its client has gone or stalls is nothing that anybody needs to be told.
+        // Nobody needs a report that a client has gone or stalls.
         Some(Err(failure)) if !sink.has_failed() => {
             failure.tell();
             false
@@ -106,7 +106,7 @@ enum Stage {
     /// Nothing has been sent.
     Kept(Box<Answer>),
     Sending(Download),
-    /// The client has gone, or stalls. Without a download, the loop knows.
+    /// The client has gone, or stalls. Without a download, the loop knows already.
     Failed(Option<Download>),
 }
 
@@ -127,8 +127,8 @@ impl<F: FnMut(Answer) -> Option<Download>> Sink<F> {
         self.buffer.len().saturating_sub(SIZE_ROOM)
     }
 
-    /// Sends what has been gathered, if anything, and `end` behind it, with one write; before it the head, unless that
-    /// has been sent.
+    /// Sends what has been gathered, if anything, followed by `end`, with one write. The head goes first, unless it has
+    /// been sent.
     fn send(&mut self, end: &[u8]) -> io::Result<()> {
         let mut start = SIZE_ROOM.min(self.buffer.len());
         if self.is_chunked && self.content_len() > 0 {

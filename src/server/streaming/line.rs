@@ -1,4 +1,4 @@
-//! A socket in the hands of a handler's thread: reads and writes wait, as long as the peer's patience lasts.
+//! A socket in the hands of a handler's thread: reads and writes wait while the peer's patience lasts.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::server::stream::{Moved, Stream};
 use crate::sync::{self, Arc};
 
-/// The least rate of a peer: so many bytes give a second of patience.
+/// The least rate of a peer: this many bytes earn it a second of patience.
 const BYTES_PER_SECOND_MIN: u64 = 4096;
-/// How long one call of the system waits. Patience is counted in these steps.
+/// How long one system call waits at most. Patience is checked in between.
 const STEP: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ impl Patience {
         self.left = self.left.saturating_sub(waited);
     }
 
-    /// A slow peer earns time, but cannot save it up: a stall ends it all the same.
+    /// A slow peer earns time, but cannot save it up: a stall still ends it.
     fn earn(&mut self, bytes: usize) {
         let earned = Duration::from_millis((bytes as u64).saturating_mul(1000) / BYTES_PER_SECOND_MIN);
         self.left = self.left.saturating_add(earned).min(self.max);
@@ -36,7 +36,7 @@ impl Patience {
 #[derive(Debug)]
 pub(super) struct Line {
     stream: Arc<Stream>,
-    /// Calls wait. Set by the first that would have to, so that a peer that is fast costs no call more than in a loop.
+    /// Calls wait. Set by the first call that would have to, so that a fast peer costs no more calls than on a loop.
     is_waiting: bool,
     reading: Patience,
     writing: Patience,
@@ -52,7 +52,7 @@ impl Line {
     ///
     /// # Errors
     ///
-    /// `TimedOut` once the peer's patience is used up, or whatever is wrong with the socket.
+    /// `TimedOut` once the peer's patience is used up; otherwise what is wrong with the socket.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let since = sync::now();
@@ -70,7 +70,7 @@ impl Line {
         }
     }
 
-    /// What has come already, if anything has.
+    /// What has come already, if anything.
     pub(super) fn read_at_once(&mut self, buffer: &mut [u8]) -> Option<usize> {
         if std::mem::take(&mut self.is_waiting) {
             self.stream.never_wait().ok()?;
@@ -81,11 +81,11 @@ impl Line {
         }
     }
 
-    /// Writes all of it.
+    /// Writes all of `bytes`.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read); `BrokenPipe` if the peer has gone.
+    /// As for [`read`](Self::read); `BrokenPipe` if the peer has gone.
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let since = sync::now();
@@ -117,7 +117,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.is_waiting && self.stream.never_wait().is_err() {
-            // What cannot be had back without waiting is given up.
+            // A socket that cannot be made non-blocking again is given up.
             self.stream.shutdown(std::net::Shutdown::Both);
         }
     }

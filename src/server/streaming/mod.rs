@@ -1,8 +1,8 @@
 //! Streaming: a handler's thread reads a request's body as it arrives, or writes a response's body as it is made.
 //!
-//! Meanwhile the socket belongs to that thread ([`line::Line`]), and waits for the peer instead of the loop. The
-//! connection stays in its loop's table, in the phase Away, like that of any slow handler, whether its loop has been
-//! taken over or not:
+//! Meanwhile that thread has the socket ([`line::Line`]), and waits for the peer instead of the loop. The connection
+//! stays in its loop's table, in the phase Away, like that of any slow handler, whether or not its loop has been taken
+//! over:
 //!
 //! ```text
 //!         head has come, `Handler::streams`
@@ -13,26 +13,27 @@
 //!   └── first bytes ── Answer ──▶ loop ── Download ──▶ thread: head, bytes, … ──end──▶ Streamed ──▶ loop
 //! ```
 //!
-//! Until its first bytes are to be sent, a body that is being written is a handler like any other: its loop has the
-//! socket, sends the answers before this one, and looks to the clock of a peer that does not take them.
+//! While a response's body has not sent its first bytes, its writer is a handler like any other: the loop has the
+//! socket, sends the answers before this one, and times a peer that does not take them.
 //!
-//! What goes from a thread to its loop goes in place if the loop still lies in its slot, and by the inbox if not; what
-//! a loop has to give to a thread that it was taken from goes by a channel.
+//! If the loop still lies in its slot, the thread hands over in place; if not, through the inbox. What a loop gives to
+//! a thread that it was taken from goes through a channel.
 //!
 //! # Why nothing is lost, and nobody waits for ever
 //!
-//! - *Bytes:* one side has the socket at a time. A loop gives it away only with nothing left to read on its desk for
-//!   this request. To an upload it does so only once the answers before it are sent; to a download it gives what is
-//!   left of them along, to be sent at once with the head and the first bytes. The thread gives the socket back with
-//!   what has come behind the body. A loop neither reads nor writes a connection that is away and has nothing unsent.
-//! - *Waiting:* each wait for the peer is bounded by its patience, which it loses while it does nothing and earns back
-//!   by each 4 KiB. The time that a handler itself takes is not counted.
-//! - *A stop* leaves streams alone until the deadline; then the loop shuts the socket down as it does any other, and
-//!   whatever the thread waits for fails at once. What is owed is a request that has come whole: of an upload that is
-//!   being read from, one whose body has ended; of one that is not, the loop looks for itself. To any other it answers
-//!   408. A handler that still runs is named in either case.
-//! - *The thread that waits for its loop's Download* gets it, since a loop empties its inbox before it waits and before
-//!   it ends; if the connection is gone or the inbox closed, the other end of the channel is dropped, which it notices.
+//! - *Bytes:* one side has the socket at a time. A loop gives it away only when nothing is left on its desk to read for
+//!   this request. To an upload, it does so only once the answers before it are sent. To a download, it gives the rest
+//!   of those along, to be sent at once with the head and the first bytes. The thread gives the socket back with what
+//!   has come after the body. A loop neither reads nor writes a connection that is away and has nothing unsent.
+//! - *Waiting:* the peer's patience bounds each wait. The peer loses it while it does nothing, and each 4 KiB earn a
+//!   second back. The time that the handler itself takes does not count.
+//! - *A stop* leaves streams alone until the deadline. Then the loop shuts the socket down like any other, and whatever
+//!   the thread waits for fails at once. What is owed is an answer to each request that has come whole. An upload whose
+//!   handler waits for more of it has not; for any other, the loop checks for itself. It answers any other with 408. A
+//!   handler that still runs is named in either case.
+//! - *A thread that waits for its loop's Download* gets it, since a loop empties its inbox before it waits and before
+//!   it ends. If the connection has gone or the inbox is closed, the other end of the channel is dropped, and the
+//!   thread notices.
 
 mod download;
 mod line;

@@ -1,4 +1,4 @@
-//! A request whose body is read by its handler, as it arrives.
+//! A request whose handler reads the body as it arrives.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -14,22 +14,22 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// Bytes of one read, at least.
 const BUFFER_BYTES: usize = 32 * 1024;
-/// Reads to find out if all of a body has come that its handler has not read: more than a socket holds.
+/// The most reads to find out whether all of an unread body has come: more than a socket holds.
 const LAST_READS_MAX: u32 = 256;
 
-/// A request and what has come of its body.
+/// A request, and what has come of its body.
 #[derive(Debug)]
 pub(crate) struct Upload {
     token: Token,
     exchange: Exchange,
     peer: Peer,
-    /// The request's head, whole and alone.
+    /// The request's head, complete, and nothing else.
     head: Unfinished,
     body: Arc<Arriving>,
 }
 
 /// A body on its way. Its handler's thread has it locked while it reads and waits for more; its loop looks at it once,
-/// when the deadline has come.
+/// at the deadline.
 #[derive(Debug)]
 pub(crate) struct Arriving(Mutex<State>);
 
@@ -42,18 +42,19 @@ enum State {
     },
 }
 
-/// What the body's bytes go through on their way to the handler.
+/// What the body's bytes pass through on their way to the handler.
 #[derive(Debug)]
 struct Content {
     line: Line,
     decoder: Body,
     limits: BodyLimits,
-    /// Bytes that have come: `..decoder.decoded()` is content, of which `..given` has been taken, and from
-    /// `decoder.raw()` on is what has not been read yet. Invariant: none of them is past `filled <= bytes.len()`.
+    /// Bytes that have come: `..decoder.decoded()` is content, `..given` of it has been taken, and
+    /// `decoder.raw()..filled` has not been read yet. Invariant: all of these are at most `filled`, and `filled <=
+    /// bytes.len()`.
     bytes: Vec<u8>,
     filled: usize,
     given: usize,
-    /// The client waits to be told to send it (RFC 9110 §10.1.1): told by the first read.
+    /// The client waits for `100 Continue` (RFC 9110 §10.1.1): the first read sends it.
     awaits_continue: bool,
     fault: Option<Fault>,
 }
@@ -67,7 +68,7 @@ enum Fault {
 }
 
 impl Content {
-    /// Decodes what is here, and reads on if it is nothing.
+    /// Decodes what is here; if that gives no content, reads on.
     fn fill(&mut self) -> Result<(), Fault> {
         loop {
             let decoded = self.decoder.decoded();
@@ -76,7 +77,7 @@ impl Content {
             if is_whole || self.decoder.decoded() > decoded {
                 return Ok(());
             }
-            // All that has come is read and given.
+            // All that has come has been read and given.
             self.decoder.taken();
             (self.given, self.filled) = (0, 0);
             self.read_on()?;
@@ -101,13 +102,14 @@ impl Content {
         }
     }
 
-    /// Decodes what has come. True if that is all of it.
+    /// Decodes what has come. True if the body is complete.
     fn pass_over(&mut self) -> bool {
         let bytes = &mut self.bytes[..self.filled];
         self.decoder.advance(bytes, &self.limits).is_ok_and(|is_whole| is_whole)
     }
 
-    /// True if all of it has come, be it in the socket. What is read for that is lost: nobody is to read it any more.
+    /// True if the whole body has come, even if part of it is still in the socket. Drops what it reads to find out:
+    /// nobody will read it any more.
     fn has_come(&mut self) -> bool {
         for _ in 0..LAST_READS_MAX {
             if self.fault.is_some() || self.pass_over() {
@@ -124,7 +126,7 @@ impl Content {
         self.decoder.is_whole()
     }
 
-    /// What has come behind the body.
+    /// What has come after the body.
     fn rest(&self) -> &[u8] {
         &self.bytes[self.decoder.raw()..self.filled]
     }
@@ -150,7 +152,7 @@ impl Read for Content {
 }
 
 impl Arriving {
-    /// The deadline has come: true if all of the body has, so that its answer is owed.
+    /// At the deadline: true if the whole body has come, so that its answer is owed.
     pub(crate) fn has_come(&self) -> bool {
         // Its handler waits for more of it.
         let Some(mut state) = self.0.try_lock() else { return false };
@@ -160,12 +162,12 @@ impl Arriving {
         }
     }
 
-    /// The handler has returned. Gives what had come behind the body, if all of that has been read, and its fault. The
-    /// socket is the loop's again.
+    /// The handler has returned. Returns what had come after the body, if the body has been read to its end, and the
+    /// body's fault. The socket is the loop's again.
     fn leave(&self) -> (Option<Option<Box<Unfinished>>>, Option<Fault>) {
         let left = State::Left { has_come: false };
         let State::Read(mut content) = std::mem::replace(&mut *self.state(), left) else { return (None, None) };
-        // A small rest that has come already is passed over.
+        // Skips a small rest that has come already.
         let has_come = content.fault.is_none() && content.pass_over();
         *self.state() = State::Left { has_come };
         (has_come.then(|| Unfinished::behind(content.rest())), content.fault)
@@ -207,8 +209,8 @@ impl Upload {
         Arc::clone(&self.body)
     }
 
-    /// Calls the handler, and gives what it has answered and what is left. The response is replaced if the body has
-    /// turned out to be faulty.
+    /// Calls the handler. Returns its answer and what is left. If the body turned out to be faulty, the response is
+    /// replaced.
     pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
         let Self { token, mut exchange, peer, head, body } = self;
         let request = head.request(&peer);
@@ -218,7 +220,7 @@ impl Upload {
             shared.tell(&Notice::Rejected { peer: &peer, reject });
             response = Response::text(reject.reason()).with_status(reject.status());
         }
-        // What else is on its way closes the connection.
+        // If anything else of the body is on its way, the connection closes.
         exchange.keeps_alive &= rest.is_some();
         let is_gone = matches!(fault, Some(Fault::Gone));
         Answer { token, exchange, response, unfinished: rest.flatten(), is_gone }
