@@ -1,8 +1,8 @@
-//! Memory that request bodies may take, all together: reserved before they come, and given back when they are gone.
+//! The memory that all request bodies together may take: reserved before they come, and given back when they are gone.
 
 use crate::sync::{Arc, AtomicUsize, Ordering};
 
-/// What is reserved grows in steps of so many bytes, where its length is not known beforehand.
+/// If a body's length is not known beforehand, its reservation grows in steps of this size.
 const STEP_BYTES: usize = 16 * 1024;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Budget {
         Arc::new(Self { reserved: AtomicUsize::new(0), bytes_max })
     }
 
-    /// Has `reserved` cover so many bytes. Returns false if the budget has no room for them.
+    /// Makes `reserved` cover `bytes`. Returns false if the budget has no room for that.
     pub(crate) fn cover(self: &Arc<Self>, reserved: &mut Option<Reserved>, bytes: usize) -> bool {
         let have = reserved.as_ref().map_or(0, |reserved| reserved.bytes);
         let more = bytes.saturating_sub(have).div_ceil(STEP_BYTES).saturating_mul(STEP_BYTES);

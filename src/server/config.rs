@@ -13,62 +13,64 @@ use crate::sync::available_parallelism;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Event loops, each on a thread of its own. Default: one per core, since a loop that has work keeps a core busy.
+    /// How many event loops, each on its own thread. Default: one per core, since a busy loop takes a whole core.
     pub loops: usize,
-    /// Most handlers at once, over all loops, each on a worker thread; at least one a loop. Default: 64, enough to wait
-    /// for a slow backend, and at 2 MiB of address space each no burden. Further requests wait their turn.
+    /// How many handlers may run at once over all loops, each on a worker thread; at least one per loop. Default: 64,
+    /// enough to wait for a slow backend, and cheap: each costs 2 MiB of address space. Further requests queue.
     pub threads: usize,
-    /// Stack of a worker thread, in bytes. Default: `None`, std's, which is 2 MiB unless `RUST_MIN_STACK` says
-    /// otherwise.
+    /// The stack of a worker thread, in bytes. Default: `None`, which means std's: 2 MiB, unless `RUST_MIN_STACK` is
+    /// set.
     pub stack_bytes: Option<usize>,
-    /// Most connections at once, over all loops. Default: 10,000. One more closes the longest idle one to make room;
-    /// with none idle it is answered 503.
+    /// How many connections may be open at once over all loops. Default: 10,000. One more closes the connection that
+    /// has been idle longest; if none is idle, it is answered 503.
     pub connections_max: usize,
 
-    /// Bytes of a request head. Default: 16 KiB, as in Node; Apache takes 8 KiB a line, nginx 32 KiB in all. Crossed:
-    /// 431.
+    /// The most bytes of a request head. Default: 16 KiB, as in Node; Apache takes 8 KiB per line, nginx 32 KiB in all.
+    /// If exceeded: 431.
     pub head_bytes_max: usize,
-    /// Header fields of a request, and trailer fields. Default: 100, as in Apache and hyper. Crossed: 431.
+    /// The most header fields of a request, and the most trailer fields. Default: 100, as in Apache and hyper. If
+    /// exceeded: 431.
     pub fields_max: usize,
-    /// Bytes of a request target. Default: 8 KiB; RFC 9112 §3 asks for at least 8,000. Crossed: 414.
+    /// The most bytes of a request target. Default: 8 KiB; RFC 9112 §3 asks for at least 8,000 bytes. If exceeded: 414.
     pub target_bytes_max: usize,
-    /// Bytes of a request body, which is held in memory. Default: 1 MiB, as in nginx. Crossed: 413.
+    /// The most bytes of a request body that is held in memory. Default: 1 MiB, as in nginx. If exceeded: 413.
     pub body_bytes_max: usize,
-    /// Bytes of request bodies held in memory, all together; at least one of `body_bytes_max`. A body counts with its
-    /// whole length from the end of its head, or as it grows if it is chunked, until its request has been answered; one
-    /// that comes at once with its head, and whose handler is called at once, does not. Default: 64 MiB, for 64 of the
-    /// largest at a time. Crossed: 503 with `Retry-After: 1`, and closed.
+    /// The most bytes of all request bodies held in memory together; at least `body_bytes_max`. A body counts with its
+    /// whole length from the end of its head (a chunked one as it grows) until its request has been answered. One that
+    /// comes together with its head, and whose handler is called at once, does not count. Default: 64 MiB, for 64 of
+    /// the largest. If exceeded: 503 with `Retry-After: 1`, and the connection closes.
     pub bodies_bytes_max: usize,
 
-    /// From the first byte of a request to the end of its head; absolute, so that a trickle does not renew it.
-    /// Default: 5 s. Crossed: 408.
+    /// From the first byte of a request to the end of its head; absolute, so a trickle does not renew it. Default: 5 s.
+    /// If exceeded: 408.
     pub head_timeout: Duration,
-    /// From the end of the head to the end of the body; absolute. Default: 30 s. Crossed: 408.
+    /// From the end of the head to the end of the body; absolute. Default: 30 s. If exceeded: 408.
     pub body_timeout: Duration,
-    /// How long a connection may be quiet between requests, and before the first. Default: 75 s. Not 60 s, which is
-    /// for how long nginx keeps an idle connection to its upstream: with the same time on both sides it may send a
-    /// request on a connection that we have just closed. Whoever sends the requests must be the first to give up.
-    /// Crossed: closed.
+    /// How long a connection may be quiet between requests, and before the first. Default: 75 s. Not 60 s: nginx keeps
+    /// an idle connection to its upstream that long, and with the same time on both sides it could send a request on a
+    /// connection that we have just closed. The side that sends requests must give up first. If exceeded: the
+    /// connection closes.
     pub idle_timeout: Duration,
-    /// How long a peer may keep an answer waiting. Each 4 KiB that it takes give it a second more, but never more than
-    /// this time from now: a slow reader is served, one that stalls is not. Default: 30 s. Crossed: closed.
+    /// How long a peer may keep an answer waiting. Each 4 KiB that it takes earns it one more second, but never more
+    /// than this time from now: a slow reader is served, one that stalls is not. Default: 30 s. If exceeded: the
+    /// connection closes.
     pub write_timeout: Duration,
-    /// How long a request may wait for its turn when all worker threads are held by handlers. Default: 5 s. Crossed:
-    /// 503 with `Retry-After: 1`, except while draining: then a request that was received is answered, or cut off at
-    /// the deadline.
+    /// How long a request may queue while handlers hold all worker threads. Default: 5 s. If exceeded: 503 with
+    /// `Retry-After: 1`; but while draining, a request that was received is answered, or cut off at the deadline.
     pub turn_timeout: Duration,
-    /// While draining: how long a connection must have been quiet to be closed, counted from the stop or from its last
-    /// byte. Default: 250 ms, which is longer than a round trip on nearly every network, so that a request that was on
-    /// its way when the stop came is still answered.
+    /// While draining: how long a connection must have been quiet before it is closed, counted from the stop or from
+    /// its last byte. Default: 250 ms, which is longer than a round trip on nearly every network, so a request that was
+    /// on its way when the stop came is still answered.
     ///
-    /// On Linux, with the feature `sys`, TCP handshakes that are under way at the stop may complete: four times this,
-    /// or half of the time to the deadline, if that is less. None is waited for that the system does not show.
+    /// On Linux with the feature `sys`, TCP handshakes under way at the stop may complete. They get four times this
+    /// long, or half the time to the deadline if that is less. Handshakes that the system does not show are not waited
+    /// for.
     pub idle_grace: Duration,
-    /// How long a connection that we have closed is read on for the peer's own end, so that a reset cannot destroy the
-    /// last answer. Renewed while the peer sends, or has yet to take what it was sent. Default: 500 ms.
+    /// How long to read on from a connection that we have closed, until the peer closes too, so that a reset cannot
+    /// destroy the last answer. Renewed while the peer sends, or has yet to take what it was sent. Default: 500 ms.
     pub linger: Duration,
-    /// The most that `linger` is renewed to, counted from the last answer: long enough for a client in the middle of an
-    /// upload to come to an end and read why it was refused. Default: 5 s.
+    /// How far `linger` may be renewed, counted from the last answer: long enough for a client in the middle of an
+    /// upload to finish it and read why it was refused. Default: 5 s.
     pub linger_max: Duration,
 }
 
@@ -97,7 +99,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The same without what cannot work: no loop at all, or times that would overflow the clock.
+    /// The same, without what cannot work: no loops at all, or times that would overflow the clock.
     pub(crate) fn sane(self) -> Self {
         Self {
             loops: self.loops.max(1),

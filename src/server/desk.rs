@@ -1,8 +1,8 @@
-//! What a thread needs to read requests: a scratch buffer, and the request that is being read from it.
+//! What a thread needs to read requests: a scratch buffer, and the request being read from it.
 //!
-//! A read goes into the scratch buffer and is parsed there in place. Only what is left of an incomplete request is
-//! moved to a buffer of the connection's own ([`Unfinished`]), which the desk takes up again when more has come. So an
-//! idle connection has no buffer at all, and a request that comes whole is never copied.
+//! A read goes into the scratch buffer and is parsed there in place. Only the rest of an incomplete request is moved to
+//! a buffer of the connection's own ([`Unfinished`]); the desk takes it up again when more has come. So an idle
+//! connection has no buffer at all, and a request that comes whole is never copied.
 
 use super::budget::{Budget, Reserved};
 use super::inbox::Answer;
@@ -11,22 +11,22 @@ use super::table::Token;
 use crate::http::{Body, Incoming, Limits, Peer, Progress, Reject, Request, Response, Version};
 use crate::sync::Arc;
 
-/// Bytes of one read. A socket's receive buffer holds more, but a larger read only pushes out the caches.
+/// Bytes of one read. A socket's receive buffer holds more, but a larger read only evicts the caches.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// Reading on behind what has not been parsed yet is worth it only with this much room.
+/// Reading on after unparsed bytes is only worth it with at least this much room.
 const ROOM_BYTES_MIN: usize = 16 * 1024;
 
-/// An incomplete request, kept by its connection: from its first byte on, and how far it was understood.
+/// An incomplete request, kept by its connection: its bytes from the first on, and how far they have been parsed.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     bytes: Vec<u8>,
     incoming: Incoming,
-    /// What its body may take of the memory for all bodies.
+    /// What is reserved for its body, of the memory for all bodies.
     reserved: Option<Reserved>,
 }
 
 impl Unfinished {
-    /// What has come behind a request, if anything has.
+    /// What has come after a request, if anything.
     pub(crate) fn behind(bytes: &[u8]) -> Option<Box<Self>> {
         let new = || Box::new(Self { bytes: bytes.to_vec(), incoming: Incoming::new(), reserved: None });
         (!bytes.is_empty()).then(new)
@@ -38,19 +38,19 @@ impl Unfinished {
     }
 }
 
-/// What must be known of a request to send its answer.
+/// What is needed to send the answer to a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange {
     pub(crate) is_head: bool,
     pub(crate) version: Version,
     /// Another request may follow.
     pub(crate) keeps_alive: bool,
-    /// The client has said that it sends nothing behind this request, and there is no body that it might still send.
+    /// The client has said that it sends nothing after this request, and there is no body that it might still send.
     pub(crate) is_last_word: bool,
 }
 
 impl Exchange {
-    /// The last with a peer that could not be understood, or is not served.
+    /// The last one with a peer that we cannot understand, or do not serve.
     pub(crate) fn last(is_head: bool) -> Self {
         Self { is_head, version: Version::Http11, keeps_alive: false, is_last_word: false }
     }
@@ -61,12 +61,12 @@ impl Exchange {
 pub(crate) struct Begun {
     pub(crate) peer: Peer,
     pub(crate) exchange: Exchange,
-    /// Its head alone.
+    /// Only its head.
     pub(crate) head: Unfinished,
     pub(crate) decoder: Body,
-    /// What has come behind the head.
+    /// What has come after the head.
     pub(crate) come: Vec<u8>,
-    /// Nothing has, and nothing will until the client is asked for it.
+    /// Nothing has, and nothing will until the client gets `100 Continue`.
     pub(crate) awaits_continue: bool,
 }
 
@@ -75,16 +75,16 @@ pub(crate) struct Desk {
     scratch: Box<[u8]>,
     /// Invariant: `start <= filled <= scratch.len()`, and with `held`, `start <= held.len()`.
     filled: usize,
-    /// The bytes of a connection that came with unfinished ones, instead of the scratch buffer's.
+    /// If set, the connection's bytes are here and not in the scratch buffer.
     held: Option<Vec<u8>>,
-    /// Where the request that is being read begins.
+    /// Where the request being read begins.
     start: usize,
-    /// How often bytes have been put here or taken away, from 1 on.
+    /// How often new bytes have been put here, from 1 on.
     load: u64,
     incoming: Incoming,
     reserved: Option<Reserved>,
     peer: Peer,
-    /// Whose request the handler was called for.
+    /// The connection for whose request the handler was called.
     token: Token,
 }
 
@@ -119,7 +119,7 @@ impl Desk {
         }
     }
 
-    /// Puts the connection down again: what it has to keep, if anything.
+    /// Puts the connection down again. Returns what it has to keep, if anything.
     pub(crate) fn put_down(&mut self) -> Option<Box<Unfinished>> {
         let mut bytes = self.take_bytes();
         if bytes.is_empty() {
@@ -130,7 +130,7 @@ impl Desk {
         Some(Box::new(Unfinished { bytes, incoming, reserved: self.reserved.take() }))
     }
 
-    /// Takes all that is left from the current request on.
+    /// Takes all bytes from the current request on.
     fn take_bytes(&mut self) -> Vec<u8> {
         let bytes = match self.held.take() {
             Some(mut bytes) => {
@@ -160,19 +160,19 @@ impl Desk {
         }
     }
 
-    /// Takes the request off the desk that has been answered, with what has come behind it.
+    /// Takes the answered request off the desk, with what has come after it.
     pub(crate) fn take_answer(&mut self, response: Response) -> Answer {
         let (token, exchange) = (self.token, self.exchange());
         self.finish_request();
         Answer { token, exchange, response, unfinished: self.put_down(), is_gone: false }
     }
 
-    /// True if the client waits to be asked for the body: none of it has come.
+    /// True if the client waits for `100 Continue`: none of the body has come.
     pub(crate) fn awaits_continue(&self) -> bool {
         self.incoming.awaits_continue() && self.rest().len() == self.incoming.head_len()
     }
 
-    /// One read. The second value is true if it may have left something, since it filled all the room there was.
+    /// One read. The second value is true if it filled all the room there was, so that there may be more.
     pub(crate) fn read(&mut self, stream: &Stream) -> (Moved, bool) {
         self.load += 1;
         if self.held.is_none() {
@@ -197,7 +197,7 @@ impl Desk {
         (moved, is_full)
     }
 
-    /// Understands what is here.
+    /// Parses what is here.
     pub(crate) fn progress(&mut self, limits: &Limits) -> Result<Progress, Reject> {
         let bytes = match &mut self.held {
             Some(held) => &mut held[self.start..],
@@ -206,7 +206,7 @@ impl Desk {
         self.incoming.advance(bytes, limits)
     }
 
-    /// The request, as far as it has come; its head must be complete.
+    /// The request, as far as it has come. Its head must be complete.
     pub(crate) fn request(&self) -> Request<'_> {
         self.incoming.request(self.rest(), &self.peer)
     }
@@ -229,35 +229,35 @@ impl Desk {
         self.token = token;
     }
 
-    /// Whose request it was last about to be called for.
+    /// The connection for whose request it was last about to be called.
     pub(crate) fn token(&self) -> Token {
         self.token
     }
 
-    /// The request has been answered: the next one begins behind it.
+    /// The request has been answered: the next one begins after it.
     pub(crate) fn finish_request(&mut self) {
         self.start += self.incoming.len();
         self.incoming.clear();
         self.reserved = None;
     }
 
-    /// Reserves memory for the body of the request, which is to be kept. Returns false if there is none left.
+    /// Reserves memory for the request's body, which is to be kept. Returns false if there is none left.
     pub(crate) fn reserve(&mut self, budget: &Arc<Budget>) -> bool {
         budget.cover(&mut self.reserved, self.incoming.body_bytes())
     }
 
-    /// All bytes that are here, by a number that no others have, and where the current request, which is whole, ends.
+    /// All bytes here, with a number that no other bytes have, and where the current request, which is whole, ends.
     pub(crate) fn load(&self) -> (u64, &[u8], usize) {
         let bytes = self.held.as_deref().unwrap_or(&self.scratch[..self.filled]);
         (self.load, bytes, self.start + self.incoming.len())
     }
 
-    /// True if something has been read behind the request that was answered last.
+    /// True if something has been read after the request that was answered last.
     pub(crate) fn has_more(&self) -> bool {
         !self.rest().is_empty()
     }
 
-    /// Bytes from the beginning of the current request on.
+    /// The bytes from the start of the current request on.
     fn rest(&self) -> &[u8] {
         match &self.held {
             Some(held) => &held[self.start..],
@@ -265,7 +265,7 @@ impl Desk {
         }
     }
 
-    /// Throws away what comes, for a connection that lingers.
+    /// Reads and drops what comes, for a connection that lingers.
     pub(crate) fn discard(&mut self, stream: &Stream) -> Moved {
         stream.read(&mut self.scratch)
     }

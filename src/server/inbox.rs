@@ -1,4 +1,4 @@
-//! What others give a loop: connections of another loop's, and what displaced handlers have to say.
+//! What others give a loop: another loop's connections, and the answers of displaced handlers.
 
 use std::time::Instant;
 
@@ -12,13 +12,13 @@ use crate::sync::{Arc, Mutex, SyncSender};
 
 pub(crate) enum Parcel {
     Arrival(Arrival),
-    /// A connection between two requests, whose loop has more than its share.
+    /// A connection between two requests, from a loop that has more than its share.
     Transfer(Transfer),
     Answer(Answer),
-    /// An answer whose body the sender is going to write, once it gets what it needs for that.
+    /// An answer whose body the sender will write, once the loop has sent it what it needs for that.
     Asked(Box<Answer>, SyncSender<Download>),
     Streamed(Streamed),
-    /// Has the loop do what a test wants.
+    /// Makes the loop run a test's code.
     #[cfg(test)]
     Test(Box<dyn FnOnce() + Send>),
 }
@@ -27,11 +27,11 @@ pub(crate) enum Parcel {
 pub(crate) struct Arrival {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
-    /// Of which listener.
+    /// The index of the listener's gate.
     pub(crate) gate: usize,
-    /// It has been given to the loop with the longest idle connection.
+    /// It has been sent to the loop with the connection that has been idle longest.
     pub(crate) is_sent: bool,
-    /// Loops that had no room for it.
+    /// How many loops had no room for it.
     pub(crate) refusals: usize,
 }
 
@@ -39,23 +39,23 @@ pub(crate) struct Arrival {
 pub(crate) struct Transfer {
     pub(crate) stream: Arc<Stream>,
     pub(crate) peer: Peer,
-    /// Since when it is idle: of all loops' connections, the longest idle one makes room.
+    /// When it became idle: of all loops' connections, the one idle longest makes room.
     pub(crate) since: Instant,
 }
 
-/// The response of a handler whose loop was taken over meanwhile.
+/// A handler's response on its way back to the loop, as a rule because the loop was taken over meanwhile.
 pub(crate) struct Answer {
     pub(crate) token: Token,
     pub(crate) exchange: Exchange,
     pub(crate) response: Response,
-    /// What had come behind the request.
+    /// What had come after the request.
     pub(crate) unfinished: Option<Box<Unfinished>>,
-    /// The client went away in the middle of its request: nobody waits for this.
+    /// The client went away in the middle of its request: nobody waits for the response.
     pub(crate) is_gone: bool,
 }
 
 impl Answer {
-    /// What writes the body, if it is streamed and there is a body to send.
+    /// The closure that writes the body, if the response is streamed and has a body to send.
     pub(crate) fn take_write(&mut self) -> Option<WriteBody> {
         if self.is_gone || !self.response.needs_writing(self.exchange.is_head) {
             return None;
@@ -64,7 +64,7 @@ impl Answer {
     }
 }
 
-/// What others want to give a loop. Once the loop has left, the inbox is closed and gives everything back.
+/// What others have given a loop. The loop closes it when it ends; after that, `push` gives everything back.
 pub(crate) struct Inbox {
     parcels: Mutex<Option<Vec<Parcel>>>,
     waker: Waker,
@@ -88,7 +88,7 @@ impl Inbox {
         self.parcels.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Closes the inbox if nothing is in it. Returns false if something is.
+    /// Closes the inbox if it is empty. Returns false if it is not.
     pub(crate) fn close_if_empty(&self) -> bool {
         let mut parcels = self.parcels.lock();
         if parcels.as_ref().is_some_and(|parcels| !parcels.is_empty()) {
@@ -98,7 +98,7 @@ impl Inbox {
         true
     }
 
-    /// Closes the inbox, and gives what is in it.
+    /// Closes the inbox, and returns what is in it.
     pub(crate) fn close(&self) -> Vec<Parcel> {
         self.parcels.lock().take().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What a server has to say to whoever runs it. The library prints nothing.
+//! What a server reports to whoever runs it. The library prints nothing.
 
 use std::fmt;
 use std::io;
@@ -6,62 +6,60 @@ use std::io;
 use super::listener::Bound;
 use crate::http::{Method, Peer, Reject};
 
-/// Something that a server wants to be known, given to [`Server::on_notice`](crate::Server::on_notice). Its `Display`
-/// is one line.
+/// A server's report, passed to [`Server::on_notice`](crate::Server::on_notice). Its `Display` is one line.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// Connections cannot be accepted, or not be watched: for want of a descriptor or memory, or since the system has
-    /// refused 64 in a row for whatever reason. It is tried again, after 5 ms at first and a second at last; told at
-    /// most once a second.
+    /// Connections cannot be accepted or watched: no descriptor or memory is left, or the system has refused more than
+    /// 64 in a row, for whatever reason. The server tries again, after 5 ms at first and a second at most; it reports
+    /// this at most once a second.
     AcceptFailed {
-        /// Of which listener.
+        /// The listener.
         place: &'a Bound,
-        /// What the system said.
+        /// The system's error.
         error: &'a io::Error,
     },
-    /// A listener is broken, after something else had stopped the group. Otherwise it is what stops the group, and told
-    /// as its [`Cause`](crate::Cause).
+    /// A listener broke after something else had stopped the group. Otherwise the failure stops the group, and is
+    /// reported as its [`Cause`](crate::Cause) instead.
     ListenerFailed {
-        /// Which one.
+        /// The listener.
         place: &'a Bound,
-        /// What the system said.
+        /// The system's error.
         error: &'a io::Error,
     },
-    /// No thread can be started to take a loop over from a slow handler, which stalls the loop's clients. It is tried
-    /// again, after 5 ms at first and a second at last; told at most once a second.
+    /// No thread could be started to take a loop over from a slow handler, so the loop's clients stall. The server
+    /// tries again, after 5 ms at first and a second at most; it reports this at most once a second.
     ThreadFailed {
-        /// What the system said.
+        /// The system's error.
         error: &'a io::Error,
     },
-    /// A handler panicked, and its client got 500; or a closure did that came with its response
-    /// ([`Response::stream`](crate::Response::stream), [`and_then`](crate::Response::and_then)), when it was called or
-    /// dropped. Of a stream that was being written, the client got 500 if nothing had been sent, else it sees that the
-    /// body's end is missing.
+    /// A handler panicked, and its client got 500. Or a closure of its response
+    /// ([`Response::stream`](crate::Response::stream), [`and_then`](crate::Response::and_then)) panicked when it was
+    /// called or dropped. If the closure was writing a streamed body, the client got 500 if nothing had been sent yet;
+    /// otherwise it sees that the end of the body is missing.
     HandlerPanicked {
         /// The request's method.
         method: Method,
-        /// The request's path, as it was sent.
+        /// The request's path, as sent.
         path: &'a str,
-        /// What the panic said.
+        /// The panic's message.
         text: &'a str,
     },
-    /// What writes the body of a streamed response failed, and not because its client has gone or stalls. The client
-    /// got 500 if nothing had been sent, else it sees that the body's end is missing.
+    /// The closure that writes a streamed response's body failed, and not because its client has gone or stalls. The
+    /// client got 500 if nothing had been sent yet; otherwise it sees that the end of the body is missing.
     StreamFailed {
         /// The request's method.
         method: Method,
-        /// The request's path, as it was sent.
+        /// The request's path, as sent.
         path: &'a str,
-        /// What it has failed with.
+        /// The closure's error.
         error: &'a str,
     },
-    /// Requests or connections were answered 503, since there was too little of something; told at most once a second.
+    /// Requests or connections were answered 503, because something ran out. Reported at most once a second.
     Refused {
-        /// Of what.
+        /// What ran out.
         want: Want,
-        /// How many since it was told last, this one included. All are counted in
-        /// [`Stats::refused`](crate::Stats::refused).
+        /// How many since the last report, including this one. [`Stats::refused`](crate::Stats::refused) counts all.
         count: usize,
     },
     /// A request was refused before any handler saw it. Any client can cause as many of these as it likes.
@@ -73,22 +71,22 @@ pub enum Notice<'a> {
     },
 }
 
-/// What there was too little of for a request or a connection, so that it was answered 503.
+/// What ran out for a request or a connection, so that it was answered 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Want {
-    /// All [`Config::connections_max`](crate::Config::connections_max) connections were taken, and none was idle.
+    /// All [`Config::connections_max`](crate::Config::connections_max) connections were open, and none was idle.
     Connections,
     /// [`Config::threads`](crate::Config::threads) handlers ran for longer than the request could wait.
     Handlers,
-    /// Bodies that are held in memory took all of [`Config::bodies_bytes_max`](crate::Config::bodies_bytes_max).
+    /// Bodies held in memory took all of [`Config::bodies_bytes_max`](crate::Config::bodies_bytes_max).
     Memory,
 }
 
 impl Want {
     pub(crate) const ALL: [Self; 3] = [Self::Connections, Self::Handlers, Self::Memory];
 
-    /// One line for the peer.
+    /// One line for the peer, with its line feed.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Connections => "too many connections\n",
@@ -105,7 +103,7 @@ impl fmt::Display for Want {
 }
 
 impl Notice<'_> {
-    /// True for what clients cause at will: worth a line only to somebody who is looking for it.
+    /// True for what clients can cause at will: print it only for somebody who asks for it.
     pub fn is_verbose(&self) -> bool {
         matches!(self, Self::Rejected { .. })
     }

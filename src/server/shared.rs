@@ -1,4 +1,4 @@
-//! What all event loops of a server have in common, and how they reach each other.
+//! What all event loops of a server share, and how they reach each other.
 
 use std::time::{Duration, Instant};
 
@@ -26,20 +26,20 @@ pub(crate) struct Shared {
     pub(crate) permits: Permits,
     /// How often the watcher has looked for slow handlers.
     pub(crate) looks: AtomicUsize,
-    /// Connections over all loops, those on their way from one to another included.
+    /// Connections of all loops, including those on their way from one to another.
     pub(crate) connections: AtomicUsize,
     pub(crate) stats: Arc<Stats>,
     pub(crate) handler: Box<dyn Handler>,
     pub(crate) on_notice: OnNotice,
     pub(crate) started: Instant,
     pub(crate) accept_failed: Throttle,
-    /// By what there was too little of.
+    /// One for each thing that can run out.
     pub(crate) refused: [Throttle; Want::ALL.len()],
-    /// Bodies held in memory.
+    /// The memory for bodies held in memory.
     pub(crate) bodies: Arc<Budget>,
 }
 
-/// Counts of what a server has done, for whoever holds a clone of the `Arc`.
+/// Counts what a server has done. Anybody who holds a clone of the `Arc` can read it.
 #[derive(Debug, Default)]
 pub struct Stats {
     drained: AtomicU64,
@@ -48,17 +48,17 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Answers that left whole after the stop.
+    /// How many answers left in full after the stop.
     pub fn finished_while_draining(&self) -> u64 {
         self.drained.load(Ordering::Relaxed)
     }
 
-    /// Requests that were wholly received, but not wholly answered by the deadline.
+    /// How many requests had been received in full, but not answered in full, by the deadline.
     pub fn cut_off(&self) -> u64 {
         self.cut_off.load(Ordering::Relaxed)
     }
 
-    /// Requests and connections that were answered 503, since there was too little of something: see [`Want`].
+    /// How many requests and connections were answered 503 because something ran out: see [`Want`].
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -76,26 +76,27 @@ impl Stats {
     }
 }
 
-/// Where one loop is reached by the others.
+/// How the other loops reach one loop.
 pub(crate) struct Seat {
     pub(crate) inbox: Inbox,
-    /// Connections that the loop holds or is about to be given.
+    /// How many connections the loop holds or is about to get.
     pub(crate) connections: AtomicUsize,
-    /// Since when its longest idle connection is, as of its last wait: in microseconds since `started`, the greatest
-    /// number if none is.
+    /// When this loop's longest-idle connection became idle, in µs since `started`; `u64::MAX` if none is. Updated at
+    /// each wait.
     pub(crate) idle_since_us: AtomicU64,
-    /// What the loop has counted at the deadline, once it has, for the case that it does not end in time.
+    /// What the loop counted at the deadline, in case it does not end in time. `None` before.
     pub(crate) counted: Mutex<Option<CutOff>>,
 }
 
 impl Shared {
-    /// Calls the handler. Its panic is answered with 500 and told.
+    /// Calls the handler. If it panics, reports that and answers 500.
     #[inline]
     pub(crate) fn call(self: &Arc<Self>, request: &Request<'_>) -> Response {
         self.answered(request, caught(|| self.handler.handle(request)))
     }
 
-    /// Calls the handler on the loop. What streams would block there, and breaks the handler's promise.
+    /// Calls the handler on the loop. A streamed response would block the loop, and breaks the handler's promise: the
+    /// answer is 500.
     pub(crate) fn call_at_once(self: &Arc<Self>, request: &Request<'_>) -> Response {
         let response = self.call(request);
         if response.needs_writing(request.method() == Method::Head) {
@@ -115,7 +116,7 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// It has panicked, and this is its answer; so too in [`streams`](Self::streams).
+    /// The answer to send if the handler panicked; so too in [`streams`](Self::streams).
     pub(crate) fn is_at_once(&self, request: &Request<'_>) -> Result<bool, Response> {
         caught(|| self.handler.is_at_once(request)).map_err(|panic| self.answer_panic(request, &panic))
     }
@@ -130,7 +131,7 @@ impl Shared {
         self.answered(request, caught(|| self.handler.handle_streaming(request, body)))
     }
 
-    /// What a handler has come to.
+    /// Turns a handler's result into a response.
     #[inline]
     fn answered(self: &Arc<Self>, request: &Request<'_>, answer: Result<Response, Panic>) -> Response {
         match answer {
@@ -140,7 +141,7 @@ impl Shared {
         }
     }
 
-    /// From here on a response may end anywhere, and what comes with it may panic there.
+    /// From here on a response may end anywhere, and its closures may panic there.
     #[cold]
     fn watch_closures(self: &Arc<Self>, request: &Request<'_>, mut response: Response) -> Response {
         let (shared, method, path) = (Arc::downgrade(self), request.method(), request.raw_path().to_owned());
@@ -155,7 +156,7 @@ impl Shared {
         response
     }
 
-    /// Tells of a handler's panic.
+    /// Reports a handler's panic.
     pub(crate) fn tell_panic(&self, method: Method, path: &str, panic: &Panic) {
         self.tell(&Notice::HandlerPanicked { method, path, text: &panic.to_string() });
     }
@@ -165,8 +166,7 @@ impl Shared {
         internal_error()
     }
 
-    /// Answers 503, and tells that the server has too little of something: at most once a second for each, with how
-    /// many were refused since.
+    /// Answers 503, and reports what ran out: at most once a second for each, with how many were refused since.
     pub(crate) fn refuse_for(&self, want: Want, now: Instant) -> Response {
         self.stats.add_refused();
         if let Some(count) = self.refused[want as usize].count(self.started, now) {
@@ -176,19 +176,19 @@ impl Shared {
     }
 
     pub(crate) fn tell(&self, notice: &Notice<'_>) {
-        // Whoever listens may panic for reasons of their own; the loop goes on.
+        // The embedder's closure may panic; the loop goes on.
         let _ = caught(|| (self.on_notice)(notice));
     }
 
-    /// Tells of a failed accept, at most once a second over all loops.
+    /// Reports a failed accept, at most once a second over all loops.
     pub(crate) fn tell_accept_failed(&self, gate: &Gate, error: &std::io::Error, now: Instant) {
         if self.accept_failed.count(self.started, now).is_some() {
             self.tell(&Notice::AcceptFailed { place: gate.place(), error });
         }
     }
 
-    /// A listener is broken: the group stops, and the rest of the server drains. Whoever hears of the cause is not told
-    /// once more.
+    /// A listener is broken: the group stops, and the rest of the server drains. If the failure became the cause, it is
+    /// not reported twice.
     pub(crate) fn listener_failed(&self, gate: &Gate, error: &std::io::Error) {
         let who = format!("listener `{}`", gate.place());
         if gate.fail() && !self.stop.trigger(Cause::Failed { who, error: error.to_string() }) {
@@ -196,13 +196,13 @@ impl Shared {
         }
     }
 
-    /// Counts one connection more, unless there are as many as there may be.
+    /// Counts one more connection. Returns false if there are already as many as allowed.
     pub(crate) fn has_counted_one_more(&self) -> bool {
         let has_room = |count: usize| (count < self.config.connections_max).then_some(count + 1);
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room).is_ok()
     }
 
-    /// Wakes the loop whose request has waited longest for a handler's permit.
+    /// Wakes the loop whose request has waited longest for a permit.
     #[inline]
     pub(crate) fn wake_next_in_line(&self) {
         if let Some(next) = self.permits.next_in_line() {
@@ -210,8 +210,8 @@ impl Shared {
         }
     }
 
-    /// Gives a connection that was on its way to a loop that has died to another one. Whatever else it was to be told
-    /// ends with its connections.
+    /// A loop has died: gives a connection that was on its way to it to another loop. Everything else in its inbox ends
+    /// with its connections.
     pub(crate) fn pass_to_any(&self, mut parcel: Parcel) {
         for seat in &self.seats {
             if !matches!(parcel, Parcel::Arrival(_) | Parcel::Transfer(_)) {
@@ -228,7 +228,7 @@ impl Shared {
         }
     }
 
-    /// The seat with the fewest connections.
+    /// The seat with the fewest connections, and how many it has.
     pub(crate) fn least_loaded(&self) -> (usize, usize) {
         let loads = self.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed)).enumerate();
         loads.min_by_key(|(_, load)| *load).unwrap_or((0, 0))
@@ -240,6 +240,6 @@ pub(crate) fn internal_error() -> Response {
     Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last()
 }
 
-/// How long accepting pauses when the system has nothing to give, doubling from the first to the last.
+/// How long accepting pauses when no descriptor or memory is left: doubling from the first to the second.
 pub(crate) const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
 pub(crate) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What may happen a thousand times a second is told once a second, with how often it has happened.
+//! Reports at most once a second, with a count, what may happen a thousand times a second.
 
 use std::time::Instant;
 
@@ -8,20 +8,21 @@ const INTERVAL_MS: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
-    /// When it was told last, in milliseconds, plus one; 0 if never. Wraps around, after 49 days where words are short.
+    /// When it was last reported, in milliseconds, plus one; 0 if never. Wraps around: on 32-bit machines after 49
+    /// days.
     told_ms: AtomicUsize,
     untold: AtomicUsize,
 }
 
 impl Throttle {
-    /// It has happened once more, `now`. If it is to be told, how often since it was told last.
+    /// It has happened once more, `now`. If a report is due: how often it has happened since the last one.
     pub(crate) fn count(&self, started: Instant, now: Instant) -> Option<usize> {
         self.untold.fetch_add(1, Ordering::Relaxed);
         let since_ms = now.saturating_duration_since(started).as_millis() % usize::MAX as u128;
         let now_ms = usize::try_from(since_ms).unwrap_or(0) + 1;
         let told_ms = self.told_ms.load(Ordering::Relaxed);
         let is_due = told_ms == 0 || now_ms.wrapping_sub(told_ms) >= INTERVAL_MS;
-        // Of several that find it due, one tells.
+        // If several callers find it due, one reports.
         let is_ours =
             |told_ms| self.told_ms.compare_exchange(told_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         (is_due && is_ours(told_ms)).then(|| self.untold.swap(0, Ordering::Relaxed))
