@@ -2,12 +2,12 @@
 
 use std::io;
 
-/// Why `accept` gave no connection.
+/// Why `accept` returned no connection.
 #[derive(Debug)]
 pub(crate) enum AcceptError {
     /// The queue is empty.
     WouldBlock,
-    /// This one connection came to nothing, or the call did: try again.
+    /// This one connection failed, or the call did: try again.
     Transient(io::Error),
     /// The same, again and again: try again later.
     Stuck(io::Error),
@@ -24,7 +24,7 @@ impl AcceptError {
         }
         match error.raw_os_error() {
             Some(errno::EBADF | errno::EINVAL | errno::ENOTSOCK | errno::EOPNOTSUPP) => Self::Dead(error),
-            // accept(2): errors of the network that are already pending on the new socket are passed on.
+            // accept(2) passes on network errors already pending on the new socket.
             Some(
                 errno::EINTR
                 | errno::ECONNABORTED
@@ -38,7 +38,7 @@ impl AcceptError {
                 | errno::ENOPROTOOPT
                 | errno::ETIMEDOUT,
             ) => Self::Transient(error),
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever nobody has thought of: waiting a little is always safe.
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and any that nobody has thought of: waiting a little is always safe.
             _ => Self::Exhausted(error),
         }
     }
@@ -61,7 +61,7 @@ pub(super) mod errno {
         pub(crate) const EHOSTDOWN: i32 = 112;
         pub(crate) const EHOSTUNREACH: i32 = 113;
     }
-    // The BSDs and macOS share these, but for EPROTO: 100 on macOS, 92 to 96 elsewhere; 100 stands for none there.
+    // The BSDs and macOS share these, except EPROTO: 100 on macOS, 92 to 96 elsewhere, where 100 is not used.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     mod numbers {
         pub(crate) const ENOTSOCK: i32 = 38;

@@ -19,17 +19,17 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Address {
-    /// A host, empty for every address, and a port.
+    /// A host (empty for every address) and a port.
     Tcp {
         /// A name or an IP address, without brackets.
         host: String,
         /// The port; 0 lets the system choose.
         port: u16,
     },
-    /// The path of a Unix socket. Who may connect is the matter of the umask, which gives the file its mode, and of the
-    /// folder that it is in. A file that was left behind by a server that was killed is replaced; of several servers
-    /// that find one at once, one gets it (on Linux, if they are in the same network namespace). Abstract sockets are
-    /// not served: a path must not begin with `@`.
+    /// The path of a Unix socket. Who may connect depends on the file's mode, which the umask decides, and on its
+    /// folder. A file left behind by a killed server is replaced; if several servers find one at once, one gets it (on
+    /// Linux, if they are in the same network namespace). Abstract sockets are not supported: a path must not begin
+    /// with `@`.
     Unix(PathBuf),
 }
 
@@ -39,7 +39,7 @@ impl Address {
         [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]
     }
 
-    /// The socket addresses that a host stands for, at least one and each once.
+    /// The socket addresses of a host: at least one, and each only once.
     pub(super) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let mut found: Vec<SocketAddr> = Vec::new();
         for address in (host, port).to_socket_addrs()? {
@@ -87,7 +87,7 @@ impl FromStr for Address {
 
 pub(super) const NO_ABSTRACT: &str = "abstract sockets are not served (a file of that name: `./@…`)";
 
-/// How other programs write the name of a socket that has no file. Nobody who writes that means a file.
+/// Other programs write abstract names like this. Nobody who writes one means a file.
 pub(super) fn is_abstract(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().starts_with(b"@")
 }
@@ -102,7 +102,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A text that is no address.
+/// A text that is not an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
     text: String,

@@ -14,15 +14,15 @@ use super::listener::{Bound, Listener};
 #[cfg(unix)]
 use super::socket_file;
 
-/// How long a server that listens on a Unix socket already is given to show that nobody does. The kernel refuses at
-/// once.
+/// How long to wait for the kernel to refuse a connect to a Unix socket, which shows that no server listens there. It
+/// does so at once.
 #[cfg(unix)]
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Ports that are tried where the system chooses one for IPv6, and IPv4 is to have the same.
+/// How many ports to try if the system chooses one for IPv6, and IPv4 must have the same.
 const PORTS_MAX: u32 = 16;
 
-/// An address that cannot be listened on.
+/// The server cannot listen on an address.
 #[derive(Debug)]
 pub struct BindError {
     address: String,
@@ -41,11 +41,11 @@ impl std::error::Error for BindError {
     }
 }
 
-/// Binds everything that addresses stand for.
+/// Binds everything that the addresses stand for.
 ///
 /// # Errors
 ///
-/// [`BindError`], and then nothing stays bound.
+/// [`BindError`]; then nothing stays bound.
 pub(crate) fn bind(addresses: &[Address]) -> Result<Vec<Listener>, BindError> {
     let mut listeners = Vec::new();
     for address in addresses {
@@ -71,8 +71,8 @@ fn listeners_of(address: &Address) -> io::Result<Vec<Listener>> {
     }
 }
 
-/// Every address of this machine, of both families: an IPv6 socket takes IPv4 clients too, unless the system keeps them
-/// apart.
+/// Every address of this machine, of both families. An IPv6 socket takes IPv4 clients too, unless the system keeps the
+/// families apart.
 fn bind_all(port: u16) -> io::Result<Vec<Listener>> {
     let [ipv6, ipv4] = Address::unspecified(port);
     for _ in 0..PORTS_MAX {
@@ -99,7 +99,7 @@ fn bind_all(port: u16) -> io::Result<Vec<Listener>> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free for both IPv6 and IPv4"))
 }
 
-#[expect(deprecated)] // To be set after the socket is bound, which cannot be done; to be read, it is right.
+#[expect(deprecated)] // Deprecated since it cannot be set once a socket is bound; reading it is fine.
 fn is_ipv6_alone(socket: &TcpListener) -> io::Result<bool> {
     socket.only_v6()
 }
@@ -112,7 +112,7 @@ fn bind_host(host: &str, port: u16) -> io::Result<Vec<Listener>> {
     for address in Address::resolve(host, port)? {
         match TcpListener::bind(address) {
             Ok(socket) => listeners.push(Listener::bound(socket)?),
-            // A name's IPv6 address on a machine without IPv6, and the like: fine if another one works.
+            // A name's IPv6 address on a machine without IPv6, for example: fine if another address works.
             Err(error) if is_unsupported(&error) => unsupported = Some(error),
             Err(error) if is_name => return Err(named(address, &error)),
             Err(error) => return Err(error),
@@ -129,12 +129,12 @@ fn is_unsupported(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(errno::EAFNOSUPPORT)
 }
 
-/// Says which of the addresses that a text stands for it was.
+/// Adds to the error which of a text's addresses it concerns.
 fn named(address: SocketAddr, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{address}: {error}"))
 }
 
-/// Says whether it was this very server that has taken an address.
+/// Adds to the error that this very server has taken the address, if so.
 fn told_of_ourselves(address: &Address, listeners: &[Listener], error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::AddrInUse {
         return error;
@@ -159,7 +159,7 @@ fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
     if is_abstract(path) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, NO_ABSTRACT));
     }
-    // Until it is bound, nobody else looks at the file; and nobody sees it before it is listened on.
+    // Until it is bound, nobody else examines the file; and nobody sees it before it is listened on.
     let _claim = socket_file::claim(path)?;
     let (socket, file) = match socket_file::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -177,7 +177,7 @@ fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
     Listener::unix(socket, file, path.to_owned())
 }
 
-/// False if nobody answers on a Unix socket's file: it was left behind by a server that was killed.
+/// False if nobody answers on a Unix socket's file: a server that was killed has left it behind.
 #[cfg(unix)]
 fn is_alive(path: &std::path::Path) -> bool {
     use std::os::unix::net::UnixStream;
@@ -186,7 +186,7 @@ fn is_alive(path: &std::path::Path) -> bool {
 
     let (sender, tried) = sync_channel(1);
     let file = path.to_owned();
-    // On a thread, since a server that lives but does not accept lets a connect wait for ever.
+    // On a thread, since a server that lives but does not accept makes a connect wait for ever.
     let thread = Builder::new().name("connect".to_owned()).spawn(move || {
         let _ = sender.send(UnixStream::connect(file).err().map(|error| error.kind()));
     });

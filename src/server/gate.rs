@@ -9,24 +9,24 @@
 //!                                           └───────── `abandon`, at the deadline ───────────────┘
 //! ```
 //!
-//! Whoever has our SYN-ACK counts himself connected and may have sent a request, and closing the listener resets him.
-//! So nothing may be on its way to the queue when it is emptied for the last time:
+//! A client that has our SYN-ACK counts itself connected, and may have sent a request; closing the listener resets it.
+//! So when the queue is emptied for the last time, nothing may be on its way into it:
 //!
-//! - *TCP, where the listener refuses new handshakes*: those under way are looked for until the system shows none. All
-//!   that have completed lie in the queue then, and no other can follow. (But for a SYN that another core had let in,
-//!   and not yet entered, before it was taken from us for longer than the look.) Their time is limited, since a client
-//!   may have vanished in the middle of one.
+//! - *TCP, if the listener refuses new handshakes*: we look for those under way until the system shows none. Then all
+//!   that have completed are in the queue, and no other can follow. (One exception: another core has let a SYN in but
+//!   not entered it yet, and is then held up for longer than our look takes.) Their time is limited, since a client may
+//!   have vanished in the middle of one.
 //! - *Unix*: a connect is one step. First the file goes, then the socket refuses.
-//! - *Elsewhere*, and with SYN cookies, which leave no trace: the last `accept` and the end of the listener follow each
-//!   other without a pause. Whoever completes a handshake in the microsecond between them is reset.
+//! - *Elsewhere*, and with SYN cookies, which leave no trace: the last `accept` and the close of the listener follow
+//!   each other without a pause. A client that completes its handshake in the microsecond between them is reset.
 //!
-//! As long as the queue cannot be emptied for want of a descriptor, the gate stays open; a loop that drains tries again
-//! after a pause, and does not end before. With several loops any of them may be the one that succeeds. What it accepts
-//! is its own to answer, since others may have left.
+//! While the queue cannot be emptied because no descriptor is free, the gate stays open; a draining loop tries again
+//! after a pause, and does not end before that. With several loops, any of them may succeed. It answers what it accepts
+//! itself, since the others may have left.
 //!
-//! A listener that others may hold too is theirs as well: nothing is refused on it, and it lives on when we close it.
-//! So the kernel does not take it out of our pollers, and each loop does that itself: each empties the queue and
-//! leaves, and the last one closes.
+//! A listener that others may hold too is also theirs: we refuse nothing on it, and it lives on when we close it. So
+//! the kernel does not take it out of our pollers; each loop does that itself. Each empties the queue and leaves, and
+//! the last one closes the listener.
 
 use std::io;
 use std::time::Instant;
@@ -41,10 +41,10 @@ use crate::sync::{self, AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
 #[derive(Debug)]
 pub(crate) struct Gate {
     door: RwLock<Option<Door>>,
-    /// Those under way since new ones are refused. Locked by whoever looks.
+    /// Those under way since the listener refuses new ones. The loop that looks has it locked.
     handshakes: Mutex<Option<Handshakes>>,
     place: Bound,
-    /// Loops that have not left it.
+    /// How many loops have not left it.
     loops: AtomicUsize,
     has_failed: AtomicBool,
 }
@@ -55,19 +55,19 @@ struct Door {
     is_closing: bool,
 }
 
-/// What became of an attempt to close.
+/// The result of an attempt to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closing {
-    /// Handshakes are under way: try again then.
+    /// Handshakes are under way: try again at this moment.
     Awaits(Instant),
-    /// The listener is closed: other loops may be waiting for that.
+    /// This call has closed the listener: other loops may be waiting for that.
     Closed,
     /// Another loop has closed it, or will.
     Left,
 }
 
 impl Gate {
-    /// A gate that so many loops accept from.
+    /// A gate from which this many loops accept.
     pub(crate) fn new(listener: Listener, loops: usize) -> Self {
         let place = listener.place().clone();
         Self {
@@ -83,7 +83,7 @@ impl Gate {
         &self.place
     }
 
-    /// Notes that the listener is broken. Returns true to the first who says so.
+    /// Notes that the listener is broken. Returns true to the first caller.
     pub(crate) fn fail(&self) -> bool {
         !self.has_failed.swap(true, Ordering::Relaxed)
     }
@@ -97,22 +97,23 @@ impl Gate {
         self.with(Listener::accept)
     }
 
-    /// Looks at the listener, if the gate is still open.
+    /// Calls `look` with the listener, if the gate is still open.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Listener) -> T) -> Option<T> {
         self.door.read().as_ref().map(|door| look(&door.listener))
     }
 
-    /// Lets nobody new in, accepts whoever is in the queue, and closes the listener once nobody can follow. Handshakes
-    /// under way are waited for until `handshakes_until`, which the first call says.
+    /// Refuses newcomers, accepts the connections in the queue, and closes the listener once none can follow. Waits for
+    /// handshakes under way until `handshakes_until`; only the first call sets that.
     ///
-    /// When any call has returned, nobody new is let in. A loop asks until the answer is not [`Closing::Awaits`].
+    /// Once any call has returned, newcomers are refused, as far as the system can. A loop calls this until the answer
+    /// is not [`Closing::Awaits`].
     ///
     /// # Errors
     ///
-    /// No descriptor or memory is left for the next in the queue, and the gate stays open.
+    /// No descriptor or memory is left for the next connection in the queue; the gate stays open.
     pub(crate) fn close(&self, handshakes_until: Instant, accepted: &mut Vec<(Stream, Peer)>) -> io::Result<Closing> {
         self.refuse_newcomers(handshakes_until);
-        // What is looked for is easier to see when the queue is empty.
+        // Handshakes are easier to see when the queue is empty.
         self.with(|listener| empty(listener, accepted)).transpose()?;
         let look_again_at = self.look_for_handshakes();
         let mut door = self.door.write();
@@ -124,12 +125,12 @@ impl Gate {
         if listener.is_shared() && self.loops.fetch_sub(1, Ordering::Relaxed) > 1 {
             return Ok(Closing::Left);
         }
-        // Nothing may stand between the last `accept` and this.
+        // Nothing may come between the last `accept` and this.
         *door = None;
         Ok(Closing::Closed)
     }
 
-    /// A loop that has died accepts nobody any more. With the last one the listener closes.
+    /// A loop that has died no longer accepts. When the last one leaves, the listener closes.
     pub(crate) fn leave(&self) {
         if self.loops.fetch_sub(1, Ordering::Relaxed) == 1 {
             *self.door.write() = None;
@@ -148,10 +149,10 @@ impl Gate {
         }
     }
 
-    /// When to look again, if handshakes are under way, or may be.
+    /// When to look again, if handshakes are under way or may be.
     fn look_for_handshakes(&self) -> Option<Instant> {
         let now = sync::now();
-        // Another loop looks, and wakes this one if it closes.
+        // Another loop is looking, and wakes this one if it closes.
         let Some(mut handshakes) = self.handshakes.try_lock() else { return Some(now + PAUSE_MIN) };
         match handshakes.as_mut()?.look(now) {
             Look::Over => None,
@@ -159,17 +160,17 @@ impl Gate {
         }
     }
 
-    /// Closes the listener, whoever waits. Each is accepted to be looked at, one at a time, so that one descriptor is
-    /// enough.
+    /// Closes the listener, even if connections wait. Accepts each to look at it, one at a time, so that one descriptor
+    /// is enough.
     ///
     /// # Errors
     ///
-    /// Not even that is left, or no time, so that nobody knows who else waited.
+    /// Not even that descriptor is free, or the time is over: nobody knows who else waited.
     pub(crate) fn abandon(&self, until: Instant, mut look: impl FnMut(Stream, Peer)) -> io::Result<()> {
         let Some(Door { listener, .. }) = self.door.write().take() else {
             return Ok(());
         };
-        // Bounded, since thousands may wait, and those that are reset may come again at once.
+        // Bounded, since thousands may wait, and those that are reset may come back at once.
         while sync::now() < until {
             match listener.accept() {
                 Ok((stream, peer)) => look(stream, peer),
@@ -215,7 +216,7 @@ mod tests {
             gate.with(|listener| poller.remove_listener(listener, TOKEN)).expect("it is there as long as a loop is");
             assert_eq!(gate.close(sync::now(), &mut Vec::new()).unwrap(), closing);
         }
-        // Nobody accepts it, and so a level-triggered report would come again and again.
+        // Nobody accepts it, so a level-triggered report would come again and again.
         let _client = TcpStream::connect(keeper.local_addr().unwrap()).unwrap();
         for poller in &mut pollers {
             for _ in 0..3 {

@@ -1,12 +1,12 @@
-//! TCP handshakes under way: clients that have our SYN-ACK, or are about to get it, and are in no queue yet.
+//! TCP handshakes under way: clients that have our SYN-ACK, or are about to get it, and are not in the queue yet.
 //!
-//! The system tells by sock_diag(7). It walks through all of its sockets for an answer, which takes one or two
-//! milliseconds where there are few and some ten where there are 50,000, most of them in TIME-WAIT. (/proc/net/tcp
-//! tells the same, and takes ten times as long.) So there is a pause after each look, longer than the look was.
+//! sock_diag(7) shows them. For an answer the system walks through all its sockets, which takes one or two milliseconds
+//! if there are few, and about ten if there are 50,000, most of them in TIME-WAIT. (/proc/net/tcp shows the same, and
+//! takes ten times as long.) So after each look there is a pause, longer than the look was.
 //!
-//! As a rule none is under way, and that is seen without a walk. The kernel's listener is counted in references: one is
-//! the process's own, and each handshake, until it is accepted from the queue, holds another. /proc/net/tcp begins with
-//! the listeners, and tells their references.
+//! As a rule none is under way, and that shows without a walk. The kernel counts references to the listener: one is the
+//! process's own, and each handshake holds another until it is accepted from the queue. /proc/net/tcp begins with the
+//! listeners, and shows their references.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::sync;
 
-/// How much longer the pause between two looks is than a look, and how long it is at least.
+/// How many times longer than a look the pause after it is, and how long it is at least.
 const PAUSE_FACTOR: u32 = 4;
 pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(5);
 
@@ -29,16 +29,16 @@ pub(crate) struct Handshakes {
     is_over: bool,
 }
 
-/// What a look came to.
+/// The result of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// None is under way any more, their time is over, or the system does not tell.
+    /// None is under way any more, their time is over, or the system does not show them.
     Over,
     Again(Instant),
 }
 
 impl Handshakes {
-    /// Those of a listener, whose socket has this inode. They are waited for at most until then.
+    /// Those of a listener whose socket has this inode. Waits for them until `until` at most.
     pub(crate) fn at(listener: SocketAddr, inode: Option<u64>, until: Instant) -> Self {
         Self { listener, inode, until, next_at: sync::now(), is_over: false }
     }
@@ -51,11 +51,12 @@ impl Handshakes {
         if self.is_over {
             return Look::Over;
         }
-        // What the system could not say this time it may say the next.
+        // The system may answer the next time what it could not answer now.
         let may_be = |error: io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
         let is_any = !self.is_listener_alone() && is_any_under_way(self.listener).unwrap_or_else(may_be);
         let then = sync::now();
-        // If none is, no other can follow. Whose time is over was looked at once more, since we may have stood still.
+        // If none is under way, none can follow. Even if the time was over, this look was made: we may have been
+        // suspended.
         self.is_over = !is_any || now >= self.until;
         if self.is_over {
             return Look::Over;
@@ -66,15 +67,15 @@ impl Handshakes {
 }
 
 impl Handshakes {
-    /// True if nobody holds the listener but this process: no handshake is under way, and none waits in the queue.
-    /// False too where that is not told.
+    /// True if only this process holds the listener: no handshake is under way, and none waits in the queue. False too
+    /// if the system does not show that.
     fn is_listener_alone(&self) -> bool {
         let path = if self.listener.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
         let Some((inode, table)) = self.inode.zip(File::open(path).ok()) else { return false };
-        // The system gives as many lines as there is room for, and must not look for more.
+        // The system returns as many lines as fit: a small buffer keeps it from looking for more.
         let mut table = BufReader::with_capacity(LINE_BYTES, table);
         let mut line = String::new();
-        // The first line is the heads of the columns.
+        // The first line is the column headings.
         let mut is_listener = table.read_line(&mut line).is_ok();
         while is_listener {
             line.clear();
@@ -89,7 +90,7 @@ impl Handshakes {
     }
 }
 
-/// The columns of /proc/net/tcp, and its least line.
+/// Columns of /proc/net/tcp, and the length of its shortest line.
 const STATE_AT: usize = 3;
 const INODE_AT: usize = 9;
 const REFERENCES_AT: usize = 10;
@@ -104,15 +105,15 @@ const NLM_F_REQUEST_DUMP: u16 = 0x301;
 
 /// The header of each message: its length, then its type.
 const HEADER_BYTES: usize = 16;
-/// Where the address of a socket stands in what is told of it, behind the header.
+/// Where a message has the socket's address, counted from the end of its header.
 const SOURCE_AT: usize = 8;
 
-/// Where it is told how often our SYN-ACK has been sent again. Whoever has not answered the third, which is sent three
-/// seconds after the first, has gone: a scan, a flood, a phone in a tunnel. Nobody waits for those.
+/// Where a message says how often our SYN-ACK has been sent again. A client to which the third had to be sent, three
+/// seconds after the first, counts as gone: a scan, a flood, a phone in a tunnel. Nobody waits for those.
 const RETRANSMITS_AT: usize = 3;
 const RETRANSMITS_MAX: u8 = 2;
 
-/// More than the system tells at a time.
+/// More than the system returns at a time.
 const BUFFER_BYTES: usize = 32 * 1024;
 
 /// Asks the system whether a handshake is under way at this address.
@@ -138,7 +139,7 @@ fn is_any_under_way(listener: SocketAddr) -> io::Result<bool> {
     }
 }
 
-/// The system has its answer ready before it is asked for it, so that no read has to wait, nor may: a loop does it.
+/// The system has its answer ready before it is read, so no read has to wait. Nor may one: a loop reads.
 #[cfg(all(target_os = "linux", feature = "sys"))]
 fn open() -> io::Result<File> {
     super::sys::new_sock_diag()
@@ -149,8 +150,8 @@ fn open() -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`: all TCP sockets in SYN-RECV at this port. A handshake is of its
-/// listener's family, whichever its client's.
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`: all TCP sockets in SYN-RECV at this port. A handshake has its
+/// listener's family, whatever its client's.
 fn request(listener: SocketAddr) -> Vec<u8> {
     const IPPROTO_TCP: u8 = 6;
     /// `TCP_SYN_RECV` and `TCP_NEW_SYN_RECV` of the kernel's <net/tcp_states.h>.
@@ -161,11 +162,11 @@ fn request(listener: SocketAddr) -> Vec<u8> {
     bytes.extend_from_slice(&u32::from(LENGTH).to_ne_bytes());
     bytes.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes.extend_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    bytes.extend_from_slice(&[0; 8]); // Number and sender: there is one request alone.
+    bytes.extend_from_slice(&[0; 8]); // Number and sender: there is only one request.
     bytes.extend_from_slice(&[family, IPPROTO_TCP, 0, 0]);
     bytes.extend_from_slice(&STATES.to_ne_bytes());
     bytes.extend_from_slice(&listener.port().to_be_bytes());
-    bytes.resize(LENGTH.into(), 0); // Any address, peer and device; a cookie is not looked at.
+    bytes.resize(LENGTH.into(), 0); // Any address, peer and device; the cookie is not checked.
     bytes
 }
 
@@ -175,7 +176,7 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
     let length = usize::try_from(length).ok()?;
     let body = bytes.get(HEADER_BYTES..length)?;
-    // Aligned to four bytes.
+    // Messages are aligned to four bytes.
     Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
@@ -188,7 +189,7 @@ fn is_at(ip: IpAddr, body: &[u8]) -> bool {
     match ip {
         _ if ip.is_unspecified() => true,
         IpAddr::V4(ip) => source.starts_with(&ip.octets()),
-        // IPv4 clients of an address that stands for one of IPv4 are shown in either way.
+        // IPv4 clients of an IPv4-mapped address may be shown in either form.
         IpAddr::V6(ip) => ip.to_ipv4_mapped().is_some() || source.starts_with(&ip.octets()),
     }
 }

@@ -1,4 +1,4 @@
-//! TCP and Unix listeners: accepted from, and closed to newcomers.
+//! TCP and Unix listeners: accepting, and refusing newcomers.
 
 use std::fmt;
 use std::io;
@@ -14,12 +14,12 @@ use super::stream::Stream;
 use crate::http::Peer;
 use crate::sync::{AtomicUsize, OnceLock, Ordering};
 
-/// Connections that wait to be accepted: as many as the system lets (`somaxconn` of today's Linux), instead of std's
-/// 128.
+/// How many connections may wait to be accepted: as many as the system allows (`somaxconn` on today's Linux), instead
+/// of std's 128.
 #[cfg(all(target_os = "linux", feature = "sys"))]
 const QUEUE_MAX: u16 = 4096;
 
-/// Errors of single connections, one after the other, that are not taken for what they say.
+/// How many errors of single connections in a row still count as transient.
 const TRANSIENT_MAX: usize = 64;
 
 /// A listening socket, non-blocking. Dropping it closes it, and removes a Unix socket's file.
@@ -27,7 +27,7 @@ const TRANSIENT_MAX: usize = 64;
 pub(crate) struct Listener {
     socket: Socket,
     place: Bound,
-    /// Others may hold it too: it is not ours to change.
+    /// Others may hold it too, so it is not ours to change.
     is_shared: bool,
     /// Transient errors since the last connection.
     failures: AtomicUsize,
@@ -37,15 +37,15 @@ pub(crate) struct Listener {
 enum Socket {
     Tcp {
         socket: TcpListener,
-        /// Accepted sockets take after the listener in that answers leave at once. Known from the first.
+        /// Whether accepted sockets inherit `TCP_NODELAY` from the listener. Known from the first one on.
         passes_nodelay_on: OnceLock<bool>,
     },
-    /// The file is held to be removed when the listener is dropped, if not before.
+    /// Holds the file, to remove it when the listener is dropped, or earlier.
     #[cfg(unix)]
     Unix { socket: UnixListener, file: Option<SocketFile> },
 }
 
-/// Where a listener really listens, the port that the system chose included.
+/// Where a listener really listens, with the port that the system chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bound {
@@ -65,13 +65,14 @@ impl fmt::Display for Bound {
 }
 
 impl Listener {
-    /// Takes over a socket that is bound already, and that others may hold too.
+    /// Takes over a socket that is already bound, and that others may hold too.
     ///
     /// # Errors
     ///
     /// It cannot be duplicated, has no address, or cannot be made non-blocking.
     pub(crate) fn take_over(socket: TcpListener) -> io::Result<Self> {
-        // std's duplicate is closed in the children that a handler starts; what was handed to us may not be.
+        // Children that a handler starts must not inherit it: std's duplicate is close-on-exec, the socket that was
+        // handed to us may not be.
         let ours = socket.try_clone()?;
         drop(socket);
         Self::tcp(ours, true)
@@ -103,7 +104,7 @@ impl Listener {
         &self.place
     }
 
-    /// What the system's tables name it by.
+    /// Its number in the system's tables.
     #[cfg(target_os = "linux")]
     pub(crate) fn inode(&self) -> Option<u64> {
         use std::os::fd::{AsFd, AsRawFd};
@@ -123,7 +124,7 @@ impl Listener {
         self.is_shared
     }
 
-    /// True if the system has a descriptor to spare, as each connection needs one.
+    /// Succeeds if the system has a descriptor to spare: each connection needs one.
     pub(crate) fn prove_room(&self) -> io::Result<()> {
         match &self.socket {
             Socket::Tcp { socket, .. } => socket.try_clone().map(drop),
@@ -136,9 +137,9 @@ impl Listener {
     pub(crate) fn accept(&self) -> Result<(Stream, Peer), AcceptError> {
         let accepted = match &self.socket {
             Socket::Tcp { socket, passes_nodelay_on } => accept_tcp(socket).map(|(stream, address)| {
-                // Answers leave at once: an answer's last bytes must not wait for the acknowledgement of its first.
+                // Without delay: an answer's last bytes must not wait for the acknowledgement of its first.
                 if !*passes_nodelay_on.get_or_init(|| stream.nodelay().unwrap_or(false)) {
-                    // Refused by a peer that has gone already, which the first read will tell.
+                    // Fails if the peer has gone already; the first read will show that.
                     let _ = stream.set_nodelay(true);
                 }
                 (Stream::Tcp(stream), Peer::Tcp(address))
@@ -161,8 +162,8 @@ impl Listener {
         }
     }
 
-    /// Lets nobody new in, as far as the system can; whoever is in the queue stays there. Returns true too if
-    /// handshakes that are under way still complete, and no other begins.
+    /// Refuses newcomers, as far as the system can; connections in the queue stay there. The second value is true if
+    /// handshakes under way still complete, and no new one begins.
     pub(crate) fn refusing_newcomers(self) -> (Self, bool) {
         match self.socket {
             _ if self.is_shared => (self, false),
@@ -175,7 +176,8 @@ impl Listener {
             Socket::Tcp { .. } => (self, false),
             #[cfg(unix)]
             Socket::Unix { socket, file } => {
-                // First the file, so that whoever comes finds a successor's or none. Then those who have found ours.
+                // First the file, so that newcomers find a successor's or none. Then those that have found ours
+                // already.
                 drop(file);
                 let socket = Socket::Unix { socket: refusing_connects(socket), file: None };
                 (Self { socket, ..self }, false)
@@ -184,7 +186,7 @@ impl Listener {
     }
 }
 
-// One connection, non-blocking: with `sys` in one call of the system, with std alone in two.
+// One connection, non-blocking: one system call with `sys`, two with std alone.
 
 #[cfg(all(target_os = "linux", feature = "sys"))]
 fn accept_tcp(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
@@ -211,7 +213,7 @@ fn accept_unix(socket: &UnixListener) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Asks for a deeper queue than std does. Where that is refused, the queue stays as it is.
+/// Asks for a deeper queue than std does. If the system refuses, the queue stays as it is.
 #[cfg(all(target_os = "linux", feature = "sys"))]
 fn deepen(socket: &impl std::os::fd::AsFd) {
     let _ = super::sys::deepen_queue(socket, QUEUE_MAX.into());
@@ -220,8 +222,8 @@ fn deepen(socket: &impl std::os::fd::AsFd) {
 #[cfg(not(all(target_os = "linux", feature = "sys")))]
 fn deepen<T>(_: &T) {}
 
-/// Linux refuses connects to a listener that is shut down for reading, and still gives whoever is in the queue; others
-/// do nothing. std shuts down streams only, and a descriptor does not mind what it is called.
+/// On Linux a listener that is shut down for reading refuses connects, and still yields the connections in its queue;
+/// other systems do nothing. std offers this call only on streams, and a descriptor does not care about its type.
 #[cfg(unix)]
 fn refusing_connects(socket: UnixListener) -> UnixListener {
     use std::os::fd::OwnedFd;
@@ -241,14 +243,14 @@ impl std::os::fd::AsFd for Listener {
     }
 }
 
-/// The option on a listener, which on Linux and the BSDs its connections inherit: a system call less for each. std sets
-/// it on streams only, and a descriptor does not mind what it is called.
+/// Sets the option on the listener: on Linux and the BSDs its connections inherit it, which saves a system call for
+/// each. std offers this call only on streams, and a descriptor does not care about its type.
 #[cfg(unix)]
 fn with_nodelay(socket: TcpListener) -> TcpListener {
     use std::os::fd::OwnedFd;
 
     let socket = TcpStream::from(OwnedFd::from(socket));
-    // Where it is refused, it is set on each connection.
+    // If the system refuses, `accept` sets it on each connection.
     let _ = socket.set_nodelay(true);
     TcpListener::from(OwnedFd::from(socket))
 }

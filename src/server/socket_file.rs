@@ -1,4 +1,4 @@
-//! The files of Unix sockets: whoever binds one removes it, even on a way out that drops nothing.
+//! The files of Unix sockets: the process that binds one removes it, even on an exit that drops nothing.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::sync;
 use crate::sync::{Mutex, MutexGuard};
 
-/// How long others may take to bind: longer than one of them waits for a server that does not answer.
+/// How long others may take to bind: longer than any of them waits for a server that does not answer.
 #[cfg(target_os = "linux")]
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
 #[cfg(target_os = "linux")]
@@ -19,9 +19,9 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(1);
 
 static FILES: Files = Files::new();
 
-/// All that this process has bound and not removed. `None` once they have all been removed: the process is about to
-/// end, and a thread that is still binding must not leave another behind. Locked from before a file is there until it
-/// is entered, so that none is missed.
+/// All files that this process has bound and not removed. `None` once all have been removed: the process is about to
+/// end, and a thread that is still binding must not leave another file behind. Locked from before a file exists until
+/// it is entered here, so that none is missed.
 #[derive(Debug)]
 struct Files(Mutex<Option<Vec<File>>>);
 
@@ -35,7 +35,7 @@ pub(crate) struct SocketFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct File {
     path: PathBuf,
-    /// Device and inode: another server may have put its own file in this place.
+    /// Device and inode: another server may have put its own file at this path.
     identity: (u64, u64),
 }
 
@@ -43,27 +43,27 @@ struct File {
 ///
 /// # Errors
 ///
-/// Those of [`UnixListener::bind`], and of looking at the file that it has made; and that the process is about to end.
+/// Those of [`UnixListener::bind`], and of examining the file that it made; or the process is about to end.
 pub(crate) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     FILES.bind(path)
 }
 
-/// The right to look at the sockets of a folder, and to bind there: had by one at a time.
+/// The right to examine the sockets of a folder, and to bind there. Only one process has it at a time.
 #[derive(Debug)]
 pub(crate) struct Claim {
     _name: Option<UnixDatagram>,
 }
 
-/// Waits for the right to bind a socket at this path. Of two processes that find a stale file at once, both would else
-/// remove it, and the second one the first one's own.
+/// Waits for the right to bind a socket at this path. Without it, two processes that find a stale file at the same time
+/// would both remove it, and the second would remove the first one's own.
 ///
-/// On Linux it is an abstract socket's name, that of the folder: nobody can have the same in the same network
-/// namespace, nothing is left of it in the file system, and it ends with the process, however that ends. Where it
-/// cannot be had, as on other systems, everybody may go on at once.
+/// On Linux the right is an abstract socket's name, made from the folder: only one process in a network namespace can
+/// have it, it leaves nothing in the file system, and it ends with the process, however that ends. On other systems, or
+/// where the name cannot be bound for another reason, everybody may go on at once.
 ///
 /// # Errors
 ///
-/// Somebody has had it for too long.
+/// Somebody else has had it for too long; or the folder cannot be examined.
 #[cfg(target_os = "linux")]
 pub(crate) fn claim(path: &Path) -> io::Result<Claim> {
     use std::os::linux::net::SocketAddrExt;
@@ -91,7 +91,7 @@ pub(crate) fn claim(_: &Path) -> io::Result<Claim> {
     Ok(Claim { _name: None })
 }
 
-/// Removes them all, for good.
+/// Removes all files, for good.
 pub(crate) fn remove_all() {
     FILES.remove_all();
 }
@@ -107,7 +107,7 @@ impl Files {
             return Err(io::Error::other("the process is about to end"));
         };
         let socket = UnixListener::bind(path)?;
-        // The working directory may change before the file is removed.
+        // Absolute, since the working directory may change before the file is removed.
         let path = std::path::absolute(path)?;
         let file = File { identity: identity(&path)?, path };
         files.push(file.clone());
@@ -118,7 +118,7 @@ impl Files {
         self.lock().take().into_iter().flatten().for_each(|file| file.remove());
     }
 
-    // Nothing panics while it is locked.
+    // Nothing panics while this is locked.
     fn lock(&self) -> MutexGuard<'_, Option<Vec<File>>> {
         self.0.lock()
     }
