@@ -8,11 +8,11 @@ use super::stream::{Moved, Stream};
 use crate::http::{AfterAnswer, ImfDate, Persistence, Response, encode, imf_date};
 use crate::sync;
 
-/// Answers that go out with one write.
+/// Answers that leave with one write.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     bytes: Vec<u8>,
-    /// Where each answer ends, and what is to be called when it has left.
+    /// Where each answer ends, and what to call when it has left.
     endings: VecDeque<Ending>,
     date: Date,
 }
@@ -20,9 +20,9 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 struct Ending {
     at: usize,
-    /// To a whole request; a refusal before there was one is owed to nobody.
+    /// It answers a whole request. A refusal before one was whole is owed to nobody.
     is_owed: bool,
-    /// Called by being dropped.
+    /// Called when dropped.
     _after: AfterAnswer,
 }
 
@@ -34,17 +34,17 @@ pub(crate) struct Unsent {
     endings: VecDeque<Ending>,
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
-    /// Answers that have left whole.
+    /// How many answers have left in full.
     pub(crate) answers: u64,
     pub(crate) bytes: usize,
     /// The connection is broken.
     pub(crate) has_failed: bool,
 }
 
-/// Memory that a batch may have grown to and is still kept for the next one.
+/// How much memory a batch may have grown to and still be kept for the next one.
 const KEPT_BYTES: usize = 256 * 1024;
 
 impl Outgoing {
@@ -62,7 +62,7 @@ impl Outgoing {
         self.endings.push_back(Ending { at: self.bytes.len(), is_owed: true, _after: response.take_after() });
     }
 
-    /// Adds the refusal of what is no whole request. It does not count as an answer, and is the last.
+    /// Adds the refusal of an incomplete or unserved request. It does not count as an answer, and is the last.
     pub(crate) fn push_refusal(&mut self, response: Response, head_only: bool, now: Instant) {
         self.push(response, Exchange::last(head_only), Persistence::Close, now);
         if let Some(ending) = self.endings.back_mut() {
@@ -70,17 +70,17 @@ impl Outgoing {
         }
     }
 
-    /// Adds the head of an answer whose body somebody else will send.
+    /// Adds the head of an answer whose body somebody else sends.
     pub(crate) fn push_head(&mut self, response: &Response, to: Exchange, persistence: Persistence, now: Instant) {
         encode(response, to.version, to.is_head, persistence, self.date.at(now), &mut self.bytes);
     }
 
-    /// Adds an interim response, which is no answer.
+    /// Adds an interim response, which does not count as an answer.
     pub(crate) fn push_interim(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Writes as much as the peer takes, and gives what it does not to be kept.
+    /// Writes as much as the peer takes, and returns the rest, for the connection to keep.
     pub(crate) fn write(&mut self, stream: &Stream) -> (Written, Option<Box<Unsent>>) {
         let mut sent = 0;
         let written = write(stream, &self.bytes, &mut sent, &mut self.endings);
@@ -96,19 +96,19 @@ impl Outgoing {
         (written, unsent)
     }
 
-    /// Adds what has been gathered to what a peer has not taken yet.
+    /// Appends the gathered bytes to those that a peer has not taken yet.
     pub(crate) fn append_to(&mut self, unsent: &mut Unsent) {
         let before = unsent.bytes.len();
         unsent.bytes.append(&mut self.bytes);
         unsent.endings.extend(self.endings.drain(..).map(|ending| Ending { at: before + ending.at, ..ending }));
     }
 
-    /// Takes what has been gathered, for somebody else to send.
+    /// Takes the gathered bytes, for somebody else to send.
     pub(crate) fn take(&mut self) -> Box<Unsent> {
         Box::new(Unsent { bytes: std::mem::take(&mut self.bytes), sent: 0, endings: std::mem::take(&mut self.endings) })
     }
 
-    /// Drops what has been gathered. Whoever waits for an answer to leave is told that it was lost.
+    /// Drops the gathered bytes. The closures of answers in them are called: those answers are lost.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);
@@ -117,12 +117,12 @@ impl Outgoing {
 }
 
 impl Unsent {
-    /// Writes on. Once nothing is left, `is_done`.
+    /// Writes on. `is_done` once nothing is left.
     pub(crate) fn write(&mut self, stream: &Stream) -> Written {
         write(stream, &self.bytes, &mut self.sent, &mut self.endings)
     }
 
-    /// Adds what is no answer's end.
+    /// Adds bytes that do not end an answer.
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -136,13 +136,13 @@ impl Unsent {
         self.sent == self.bytes.len()
     }
 
-    /// Answers that have not left whole.
+    /// How many answers have not left in full.
     pub(crate) fn answers(&self) -> usize {
         self.endings.iter().filter(|ending| ending.is_owed).count()
     }
 }
 
-/// Writes `bytes[*sent..]` until the socket would block, since only then is it reported again.
+/// Writes `bytes[*sent..]` until the socket would block: only then does the poller report it again.
 fn write(stream: &Stream, bytes: &[u8], sent: &mut usize, endings: &mut VecDeque<Ending>) -> Written {
     let mut written = Written { answers: 0, bytes: 0, has_failed: false };
     while *sent < bytes.len() {
@@ -164,11 +164,11 @@ fn write(stream: &Stream, bytes: &[u8], sent: &mut usize, endings: &mut VecDeque
     written
 }
 
-/// The `Date` field, made anew once a second.
+/// The `Date` field, renewed once a second.
 #[derive(Debug)]
 struct Date {
     text: ImfDate,
-    /// Until the clock's next full second.
+    /// The clock's next full second.
     valid_until: Instant,
 }
 

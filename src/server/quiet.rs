@@ -1,13 +1,13 @@
-//! For how long a quiet connection is kept while its server drains.
+//! How long a draining server keeps a quiet connection.
 //!
-//! A client that sends its request while our FIN is on the way to it loses that request. So a connection that may be
+//! A client that sends a request while our FIN is on its way to it loses that request. So a connection that may be
 //! about to bring one is kept until it has been quiet for long enough:
 //!
 //! | connection | kept for |
 //! |---|---|
 //! | any | the idle grace, from the stop or its last byte |
 //! | on a long path | long enough for a lost packet to be sent again, and again |
-//! | whose client asks at intervals | until it should have asked again, and somewhat longer |
+//! | whose client asks at intervals | until it should have asked again, and a little longer |
 //!
 //! The last two end before the deadline, with time left to answer. A client that is long overdue, or not expected
 //! before the deadline, is not waited for.
@@ -16,32 +16,32 @@ use std::time::{Duration, Instant};
 
 use super::stream::Path;
 
-/// How long a long path is given: for so many retransmissions, and at most for so many round trips, since the system
-/// counts no retransmission shorter than 200 ms. Twice as long if it has lost packets of this connection: the client's
-/// own count may be much longer then.
+/// How long a long path gets: this many retransmission timeouts, but at most this many round trips, since the system
+/// counts no retransmission timeout below 200 ms. Twice as long if it has lost packets of this connection, since the
+/// client's own timeout may then be much longer.
 const RETRANSMISSIONS: u32 = 3;
 const ROUND_TRIPS: u32 = 20;
-/// How much later than it used to a client may ask and still be waited for: this on a long path, elsewhere as long as
-/// its pause, and at most this.
+/// How late a client's next request may be: this late on a long path; elsewhere as late as its usual pause is long, but
+/// at most this.
 const LATENESS_MAX: Duration = Duration::from_secs(1);
 
-/// How long a client has paused of late between an answer and its next request, at most.
+/// The longest pause that a client has recently made between an answer and its next request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rhythm {
-    /// 0 before there was a pause.
+    /// 0 before the first pause.
     pause_ms: u32,
 }
 
 impl Rhythm {
-    /// A longer pause counts at once, shorter ones bit by bit.
+    /// A longer pause counts at once, shorter ones little by little.
     pub(crate) fn note(&mut self, pause: Duration) {
         let pause_ms = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
         self.pause_ms = pause_ms.max(self.pause_ms - self.pause_ms / 8);
     }
 }
 
-/// Until when a connection is kept that stays quiet from `now` on: for the idle grace, or longer, to `latest` at most.
-/// `answered` is when it was answered last, `None` if it is within a request.
+/// Until when to keep a connection that stays quiet from `now` on: for the idle grace, or longer, up to `latest`.
+/// `answered` is when its last answer left; `None` if it is within a request.
 pub(crate) fn kept_until(
     now: Instant,
     idle_grace: Duration,
@@ -71,7 +71,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Answered `quiet` ago, with this pause; 3 s are left. How long it is kept.
+    /// How long a connection is kept that was answered `quiet` ago and has this pause, with 3 s left.
     #[track_caller]
     fn check(quiet: u64, pause: u64, (round_trip, retransmission, has_lost): (u64, u64, bool), kept: u64) {
         let answered = sync::now();
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn a_connection_is_kept_for_its_path_and_its_rhythm() {
         const HERE: (u64, u64, bool) = (0, 200, false);
-        // Without a rhythm: the idle grace, and on a long path more.
+        // Without a rhythm: for the idle grace, and longer on a long path.
         check(100, 0, HERE, 250);
         check(100, 0, (10, 210, false), 250);
         check(100, 0, (20, 220, false), 400);
@@ -95,12 +95,12 @@ mod tests {
         check(100, 0, (100, 300, true), 1800);
         check(100, 0, (400, 700, false), 2100);
         check(100, 0, (2000, 6000, false), 2750);
-        // Until it should have asked, and as long again, but not longer than a second.
+        // Until it should have asked, and as long again, but at most a second.
         check(100, 300, HERE, 500);
         check(100, 1000, HERE, 1900);
         check(0, 1500, (100, 300, false), 2750);
         check(100, 1500, HERE, 2400);
-        // On a long path longer, where more is lost by closing too soon.
+        // Longer on a long path, where closing too soon loses more.
         check(100, 300, (100, 300, false), 2100);
         check(1350, 300, (100, 300, false), 900);
         // Long overdue, or not expected before the deadline.

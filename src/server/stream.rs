@@ -1,4 +1,4 @@
-//! A connected socket of either family: non-blocking, unless a handler's thread has it.
+//! A connected socket of either family: non-blocking, except while a handler's thread has it.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,7 +13,7 @@ pub(crate) enum Stream {
     Unix(UnixStream),
 }
 
-/// What one read or write came to. An interrupted call is made again, so that it never shows.
+/// The result of one read or write. Interrupted calls are repeated, so they never show.
 #[derive(Debug)]
 pub(crate) enum Moved {
     Bytes(usize),
@@ -51,7 +51,7 @@ impl Stream {
         }
     }
 
-    /// From now on, calls wait for the peer for so long before they say `WouldBlock`. Not zero.
+    /// From now on, calls wait for the peer up to `timeout`, which must not be zero, before they return `WouldBlock`.
     pub(crate) fn wait_up_to(&self, timeout: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
@@ -77,7 +77,7 @@ impl Stream {
         }
     }
 
-    /// True if the system has noted an error that no call has reported yet: the peer's reset.
+    /// True if the system holds an error that no call has returned yet: the peer has reset the connection.
     pub(crate) fn has_failed(&self) -> bool {
         let error = match self {
             Self::Tcp(stream) => stream.take_error(),
@@ -87,20 +87,20 @@ impl Stream {
         !matches!(error, Ok(None))
     }
 
-    /// The way to the peer, if the system tells.
+    /// What the system knows of the path to the peer, if anything.
     pub(crate) fn path(&self) -> Option<Path> {
         match self {
             #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Tcp(stream) => super::sys::path(stream),
             #[cfg(not(all(target_os = "linux", feature = "sys")))]
             Self::Tcp(_) => None,
-            // It has no length.
+            // A Unix socket's path has no length.
             #[cfg(unix)]
             Self::Unix(_) => None,
         }
     }
 
-    /// Sends FIN, or ends both directions. A peer that has gone already is no matter.
+    /// Sends FIN, or ends both directions. If the peer has gone already, this does nothing.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(how),
@@ -110,16 +110,16 @@ impl Stream {
     }
 }
 
-/// What the system has learnt of the way to a peer.
+/// What the system has learnt of the path to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
-    /// The shortest round trip of late.
+    /// The shortest recent round trip.
     pub(crate) round_trip: Duration,
-    /// How long it waits for an acknowledgement before it sends again.
+    /// How long the system waits for an acknowledgement before it sends again.
     pub(crate) retransmission: Duration,
-    /// Something that was sent on it had to be sent again.
+    /// Something had to be sent again.
     pub(crate) has_lost: bool,
-    /// All that was sent has been acknowledged.
+    /// Everything sent has been acknowledged.
     pub(crate) is_delivered: bool,
 }
 
@@ -128,7 +128,7 @@ fn sorted(result: io::Result<usize>) -> Option<Moved> {
         Ok(count) => Some(Moved::Bytes(count)),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Moved::WouldBlock),
-        // What Windows says of a wait that was in vain; elsewhere this is a connection that is dead.
+        // Windows returns this when a wait times out; elsewhere it means a dead connection.
         Err(error) if cfg!(windows) && error.kind() == io::ErrorKind::TimedOut => Some(Moved::WouldBlock),
         Err(_) => Some(Moved::Failed),
     }

@@ -1,6 +1,6 @@
-//! The connections of one loop, by token. A token of a connection that has gone never finds its successor.
+//! The connections of one loop, by token. The token of a connection that has gone never finds its successor.
 
-/// The index of a place in the low half, how often the place has been taken in the high half.
+/// Low half: the index of a place. High half: how often that place has been freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token(u64);
 
@@ -14,7 +14,7 @@ impl Token {
     }
 
     pub(crate) fn index(self) -> u32 {
-        // The low half is what an index is.
+        // Truncates on purpose: the low half is the index.
         (self.0 & 0xffff_ffff) as u32
     }
 }
@@ -27,7 +27,7 @@ pub(crate) struct Table<T> {
 
 #[derive(Debug)]
 struct Place<T> {
-    /// Of the connection that is here, or else of the next one.
+    /// The count for the connection that is here, or else for the next one.
     turn: u32,
     taken: Option<T>,
 }
@@ -58,14 +58,14 @@ impl<T> Table<T> {
     pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
         let place = self.place(token)?;
         let value = place.taken.take()?;
-        // Tokens come round again after 2^31 connections of one place; the highest bit stays clear, so that none looks
-        // like a listener's token.
+        // Tokens repeat after 2^31 connections in one place. The highest bit stays clear, so that no token looks like a
+        // listener's.
         place.turn = (place.turn + 1) & 0x7fff_ffff;
         self.free.push(token.index());
         Some(value)
     }
 
-    /// The token of whoever is at an index.
+    /// The token of the connection at an index.
     pub(crate) fn token_at(&self, index: u32) -> Option<Token> {
         let place = self.places.get(index as usize)?;
         place.taken.as_ref().map(|_| token(place.turn, index))

@@ -1,19 +1,20 @@
 //! Deadlines in order: one queue per clock.
 //!
-//! All entries of one clock have the same length, so they are born sorted: a new one goes to the back, and only the
-//! front can be due. A connection runs at most one clock at a time, which makes the queues lists threaded through one
-//! table: starting, stopping and finding the next deadline take constant time, and nothing is allocated.
+//! All entries of one clock have the same length, so their queue is always sorted: a new entry goes to the back, and
+//! only the front can be due. A connection runs at most one clock at a time, so the queues are lists threaded through
+//! one table: starting, stopping and finding the next deadline take constant time, and allocate only when the table
+//! grows.
 
 use std::time::{Duration, Instant};
 
 use crate::stop::FAR;
 
-/// What a connection is being timed for.
+/// What a connection is timed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clock {
     /// Between requests, and before the first.
     Idle,
-    /// The same, and within a head, while draining: since the last byte.
+    /// While draining: between requests or within a head, since the last byte.
     Quiet,
     /// Within a head.
     Head,
@@ -21,9 +22,9 @@ pub(crate) enum Clock {
     Body,
     /// A whole request waits for a worker thread.
     Turn,
-    /// An answer is being taken: a look at the rate.
+    /// The peer is taking an answer: check its rate.
     Write,
-    /// Closed by us, waiting for the peer's end.
+    /// We have closed our side, and wait for the peer's end.
     Linger,
 }
 
@@ -32,7 +33,7 @@ const CLOCKS: [Clock; 7] =
 
 const NONE: u32 = u32::MAX;
 
-/// The clocks of all connections of a loop, by the index of their place in its table.
+/// The clocks of all connections of a loop, by their index in its table.
 #[derive(Debug)]
 pub(crate) struct Timeouts {
     lengths: [Duration; CLOCKS.len()],
@@ -57,7 +58,7 @@ struct Entry {
 const STOPPED: Entry = Entry { clock: None, since: None, before: NONE, after: NONE };
 
 impl Timeouts {
-    /// `length` gives how long each clock runs.
+    /// `length` says how long each clock runs.
     pub(crate) fn new(length: impl Fn(Clock) -> Duration) -> Self {
         Self {
             lengths: CLOCKS.map(length),
@@ -66,8 +67,8 @@ impl Timeouts {
         }
     }
 
-    /// Starts a clock; the connection's earlier one stops. `since` is now, or a moment ago on another loop: then those
-    /// that were started meanwhile, a few, are passed over.
+    /// Starts a clock, and stops the connection's earlier one. `since` is now, or a moment ago on another loop; in that
+    /// case the few entries started meanwhile are passed over.
     pub(crate) fn start(&mut self, index: u32, clock: Clock, since: Instant) {
         self.stop(index);
         if self.entries.len() <= index as usize {
@@ -89,7 +90,7 @@ impl Timeouts {
         }
     }
 
-    /// From now on this clock never runs out; who has run it for longest is still told.
+    /// Disables this timeout, but keeps its order (`longest`).
     pub(crate) fn suspend(&mut self, clock: Clock) {
         self.lengths[clock as usize] = FAR;
     }
@@ -119,17 +120,17 @@ impl Timeouts {
         self.entries.get(index as usize).and_then(|entry| entry.clock)
     }
 
-    /// The connection that has run this clock for longest.
+    /// The connection that has run this clock longest.
     pub(crate) fn longest(&self, clock: Clock) -> Option<u32> {
         Some(self.queues[clock as usize].front).filter(|front| *front != NONE)
     }
 
-    /// Since when the longest of this clock runs.
+    /// When the connection that has run this clock longest started it.
     pub(crate) fn longest_since(&self, clock: Clock) -> Option<Instant> {
         self.entries[self.longest(clock)? as usize].since
     }
 
-    /// The earliest deadline of all.
+    /// The earliest deadline of all clocks.
     pub(crate) fn next(&self) -> Option<Instant> {
         CLOCKS.iter().filter_map(|clock| self.due(*clock)).min()
     }
