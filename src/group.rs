@@ -284,8 +284,8 @@ impl Board {
     /// Waits until all these members have left and been joined, or until the deadline and the slack have passed.
     ///
     /// The threads of members that have left only have to end. That takes no time, unless a destructor blocks (of a
-    /// thread-local value, for example). With std one cannot give up a join, so helpers join; one of them stays stuck
-    /// with each thread that does not end.
+    /// thread-local value, for example). std cannot give up a join, and its `is_finished` does not wait for such
+    /// values. So helpers join; one of them stays stuck with each thread that does not end.
     fn wait(
         self: &Arc<Self>,
         running: &mut [(String, Option<JoinHandle<()>>)],

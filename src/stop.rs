@@ -155,7 +155,8 @@ impl Stop {
 
     /// Stops everything. Returns true if this was the first call: only the first cause is kept.
     ///
-    /// You may call it at any time, even before the group runs, and as often as you like. It does not block.
+    /// You may call it at any time, even before the group runs, and as often as you like. It waits for nobody; only if
+    /// the system has no thread for the embedder's wakers, it calls them itself.
     pub fn trigger(&self, cause: Cause) -> bool {
         let mut state = self.state();
         if state.first.is_some() {

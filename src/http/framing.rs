@@ -101,7 +101,7 @@ impl<'a> Found<'a> {
                     }
                 }
                 // A repeated length is refused even if both are equal: RFC 9112 §6.3, step 5, leaves the choice, and a
-                // peer that repeats it has been tampered with or is about to be.
+                // repeated one means that somebody has tampered with the message, or is about to.
                 14 if has_name(b"content-length") && found.length.replace(value()).is_some() => {
                     return Err(Reject::Length);
                 }

@@ -1,6 +1,6 @@
 //! The character classes and numbers of the wire, each with its ABNF above it.
 //!
-//! Only this file reads numbers: `"+5".parse::<u64>()` succeeds, so std's parser does not suit the wire.
+//! Only this file reads the wire's numbers: `"+5".parse::<u64>()` succeeds, so std's parser does not suit the wire.
 
 /// `tchar` of RFC 9110 §5.6.2: the characters of a method or a field name.
 pub(crate) const fn is_tchar(byte: u8) -> bool {
