@@ -143,7 +143,7 @@ impl Desk {
         bytes
     }
 
-    /// Takes a request off the desk whose head is complete and whose body is to be streamed.
+    /// Takes a request off the desk whose head is complete and whose body will be streamed.
     pub(crate) fn take_begun(&mut self, limits: &Limits) -> Begun {
         let (exchange, awaits_continue) = (self.exchange(), self.awaits_continue());
         let decoder = self.incoming.stream_body(&limits.body);

@@ -97,7 +97,7 @@ impl Permits {
         self.displaced.load(Ordering::SeqCst)
     }
 
-    /// Publishes since when this loop's oldest queued request waits. Returns true if that has changed: a thread that
+    /// Publishes when this loop's oldest queued request began to wait. Returns true if that has changed: a thread that
     /// gave back a permit meanwhile may have woken this loop as the next in line when it no longer was.
     pub(crate) fn publish(&self, seat: usize, since: Option<Instant>) -> bool {
         let mark = since.map_or(0, |since| {
