@@ -1,6 +1,7 @@
 //! The request line and the header section as they arrive (RFC 9112 §3 and §5): positions, not copies.
 //!
-//! The machine keeps its place between calls and never looks at a byte twice, except the ten of the version.
+//! The machine keeps its place between calls: when more has come, it reads no byte again, except the ten of the
+//! version.
 //!
 //! ```text
 //! Start ──▶ Method ──SP──▶ Target ──SP──▶ Version ──CRLF──▶ Fields ──CRLF──▶ Done
@@ -46,7 +47,7 @@ pub(crate) struct Head {
     method: Option<Method>,
     version: Version,
     target: Span,
-    /// The target is a path that stands for itself: nothing in it is an escape or the mark of a query.
+    /// The target is known to have neither an escape nor a query.
     is_target_plain: bool,
     fields: FieldLines,
 }
@@ -95,7 +96,7 @@ impl Head {
         self.target
     }
 
-    /// True for a target that is known to have neither an escape nor a query. False says nothing.
+    /// True if the target is known to have neither an escape nor a query; false says nothing.
     pub(crate) fn is_target_plain(&self) -> bool {
         self.is_target_plain
     }
@@ -159,7 +160,7 @@ impl Head {
 
     /// `method = token`, then one SP.
     fn read_method(&mut self, window: &[u8]) -> Result<bool, Reject> {
-        // As most requests begin.
+        // Most requests begin like this.
         if let (true, [b'G', b'E', b'T', b' ', ..]) =
             (self.pos == self.mark, window.get(self.pos..).unwrap_or_default())
         {
