@@ -49,6 +49,7 @@ const NOT_PROTOCOL: [(&str, &[&str]); 9] = [
 
 const LINES_MAX: usize = 500;
 const LINE_CHARS_MAX: usize = 120;
+const README_LINES_MAX: usize = 150;
 
 // ---- The rules, on this tree ---------------------------------------------------------------------------------------
 
@@ -104,6 +105,15 @@ fn without_sys_the_compiler_forbids_unsafe_code() {
         "without `sys`, lib.rs forbids `unsafe_code`; with it, Cargo.toml denies it",
         forbidding,
         &[Source::read("Cargo.toml"), Source::read("src/lib.rs")],
+    );
+}
+
+#[test]
+fn the_readme_is_short_and_what_it_links_to_is_in_the_package() {
+    keeps(
+        "README.md has at most 150 lines, and links to nothing that Cargo.toml does not include",
+        readme,
+        &[Source::read("Cargo.toml"), Source::read("README.md")],
     );
 }
 
@@ -270,6 +280,15 @@ fn every_rule_sees_what_breaks_it() {
     );
     check(forbidding, "src/lib.rs", &[("// #![cfg_attr(not(feature = \"sys\"), forbid(unsafe_code))]", &[1])]);
     check(forbidding, "Cargo.toml", &[("[lints.rust]\nunsafe_code = \"warn\"", &[1])]);
+    check(
+        readme,
+        "README.md",
+        &[
+            ("# allout\n[one](https://example.org/a) [two](src/lib.rs)", &[2]),
+            (&"line\n".repeat(README_LINES_MAX), &[]),
+            (&"line\n".repeat(README_LINES_MAX + 1), &[README_LINES_MAX + 1]),
+        ],
+    );
     check(top_level, "notes.txt", &[("", &[1])]);
     check(top_level, "docs/a.md", &[("", &[1])]);
     check(top_level, ".ci/run", &[("", &[])]);
@@ -439,6 +458,24 @@ fn forbidding(files: &[Source]) -> Vec<Fault> {
     };
     let silent = files.iter().filter(|file| !file.text.lines().any(|line| line == said(file)));
     silent.map(|file| Fault::new(file, 1, format!("does not say `{}`", said(file)))).collect()
+}
+
+fn readme(files: &[Source]) -> Vec<Fault> {
+    let included = |file: &Source| file.text.lines().find(|line| line.starts_with("include = ")).map(str::to_owned);
+    let included = files.iter().find_map(included).unwrap_or_default();
+    let mut faults = Vec::new();
+    for file in files.iter().filter(|file| file.path == "README.md") {
+        let count = file.text.lines().count();
+        if count > README_LINES_MAX {
+            faults.push(Fault::new(file, count, format!("{count} lines")));
+        }
+        for (line, text) in (1..).zip(file.text.lines()) {
+            let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+            let lost = links.filter(|link| !link.contains("://") && !included.contains(&format!("\"/{link}\"")));
+            faults.extend(lost.map(|link| Fault::new(file, line, format!("`{link}` is not in the package"))));
+        }
+    }
+    faults
 }
 
 fn top_level(files: &[Source]) -> Vec<Fault> {
