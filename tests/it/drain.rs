@@ -280,10 +280,13 @@ fn stop_while_full(process: &mut Process, connect: impl Fn() -> Client, clients:
     assert_eq!(first.ask(PING).status, 200);
     // Busy, so that it does not make room for others.
     first.send("POST /shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n");
-    let mut clients: Vec<Client> = (0..clients).map(|_| connect()).collect();
-    for client in &mut clients {
+    // Each asks before the next one comes: one that the machine left standing before that would make room.
+    let ask = |_| {
+        let mut client = connect();
         client.send(get(&format!("/sleep/{sleep_ms}")));
-    }
+        client
+    };
+    let clients = (0..clients).map(ask).collect();
     process.line_with("cannot accept");
     assert_eq!(first.ask("x").status, 200);
     clients

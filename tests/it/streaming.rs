@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use allout::{BodyReader, BodyWriter, Config, Method, Notice, Outcome, Request, Response, Router, Server, Status};
 
-use crate::drain::{cut_off, expect_answer, expect_clean, get, start};
+use crate::drain::{LONG, SHORT, cut_off, expect_answer, expect_clean, get, start};
 use crate::support::{Client, Gate, HANG, PING, Site};
 
 type Bytes = Vec<u8>;
@@ -291,7 +291,7 @@ fn what_is_left_unread_of_a_body_is_never_taken_for_a_request() {
 fn uploads_wait_their_turn_and_503_ends_their_connection() {
     let gate = Gate::new();
     let (router, _reads) = uploads(&gate);
-    let config = Config { threads: 1, turn_timeout: Duration::from_millis(200), ..one_loop() };
+    let config = Config { threads: 1, turn_timeout: SHORT, ..one_loop() };
     let site = start(config, router);
     let mut held = site.connect();
     held.send(get("/hold"));
@@ -301,7 +301,18 @@ fn uploads_wait_their_turn_and_503_ends_their_connection() {
     let reply = refused.reply();
     assert_eq!((reply.status, reply.is_last()), (503, true));
     refused.expect_end();
-    // One that still waits when the stop comes is answered.
+    gate.open();
+    expect_answer(&mut held, "held", false);
+}
+
+#[test]
+fn an_upload_that_waits_its_turn_when_the_stop_comes_is_answered() {
+    let gate = Gate::new();
+    let (router, _reads) = uploads(&gate);
+    let site = start(Config { threads: 1, turn_timeout: LONG, ..one_loop() }, router);
+    let mut held = site.connect();
+    held.send(get("/hold"));
+    gate.wait_for(1);
     let mut waiting = site.connect();
     waiting.send(upload_head("Content-Length: 4") + "bo");
     assert_eq!(site.connect().ask("BAD\r\n\r\n").status, 400);
