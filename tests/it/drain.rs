@@ -314,14 +314,14 @@ fn the_file_of_a_unix_socket_goes_before_its_queue_is_emptied() {
 #[test]
 #[cfg(target_os = "linux")]
 fn requests_in_the_accept_queue_are_answered_though_no_descriptor_is_left_at_the_stop() {
-    for loops in ["1", "2"] {
+    crate::support::at_once(["1", "2"], |loops| {
         let (process, mut clients) = stop_without_descriptors(&["--loops", loops, "--grace", "20"], 30, 200);
         let answered = clients.iter_mut().filter_map(|client| client.next_reply(false)).count();
         drop(clients);
         let (code, said) = process.end();
         assert_eq!((answered, code), (30, Some(0)), "{loops} loops: {said}");
         assert!(said.contains(" 0 cut off; "), "{said}");
-    }
+    });
 }
 
 #[test]

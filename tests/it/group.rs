@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use allout::{Cause, CutOff, Exit, Group, MemberResult, Outcome, Stop};
 
-use crate::support::{Gate, HANG, poll};
+use crate::support::{Gate, HANG, at_once, poll};
 
 /// A grace period that no test waits for.
 const LONG: Duration = Duration::from_secs(1000);
@@ -539,14 +539,14 @@ impl std::error::Error for Clinging {}
 #[test]
 fn an_error_or_a_panic_that_blocks_when_it_is_dropped_is_reported_all_the_same() {
     let gate = Gate::new();
-    for is_panic in [false, true] {
+    at_once([false, true], |is_panic| {
         let (mut group, clinging) = (Group::new(), Clinging(gate.clone()));
         group.add("waiter", leaving(|| Ok(())));
         group.add("job", move |_| if is_panic { std::panic::panic_any(clinging) } else { Err(Box::new(clinging)) });
         let outcome = run(group, Duration::from_millis(500));
         let (cause, code) = if is_panic { (panicked("job", "(no text)"), 101) } else { (failed("job", "clinging"), 1) };
         assert_eq!((outcome.cause(), outcome.exit_code()), (Some(&cause), code));
-    }
+    });
     gate.open();
 }
 
@@ -686,7 +686,7 @@ fn stuck(gate: &Gate) -> impl FnOnce(&Stop) -> MemberResult + Send + use<> {
 
 #[test]
 fn the_stuck_member_is_named_alone_however_deep_it_is() {
-    for depth in [0, 1, 4] {
+    at_once([0, 1, 4], |depth| {
         let gate = Gate::new();
         let mut group = Group::new();
         group.add("quick", leaving(|| Ok(())));
@@ -709,7 +709,7 @@ fn the_stuck_member_is_named_alone_however_deep_it_is() {
         assert_eq!(missing.len(), 1, "{outcome:?}");
         assert_eq!((missing[0].0, missing[0].1), (path.as_str(), &Exit::Missing));
         assert_eq!(outcome.exit_code(), 124);
-    }
+    });
 }
 
 #[test]
@@ -1033,14 +1033,15 @@ fn a_waker_that_blocks_holds_up_no_deadline_whoever_triggers() {
     use Trigger::{BeforeTheRun, ByHand, ByMember, ByWaker, FromInside};
 
     let duck = Duration::from_millis(50);
-    for (trigger, lame_duck) in [
+    let cases = [
         (BeforeTheRun, Duration::ZERO),
         (ByHand, Duration::ZERO),
         (ByHand, duck),
         (ByMember, duck),
         (ByWaker, Duration::ZERO),
         (FromInside, duck),
-    ] {
+    ];
+    at_once(cases, |(trigger, lame_duck)| {
         let (mut group, mut inner, gate, running) = (Group::new(), Group::new(), Gate::new(), Gate::new());
         running.open();
         group.lame_duck(lame_duck);
@@ -1077,7 +1078,7 @@ fn a_waker_that_blocks_holds_up_no_deadline_whoever_triggers() {
         assert!(outcome.exits().all(|(_, exit, _)| *exit == Exit::Done), "{trigger:?}: {outcome:?}");
         calls.iter().for_each(|calls| calls.wait_for(2));
         gate.open();
-    }
+    });
 }
 
 #[test]

@@ -890,12 +890,10 @@ mod process {
         process.line_with("cannot accept on `127.0.0.1:");
         let (ticks_before, before) = (ticks(&process), Instant::now());
         // It says so again, but not more than once a second; and it sleeps meanwhile.
-        for told in 1..3 {
-            process.line_with("cannot accept on `127.0.0.1:");
-            assert!(start.elapsed() >= Duration::from_secs(told), "more than once a second");
-        }
+        process.line_with("cannot accept on `127.0.0.1:");
+        assert!(start.elapsed() >= Duration::from_secs(1), "more than once a second");
         let (used, waited) = (ticks(&process) - ticks_before, before.elapsed());
-        assert!(used < 50, "{used} hundredths of a second used while waiting {waited:?}");
+        assert!(used < 25, "{used} hundredths of a second used while waiting {waited:?}");
         // Those that are done become idle and make room for those that wait. Each is answered.
         for client in &mut clients {
             assert_eq!(client.ask("lo").text(), "hello");
@@ -935,11 +933,9 @@ mod process {
         waiting.send(PING);
         process.line_with("cannot accept on `127.0.0.1:");
         let before = ticks(&process);
-        for _ in 0..2 {
-            assert!(process.line_with("cannot accept on `127.0.0.1:").contains("not permitted"));
-        }
+        assert!(process.line_with("cannot accept on `127.0.0.1:").contains("not permitted"));
         let used = ticks(&process) - before;
-        assert!(used < 50, "{used} hundredths of a second used while waiting");
+        assert!(used < 25, "{used} hundredths of a second used while waiting");
         std::fs::remove_file(&deny).unwrap();
         assert_eq!(waiting.reply().text(), "pong");
         std::fs::write(&deny, "").unwrap();

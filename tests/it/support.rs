@@ -30,6 +30,16 @@ pub fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     None
 }
 
+/// Does the same with each of these at the same time: most of what a test does is wait.
+pub fn at_once<T: Send>(all: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
+    thread::scope(|scope| {
+        for each in all {
+            let run = &run;
+            scope.spawn(move || run(each));
+        }
+    });
+}
+
 /// Says that a test shows nothing here.
 #[expect(clippy::print_stderr)] // Whoever reads the results should know.
 pub fn skip(why: &str) {
