@@ -14,7 +14,8 @@
 //! - `retired`: the socket of this token is about to be closed, after which it is no longer reported; a report that was
 //!   under way names a token that the loop has retired, and the loop ignores it.
 //! - `progressed`: bytes or connections have moved, so more may come soon.
-//! - `wait`: waits until something is ready, a waker calls, or the timeout has passed; without one, as long as it takes.
+//! - `wait`: waits until something is ready, a waker calls, or the timeout has passed; without one, for as long as it
+//!   takes.
 //! - `next`: the next event of the last wait.
 //! - `waker`, [`Waker::wake`]: ends the current wait, or the next one if there is none, from any thread. It never
 //!   blocks.
