@@ -2,7 +2,7 @@
 //!
 //! The pause begins at 50 µs and doubles to 5 ms; anything that moves resets it. So a busy server answers within
 //! 50 µs, an idle one wakes 200 times a second, and each connection costs one system call per round: fine for tens of
-//! connections, slow but correct beyond. It reports everything all the time, so it keeps only the tokens of the sockets.
+//! connections, slow but correct beyond. It reports everything all the time, and keeps but the tokens of the sockets.
 
 use std::io;
 use std::time::Duration;
