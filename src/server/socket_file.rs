@@ -106,10 +106,11 @@ impl Files {
         let Some(files) = &mut *files else {
             return Err(io::Error::other("the process is about to end"));
         };
-        let socket = UnixListener::bind(path)?;
         // Absolute, since the working directory may change before the file is removed.
-        let path = std::path::absolute(path)?;
-        let file = File { identity: identity(&path)?, path };
+        let absolute = std::path::absolute(path)?;
+        let socket = UnixListener::bind(path)?;
+        let identity = identity(&absolute).inspect_err(|_| _ = std::fs::remove_file(&absolute))?;
+        let file = File { identity, path: absolute };
         files.push(file.clone());
         Ok((socket, SocketFile { file, of: self }))
     }
