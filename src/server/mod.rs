@@ -10,9 +10,7 @@
 //! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
 //! | `sys` | the system calls that std lacks, and all `unsafe` |
 //! | `poller`, `timeouts`, `quiet` | when something is ready; until when it may take |
-//! | `event_loop` | one loop's turn, and the value that holds all it owns |
-//! | `accept`, `service`, `calls`, `away` | parts of a turn: connections in, requests, handlers |
-//! | `closing`, `drain` | the way out: of a connection, of the loop |
+//! | `event_loop` | one loop, and all that it does with its connections |
 //! | `table`, `connection`, `phase` | what a loop works on: its connections, and what they can be in the middle of |
 //! | `desk`, `outgoing` | what is read, what is sent |
 //! | `call` | a handler that has been called |
@@ -20,23 +18,18 @@
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
 //! | `handoff` | which thread turns a loop, and who takes it over while a handler blocks |
 //!
-//! A request comes in by `listener` and `accept`, becomes a `connection` in a loop's `table`, is read on a `desk` in a
-//! `service`, is answered by a handler as `calls` and `handoff` have it, and leaves as `outgoing`. A stop goes the way
-//! of `drain`.
+//! A request comes in by a `listener`, becomes a `connection` in a loop's `table`, is read on a `desk` in an
+//! `event_loop`, is answered by a handler as `handoff` has it, and leaves as `outgoing`. A stop goes the way of
+//! `event_loop::drain`.
 
-mod accept;
 mod accept_error;
 mod address;
-mod away;
 mod bind;
 mod budget;
 mod call;
-mod calls;
-mod closing;
 mod config;
 mod connection;
 mod desk;
-mod drain;
 mod event_loop;
 mod gate;
 mod handoff;
@@ -48,7 +41,6 @@ mod outgoing;
 mod phase;
 mod poller;
 mod quiet;
-mod service;
 mod shared;
 #[cfg(unix)]
 mod socket_file;

@@ -5,27 +5,17 @@
 //! handler that streams a request's body waits for its peer, whose script then goes on by itself; responses are not
 //! streamed here.
 
-#[path = "../../../../src/server/accept.rs"]
-mod accept;
-#[path = "../../../../src/server/away.rs"]
-mod away;
 #[path = "../../../../src/server/budget.rs"]
 mod budget;
 #[path = "../../../../src/server/call.rs"]
 mod call;
-#[path = "../../../../src/server/calls.rs"]
-mod calls;
-#[path = "../../../../src/server/closing.rs"]
-mod closing;
 #[path = "../../../../src/server/config.rs"]
 mod config;
 #[path = "../../../../src/server/connection.rs"]
 mod connection;
 #[path = "../../../../src/server/desk.rs"]
 mod desk;
-#[path = "../../../../src/server/drain.rs"]
-mod drain;
-#[path = "../../../../src/server/event_loop.rs"]
+#[path = "../../../../src/server/event_loop/mod.rs"]
 mod event_loop;
 #[path = "../../../../src/server/handoff/mod.rs"]
 mod handoff;
@@ -39,8 +29,6 @@ mod outgoing;
 mod phase;
 #[path = "../../../../src/server/quiet.rs"]
 mod quiet;
-#[path = "../../../../src/server/service.rs"]
-mod service;
 #[path = "../../../../src/server/shared.rs"]
 mod shared;
 #[path = "../../../../src/server/streaming/mod.rs"]

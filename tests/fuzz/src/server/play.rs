@@ -53,6 +53,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Site {
     shared: Arc<Shared>,
     event_loop: EventLoop,
+    poller: Poller,
     desk: Desk,
     /// Of threads that are spare.
     desks: Vec<Desk>,
@@ -105,10 +106,11 @@ impl Site {
             bodies: Budget::new(config.bodies_bytes_max),
             config,
         });
-        let event_loop = EventLoop::new(Arc::clone(&shared), 0, poller).expect("no system call is made");
+        let event_loop = EventLoop::new(Arc::clone(&shared), 0, poller.clone()).expect("no system call is made");
         Self {
             shared,
             event_loop,
+            poller,
             desk: Desk::new(),
             desks: Vec::new(),
             late: VecDeque::new(),
@@ -121,7 +123,7 @@ impl Site {
     /// to stop, and nothing can be played any more.
     pub(crate) fn play(&mut self, input: &[u8], scripts: &[Script], stops_at: Option<usize>) -> Vec<Outcome> {
         let streams: Vec<Stream> = scripts.iter().map(|script| self.connect(input, script)).collect();
-        let tokens: Vec<u64> = self.event_loop.poller.added.drain(..).collect();
+        let tokens: Vec<u64> = self.poller.reports().added.drain(..).collect();
         let slow_once_in = scripts.iter().map(|script| script.slow_once_in).max().unwrap_or(0);
         let mut players: Vec<Player<'_>> = scripts
             .iter()
@@ -144,9 +146,9 @@ impl Site {
                 self.turn(slow_once_in);
             }
             for player in &mut players {
-                let awaits_room = self.event_loop.poller.await_room.contains(&player.token);
+                let awaits_room = self.poller.reports().await_room.contains(&player.token);
                 if let Some(event) = player.step(awaits_room) {
-                    self.event_loop.poller.events.push_back(event);
+                    self.poller.reports().events.push_back(event);
                     is_moving = true;
                     self.turn(slow_once_in);
                 }
@@ -159,7 +161,8 @@ impl Site {
                 self.turn(slow_once_in);
             }
         }
-        assert_eq!(self.event_loop.table.len(), 0, "connections whose peers have ended are still there");
+        let connections = self.shared.connections.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(connections, 0, "connections whose peers have ended are still there");
         let outcome = |(Stream(pipe), sent_before_stop)| {
             let pipe = Arc::into_inner(pipe).expect("closed").into_inner().expect("no panic");
             Outcome { taken: pipe.taken, sent_before_stop }
@@ -179,7 +182,7 @@ impl Site {
 
     /// Turns the loop until it would wait, and calls handlers as `handoff` does.
     fn turn(&mut self, slow_once_in: usize) {
-        self.event_loop.poller.is_woken = true;
+        self.poller.reports().is_woken = true;
         while !self.is_over {
             match self.event_loop.turn(&mut self.desk) {
                 Err(_) => return,

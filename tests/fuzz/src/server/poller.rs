@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::listener::Listener;
@@ -14,8 +15,12 @@ pub(crate) struct Event {
     pub(crate) is_over: bool,
 }
 
+/// The loop's, and by a clone whoever moves the peers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Poller(Arc<Mutex<Reports>>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Poller {
+pub(crate) struct Reports {
     /// The tokens of all connections that have been added, in that order.
     pub(crate) added: Vec<u64>,
     pub(crate) events: VecDeque<Event>,
@@ -31,17 +36,21 @@ pub(crate) struct Poller {
 const LOOKS_MAX: usize = 1000;
 
 impl Poller {
+    pub(crate) fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.0.lock().expect("no panic")
+    }
+
     pub(crate) fn waker(&self) -> Waker {
         Waker
     }
 
     pub(crate) fn add(&mut self, _: &Stream, token: u64) -> io::Result<()> {
-        self.added.push(token);
+        self.reports().added.push(token);
         Ok(())
     }
 
     pub(crate) fn await_room(&mut self, _: &Stream, token: u64) -> io::Result<()> {
-        self.await_room.insert(token);
+        self.reports().await_room.insert(token);
         Ok(())
     }
 
@@ -66,20 +75,21 @@ impl Poller {
     ///
     /// If it would really wait: nothing can change before the script goes on.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut reports = self.reports();
         if timeout == Some(Duration::ZERO) {
-            self.looks += 1;
-            assert!(self.looks < LOOKS_MAX, "the loop turns without end");
+            reports.looks += 1;
+            assert!(reports.looks < LOOKS_MAX, "the loop turns without end");
             return Ok(());
         }
-        self.looks = 0;
-        if std::mem::take(&mut self.is_woken) {
+        reports.looks = 0;
+        if std::mem::take(&mut reports.is_woken) {
             return Ok(());
         }
         Err(io::ErrorKind::WouldBlock.into())
     }
 
     pub(crate) fn next(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.reports().events.pop_front()
     }
 }
 

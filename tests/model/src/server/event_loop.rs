@@ -1,5 +1,6 @@
-//! A loop without sockets: arrivals are requests, and calls are made as `server/calls.rs` makes them. Some come on
-//! connections that another follows on; those change their loop in between, as in `server/accept.rs`.
+//! A loop without sockets: arrivals are requests, and calls are made as `server/event_loop/calls.rs` makes them. Some
+//! come on connections that another follows on; those change their loop in between, as in
+//! `server/event_loop/accept.rs`.
 
 use std::collections::VecDeque;
 use std::time::Instant;

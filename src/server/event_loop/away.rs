@@ -3,15 +3,15 @@
 //! They stay in the table, where the stop, the deadline and a reset of their client reach them. What their handlers'
 //! threads have to say comes as a parcel.
 
-use super::call::Call;
-use super::desk::{Desk, Unfinished};
-use super::event_loop::EventLoop;
-use super::inbox::{Answer, Parcel};
-use super::phase::{Phase, Sent};
+use super::EventLoop;
 use super::service::{Look, Service};
-use super::streaming::{Download, Streamed, Upload};
-use super::table::Token;
-use super::timeouts::Clock;
+use crate::server::call::Call;
+use crate::server::desk::{Desk, Unfinished};
+use crate::server::inbox::{Answer, Parcel};
+use crate::server::phase::{Phase, Sent};
+use crate::server::streaming::{Download, Streamed, Upload};
+use crate::server::table::Token;
+use crate::server::timeouts::Clock;
 use crate::sync::{self, Arc};
 
 impl EventLoop {

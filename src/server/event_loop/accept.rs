@@ -7,19 +7,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::accept_error::AcceptError;
-use super::connection::Connection;
-use super::desk::Desk;
-use super::event_loop::EventLoop;
-use super::gate::Gate;
-use super::inbox::{Arrival, Parcel, Transfer};
-use super::notice::Want;
-use super::phase::Fill;
-use super::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN};
-use super::stream::Stream;
-use super::table::Token;
-use super::timeouts::Clock;
+use super::EventLoop;
 use crate::http::Peer;
+use crate::server::accept_error::AcceptError;
+use crate::server::connection::Connection;
+use crate::server::desk::Desk;
+use crate::server::gate::Gate;
+use crate::server::inbox::{Arrival, Parcel, Transfer};
+use crate::server::notice::Want;
+use crate::server::phase::Fill;
+use crate::server::shared::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN};
+use crate::server::stream::Stream;
+use crate::server::table::Token;
+use crate::server::timeouts::Clock;
 use crate::sync::{Arc, Ordering};
 
 /// Marks a token as a listener's; the rest is its number.

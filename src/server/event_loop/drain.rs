@@ -13,7 +13,7 @@
 //! last look, a read between the clock and the close. One behind a running request is looked for, in the buffer and in
 //! the socket, before `Connection: close` is said. What remains is the time from a last look until the client's system
 //! learns of our FIN, half a round trip, in which every server that ever closes a connection can be surprised. So
-//! connections are kept for as long as their clients may be about to ask: see [`quiet`](super::quiet).
+//! connections are kept for as long as their clients may be about to ask: see [`quiet`](crate::server::quiet).
 //!
 //! # Gates that cannot be closed at once
 //!
@@ -27,7 +27,7 @@
 //! ```
 //!
 //! The gate stays open, and the loop serves on meanwhile; it neither ends nor forgets the deadline. How a gate closes,
-//! and why nobody is reset, is told in [`gate`](super::gate).
+//! and why nobody is reset, is told in [`gate`](crate::server::gate).
 //!
 //! No answer says `Connection: close` before every gate refuses newcomers, so that a client that is told to go and
 //! comes again at once is refused, or tries again a second later, and is not reset. Where a listener cannot refuse
@@ -39,19 +39,19 @@
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use super::connection::Connection;
-use super::desk::Desk;
-use super::event_loop::EventLoop;
-use super::gate::Closing;
-use super::notice::Notice;
-use super::phase::{Close, Phase};
-use super::quiet::kept_until;
+use super::EventLoop;
 use super::service::Look;
-use super::shared::ACCEPT_PAUSE_MIN;
-use super::table::Token;
-use super::timeouts::Clock;
 use crate::http::{Method, Progress, Reject, Response};
 use crate::panics::caught;
+use crate::server::connection::Connection;
+use crate::server::desk::Desk;
+use crate::server::gate::Closing;
+use crate::server::notice::Notice;
+use crate::server::phase::{Close, Phase};
+use crate::server::quiet::kept_until;
+use crate::server::shared::ACCEPT_PAUSE_MIN;
+use crate::server::table::Token;
+use crate::server::timeouts::Clock;
 use crate::sync::{self, Arc, Ordering};
 
 /// How much longer than a quiet connection a handshake under way is waited for: a second by default, in which any path

@@ -1,12 +1,12 @@
 //! How a connection ends: after its last answer, or because its time is over.
 
-use super::desk::Desk;
-use super::event_loop::EventLoop;
-use super::phase::{Close, Discarded, Phase, Sent};
+use super::EventLoop;
 use super::service::Look;
-use super::table::Token;
-use super::timeouts::Clock;
 use crate::http::{Progress, Reject, Response};
+use crate::server::desk::Desk;
+use crate::server::phase::{Close, Discarded, Phase, Sent};
+use crate::server::table::Token;
+use crate::server::timeouts::Clock;
 
 impl EventLoop {
     /// What follows from a write, unless the connection stays as it is: then it returns false.

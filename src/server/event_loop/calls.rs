@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::call::Call;
-use super::desk::Desk;
-use super::event_loop::EventLoop;
-use super::notice::Want;
+use super::EventLoop;
 use super::service::Look;
-use super::table::Token;
-use super::timeouts::Clock;
 use crate::http::Progress;
+use crate::server::call::Call;
+use crate::server::desk::Desk;
+use crate::server::notice::Want;
+use crate::server::table::Token;
+use crate::server::timeouts::Clock;
 
 /// Bytes of a path that are kept for the report of handlers that never returned.
 const PATH_BYTES_MAX: usize = 256;

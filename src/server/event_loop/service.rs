@@ -10,13 +10,13 @@
 //! The connection stays in the loop's table; what has been read lies on the desk, what is to be sent in the loop's
 //! outgoing batch.
 
-use super::desk::{Desk, Exchange};
-use super::event_loop::EventLoop;
-use super::notice::{Notice, Want};
-use super::phase::{Close, Fill, Phase, Sent};
-use super::table::Token;
-use super::timeouts::Clock;
+use super::EventLoop;
 use crate::http::{CONTINUE, Persistence, Progress, Reject, Response, Version};
+use crate::server::desk::{Desk, Exchange};
+use crate::server::notice::{Notice, Want};
+use crate::server::phase::{Close, Fill, Phase, Sent};
+use crate::server::table::Token;
+use crate::server::timeouts::Clock;
 use crate::sync::{self, Ordering};
 
 /// Answers are written before another one is added to so many bytes.

@@ -21,23 +21,30 @@
 //! What is done with a connection that was reported is in `service`; accepting is in `accept`, calling handlers in
 //! `calls`, the way out in `drain`, and what a connection is, in `connection`.
 
+mod accept;
+mod away;
+mod calls;
+mod closing;
+mod drain;
+mod service;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::accept::{GATE_BIT, Intake};
-use super::calls::Calls;
-use super::connection::Connection;
-use super::desk::Desk;
-use super::inbox::Parcel;
-use super::outgoing::Outgoing;
-use super::phase::Phase;
-use super::poller::{Event, Poller};
-use super::service::{Look, Service, Step};
-use super::shared::Shared;
-use super::table::{Table, Token};
-use super::timeouts::{Clock, Timeouts};
 use crate::group::CutOff;
+use crate::server::connection::Connection;
+use crate::server::desk::Desk;
+use crate::server::inbox::Parcel;
+use crate::server::outgoing::Outgoing;
+use crate::server::phase::Phase;
+use crate::server::poller::{Event, Poller};
+use crate::server::shared::Shared;
+use crate::server::table::{Table, Token};
+use crate::server::timeouts::{Clock, Timeouts};
 use crate::sync::{self, Arc, Ordering};
+use accept::{GATE_BIT, Intake};
+use calls::Calls;
+use service::{Look, Service, Step};
 
 /// How often a peer that does not take its answer is looked at.
 const WRITE_LOOK: Duration = Duration::from_secs(1);
@@ -72,17 +79,17 @@ enum Stage {
 }
 
 pub(crate) struct EventLoop {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     /// Which of the shared seats is this loop's.
-    pub(super) seat: usize,
-    pub(super) poller: Poller,
-    pub(super) table: Table<Connection>,
-    pub(super) timeouts: Timeouts,
+    seat: usize,
+    poller: Poller,
+    table: Table<Connection>,
+    timeouts: Timeouts,
     /// As of the last wait or answer.
-    pub(super) now: Instant,
-    pub(super) intake: Intake,
-    pub(super) out: Outgoing,
-    pub(super) service: Option<Service>,
+    now: Instant,
+    intake: Intake,
+    out: Outgoing,
+    service: Option<Service>,
     stage: Stage,
     stage_began: Instant,
     stage_until: Instant,
@@ -91,10 +98,10 @@ pub(crate) struct EventLoop {
     queued_now: usize,
     /// There was no time to look at all that others have brought, or at all requests that wait for a permit.
     is_behind: bool,
-    pub(super) parcels: VecDeque<Parcel>,
-    pub(super) calls: Calls,
-    pub(super) is_draining: bool,
-    pub(super) cut_off: CutOff,
+    parcels: VecDeque<Parcel>,
+    calls: Calls,
+    is_draining: bool,
+    cut_off: CutOff,
 }
 
 impl EventLoop {
