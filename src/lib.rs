@@ -69,7 +69,7 @@
 //!
 //! **A request.** An event loop accepts its connection from a `listener` and enters it in its table
 //! (`server/event_loop/accept.rs`). When its bytes come, the loop lays the `connection` on its thread's `desk` and
-//! reads (`server/event_loop/service.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once
+//! reads (`server/event_loop/visit.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once
 //! a request is whole, the thread lets go of the loop and calls the [`Handler`] (`server/handoff/`), a [`Router`] as a
 //! rule, with the [`Request`]. The [`Response`] is encoded behind others of its batch (`server/outgoing.rs`), and one
 //! write sends them. A body that is too large to be held is read or written by the handler's thread itself

@@ -127,6 +127,16 @@ const RESERVED: [&str; 7] =
 /// What [`Response::text`] has: one place in memory, by which it is known again.
 pub(crate) static TEXT: &str = "text/plain; charset=utf-8";
 
+/// What becomes of the connection after a response, unless its client or the server has other reasons to close it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Then {
+    Keep,
+    /// It closes, after the responses to what the client has sent behind the request already.
+    CloseInOrder,
+    /// It closes, whatever has been sent behind the request.
+    CloseNow,
+}
+
 /// A response. `Date`, the length and `Connection` are added when it is sent, and the body is left out where HTTP
 /// forbids one: on HEAD, 204 and 304.
 #[derive(Debug)]
@@ -136,8 +146,7 @@ pub struct Response {
     fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     content_type: Option<&'static str>,
     body: Body,
-    closing: bool,
-    last: bool,
+    then: Then,
     after: AfterAnswer,
 }
 
@@ -149,8 +158,7 @@ impl Response {
             fields: Vec::new(),
             content_type: None,
             body: Body::Whole(Cow::Borrowed(&[])),
-            closing: false,
-            last: false,
+            then: Then::Keep,
             after: AfterAnswer::new(),
         }
     }
@@ -260,7 +268,7 @@ impl Response {
     /// Closes the connection after this response, and after those to requests that the client has sent behind it
     /// already: the last of them says `Connection: close`.
     pub fn closing(self) -> Self {
-        Self { closing: true, ..self }
+        Self { then: self.then.max(Then::CloseInOrder), ..self }
     }
 
     /// Calls `then` once the whole response has been handed to the operating system, or can no longer be. Several are
@@ -303,15 +311,11 @@ impl Response {
 
     /// Closes the connection after this response, whatever has been sent behind its request.
     pub(crate) fn last(self) -> Self {
-        Self { last: true, ..self }
+        Self { then: Then::CloseNow, ..self }
     }
 
-    pub(crate) fn is_last(&self) -> bool {
-        self.last
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing
+    pub(crate) fn then(&self) -> Then {
+        self.then
     }
 
     pub(crate) fn is_streamed(&self) -> bool {

@@ -16,13 +16,13 @@
 //! between two services. A connection closes for good when it is dropped.
 
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::call::Call;
 use super::desk::{Desk, Unfinished};
 use super::inbox::Transfer;
 use super::outgoing::{Outgoing, Unsent, Written};
-use super::phase::{Close, Discarded, Fill, Phase, Sent};
+use super::phase::{Discarded, End, Fill, Phase, Sent};
 use super::poller::Event;
 use super::quiet::Rhythm;
 use super::stream::{Moved, Stream};
@@ -30,22 +30,11 @@ use super::timeouts::Clock;
 use crate::http::{Limits, Peer, Progress};
 use crate::sync::{self, Arc};
 
-/// The least rate at which an answer must be taken: each so many bytes give a second more.
-const WRITE_BYTES_PER_SECOND_MIN: u64 = 4096;
-
 /// Reads at a time of what is thrown away.
 const DISCARDS_MAX: u32 = 4;
 
 /// Reads to count what nobody is going to answer: a body of 1 MiB, and a little more.
 const COUNTED_READS_MAX: u32 = 20;
-
-/// What a handler's thread is given of a connection to send the body of a response itself.
-#[derive(Debug)]
-pub(crate) struct Away {
-    pub(crate) stream: Arc<Stream>,
-    /// The answers before, and the head.
-    pub(crate) unsent: Box<Unsent>,
-}
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -70,17 +59,13 @@ pub(crate) struct Connection {
     has_answered: bool,
     /// It is decided which loop it stays with.
     has_place: bool,
-    close: Option<Close>,
+    end: End,
     /// The client has said that it sends no more behind the request of the last answer, and that had no body.
     has_last_word: bool,
-    /// A handler has asked for the connection to be closed after its response, and others follow that one.
-    is_leaving: bool,
-    /// In Away: the peer has reset, and nobody waits for the answer. The connection stays until its handler returns.
-    is_deserted: bool,
     /// In Away: what for.
     call: Option<Box<Call>>,
-    /// In Idle, Head, Body and Lingering, when they began; in Writing, until when the peer's slowness is borne.
-    mark: Instant,
+    /// When the phase began: Idle, Head, Body or Lingering.
+    since: Instant,
     rhythm: Rhythm,
 }
 
@@ -99,12 +84,10 @@ impl Connection {
             is_queued: false,
             has_answered: false,
             has_place: false,
-            close: None,
+            end: End::Open,
             has_last_word: false,
-            is_leaving: false,
-            is_deserted: false,
             call: None,
-            mark: now,
+            since: now,
             rhythm: Rhythm::default(),
         }
     }
@@ -116,13 +99,14 @@ impl Connection {
 
     /// True the first time that it rests after an answer, and keeps nothing that another loop would have to know.
     pub(crate) fn needs_place(&mut self) -> bool {
-        let is_bare = self.phase == Phase::Idle && self.unfinished.is_none() && !self.is_leaving && !self.is_queued;
+        let is_bare =
+            self.phase == Phase::Idle && self.unfinished.is_none() && self.end == End::Open && !self.is_queued;
         is_bare && !std::mem::replace(&mut self.has_place, true)
     }
 
     /// What another loop needs of it.
     pub(crate) fn into_transfer(self) -> Transfer {
-        Transfer { stream: self.stream, peer: self.peer, since: self.mark }
+        Transfer { stream: self.stream, peer: self.peer, since: self.since }
     }
 
     pub(crate) fn stream(&self) -> &Arc<Stream> {
@@ -142,12 +126,18 @@ impl Connection {
         self.has_ended
     }
 
-    pub(crate) fn close(&self) -> Option<Close> {
-        self.close
+    pub(crate) fn end(&self) -> End {
+        self.end
     }
 
-    pub(crate) fn mark(&self) -> Instant {
-        self.mark
+    /// The last answer has been given: nothing more is read but to be thrown away.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.end >= End::Lingering
+    }
+
+    /// When the phase began: Idle, Head, Body or Lingering.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
     /// The peer has not taken all of the answers before.
@@ -155,17 +145,19 @@ impl Connection {
         self.unsent.is_some()
     }
 
+    /// The peer has taken too long for the answers before, as of now.
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        self.unsent.as_ref().is_some_and(|unsent| unsent.is_overdue(now))
+    }
+
     /// True the first time: from then on, the poller is to report room.
     pub(crate) fn must_await_room(&mut self) -> bool {
         !std::mem::replace(&mut self.awaits_room, true)
     }
 
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.is_leaving
-    }
-
+    /// Nobody waits for the answer of its handler.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.is_deserted
+        self.call().is_some_and(|call| call.is_deserted)
     }
 
     /// True if the peer has reset. While its request waits nothing may be read, so it is the system that is asked.
@@ -182,12 +174,12 @@ impl Connection {
     /// has begun with are counted, and what is no whole request is kept; not past this moment, since clients may have
     /// sent any number: then the second value is false.
     pub(crate) fn owed(&mut self, desk: &mut Desk, limits: &Limits, until: Instant) -> (usize, bool) {
-        if self.is_deserted {
+        if self.is_deserted() {
             return (0, true);
         }
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.answers());
         let running = usize::from(self.call().is_some_and(Call::is_owed));
-        if self.close.is_some() {
+        if self.is_closing() {
             return (unsent + running, true);
         }
         match &mut self.call {
@@ -268,7 +260,7 @@ impl Connection {
 
     /// Puts the connection on a desk.
     pub(crate) fn lay_on(&mut self, desk: &mut Desk) {
-        desk.take_up(&self.peer, self.unfinished.take());
+        desk.take_up(self.unfinished.take());
     }
 
     /// Something has come: how long the client has paused since its last answer.
@@ -284,7 +276,7 @@ impl Connection {
 
     /// When it was answered last, if nothing has come since.
     pub(crate) fn answered_at(&self) -> Option<Instant> {
-        (self.phase == Phase::Idle && self.has_answered).then_some(self.mark)
+        (self.phase == Phase::Idle && self.has_answered).then_some(self.since)
     }
 
     /// Reads once, if there may be something to read.
@@ -311,11 +303,9 @@ impl Connection {
         }
     }
 
-    /// This answer is the last. A connection that is broken stays so.
-    pub(crate) fn close_with(&mut self, close: Close) {
-        if self.close != Some(Close::AtOnce) {
-            self.close = Some(close);
-        }
+    /// It is as near to its end as this. Nearer it stays: what is broken stays so.
+    pub(crate) fn end_with(&mut self, end: End) {
+        self.end = self.end.max(end);
     }
 
     /// The client has said that it sends no more, and its only answer is so short that the client's system has it
@@ -329,7 +319,7 @@ impl Connection {
     /// A client that has said that it sends no more is believed, unless something is there.
     pub(crate) fn must_linger(&self) -> bool {
         let is_quiet = self.has_last_word && !self.is_readable && !self.is_hung_up;
-        self.close == Some(Close::Lingering) && !self.has_ended && !is_quiet
+        self.end == End::Lingering && !self.has_ended && !is_quiet
     }
 
     /// True if the peer's system has all that was sent to it, or does not tell.
@@ -337,16 +327,13 @@ impl Connection {
         self.stream.path().is_none_or(|path| path.is_delivered)
     }
 
-    /// The connection is to close, but not before the requests behind this one have been answered.
-    pub(crate) fn leave(&mut self) {
-        self.is_leaving = true;
-    }
-
     /// In Away: nobody waits for the answer any more, nor for those before it.
     pub(crate) fn desert(&mut self) {
-        self.is_deserted = true;
+        if let Some(call) = &mut self.call {
+            call.is_deserted = true;
+        }
         self.unsent = None;
-        self.close_with(Close::AtOnce);
+        self.end_with(End::AtOnce);
     }
 
     /// Its handler is slow: the loop goes on without it.
@@ -355,17 +342,13 @@ impl Connection {
         self.call = Some(Box::new(call));
     }
 
-    /// Its handler is going to write the body itself, behind the head that has been gathered.
-    pub(crate) fn go_downloading(&mut self, call: Call, out: &mut Outgoing) -> Away {
+    /// Its handler is going to write the body itself, behind what this gives: the answers before it that have not left,
+    /// and the head that has been gathered.
+    pub(crate) fn go_downloading(&mut self, call: Call, out: &mut Outgoing, now: Instant) -> Box<Unsent> {
         self.go_away(call);
-        let unsent = match self.unsent.take() {
-            Some(mut unsent) => {
-                out.append_to(&mut unsent);
-                unsent
-            }
-            None => out.take(),
-        };
-        Away { stream: Arc::clone(&self.stream), unsent }
+        let Some(mut unsent) = self.unsent.take() else { return out.take(now) };
+        out.append_to(&mut unsent);
+        unsent
     }
 
     /// Its handler has returned, and left behind what had come after the request. Gives what it was called for.
@@ -382,7 +365,7 @@ impl Connection {
     // ---- Sent out --------------------------------------------------------------------------------------------------
 
     /// Sends a batch of answers. What the peer does not take now is kept, and the phase is then `Writing`.
-    pub(crate) fn send(&mut self, out: &mut Outgoing, patience: Duration, now: Instant) -> (Sent, u64) {
+    pub(crate) fn send(&mut self, out: &mut Outgoing, now: Instant) -> (Sent, u64) {
         if let Some(unsent) = &mut self.unsent {
             out.append_to(unsent);
             return (Sent::Blocked, 0);
@@ -390,31 +373,25 @@ impl Connection {
         if out.len() == 0 {
             return (Sent::All, 0);
         }
-        let (written, unsent) = out.write(&self.stream);
+        let (written, unsent) = out.write(&self.stream, now);
         self.unsent = unsent;
-        if self.unsent.is_some() {
-            self.mark = now + patience;
-            if self.phase != Phase::Away {
-                self.phase = Phase::Writing;
-            }
+        if self.unsent.is_some() && self.phase != Phase::Away {
+            self.phase = Phase::Writing;
         }
         (self.sent(written), written.answers)
     }
 
     /// Goes on with what was kept.
-    pub(crate) fn send_on(&mut self, patience: Duration, now: Instant) -> (Sent, u64) {
+    pub(crate) fn send_on(&mut self, now: Instant) -> (Sent, u64) {
         let Some(unsent) = &mut self.unsent else {
             return (Sent::All, 0);
         };
-        let written = unsent.write(&self.stream);
+        let written = unsent.write(&self.stream, now);
         if unsent.is_done() {
             self.unsent = None;
             // Whatever came meanwhile was not reported for us to keep in mind.
             self.is_readable = true;
         }
-        // A slow reader earns time by taking bytes, but cannot save it up: a stall ends it all the same.
-        let earned = Duration::from_millis(written.bytes as u64 * 1000 / WRITE_BYTES_PER_SECOND_MIN);
-        self.mark = (self.mark + earned).min(now + patience);
         (self.sent(written), written.answers)
     }
 
@@ -432,7 +409,7 @@ impl Connection {
     pub(crate) fn keep(&mut self, desk: &mut Desk) {
         let unfinished = desk.put_down();
         self.has_last_word &= unfinished.is_none();
-        self.unfinished = if self.close.is_some() { None } else { unfinished };
+        self.unfinished = if self.is_closing() { None } else { unfinished };
     }
 
     /// All answers are out, and the connection stays: what it is in the middle of now. Returns true if that is
@@ -447,7 +424,7 @@ impl Connection {
         self.has_answered |= has_answered;
         let is_new = phase != std::mem::replace(&mut self.phase, phase) || has_answered;
         if is_new {
-            self.mark = now;
+            self.since = now;
         }
         is_new
     }
@@ -455,7 +432,7 @@ impl Connection {
     /// All answers are out and the last was among them: FIN. Returns true if something has come already that is to be
     /// thrown away.
     pub(crate) fn linger(&mut self, now: Instant) -> bool {
-        (self.phase, self.mark) = (Phase::Lingering, now);
+        (self.phase, self.since) = (Phase::Lingering, now);
         self.is_readable |= self.is_hung_up;
         self.stream.shutdown(Shutdown::Write);
         self.is_readable

@@ -5,10 +5,9 @@
 //! connection has no buffer at all, and a request that comes whole is never copied.
 
 use super::budget::{Budget, Reserved};
-use super::inbox::Answer;
 use super::stream::{Moved, Stream};
 use super::table::Token;
-use crate::http::{Body, Incoming, Limits, Peer, Progress, Reject, Request, Response, Version};
+use crate::http::{Body, Incoming, Limits, Peer, Progress, Reject, Request, Response, Version, WriteBody};
 use crate::sync::Arc;
 
 /// Bytes of one read. A socket's receive buffer holds more, but a larger read only evicts the caches.
@@ -56,10 +55,16 @@ impl Exchange {
     }
 }
 
+/// Whose request lies on a desk: what a handler's thread has to know of the connection, which stays with its loop.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) token: Token,
+    pub(crate) peer: Peer,
+}
+
 /// A request whose body its handler reads itself, taken off the desk.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    pub(crate) peer: Peer,
     pub(crate) exchange: Exchange,
     /// Only its head.
     pub(crate) head: Unfinished,
@@ -68,6 +73,27 @@ pub(crate) struct Begun {
     pub(crate) come: Vec<u8>,
     /// Nothing has, and nothing will until the client gets `100 Continue`.
     pub(crate) awaits_continue: bool,
+}
+
+/// A handler's response on its way back to the loop, as a rule because the loop was taken over meanwhile.
+pub(crate) struct Answer {
+    pub(crate) token: Token,
+    pub(crate) exchange: Exchange,
+    pub(crate) response: Response,
+    /// What had come after the request.
+    pub(crate) unfinished: Option<Box<Unfinished>>,
+    /// The client went away in the middle of its request: nobody waits for the response.
+    pub(crate) is_gone: bool,
+}
+
+impl Answer {
+    /// The closure that writes the body, if the response is streamed and has a body to send.
+    pub(crate) fn take_write(&mut self) -> Option<WriteBody> {
+        if self.is_gone || !self.response.needs_writing(self.exchange.is_head) {
+            return None;
+        }
+        self.response.take_write()
+    }
 }
 
 #[derive(Debug)]
@@ -83,9 +109,6 @@ pub(crate) struct Desk {
     load: u64,
     incoming: Incoming,
     reserved: Option<Reserved>,
-    peer: Peer,
-    /// The connection for whose request the handler was called.
-    token: Token,
 }
 
 impl Desk {
@@ -98,15 +121,12 @@ impl Desk {
             load: 0,
             incoming: Incoming::new(),
             reserved: None,
-            peer: Peer::Unix,
-            token: Token::from_raw(0),
         }
     }
 
     /// Takes up a connection, with what it has kept.
-    pub(crate) fn take_up(&mut self, peer: &Peer, unfinished: Option<Box<Unfinished>>) {
+    pub(crate) fn take_up(&mut self, unfinished: Option<Box<Unfinished>>) {
         (self.filled, self.start, self.load) = (0, 0, self.load + 1);
-        self.peer.clone_from(peer);
         match unfinished.map(|unfinished| *unfinished) {
             None => {
                 (self.held, self.reserved) = (None, None);
@@ -150,19 +170,12 @@ impl Desk {
         let mut bytes = self.take_bytes();
         let incoming = std::mem::replace(&mut self.incoming, Incoming::new());
         let come = bytes.split_off(incoming.head_len());
-        Begun {
-            peer: self.peer.clone(),
-            exchange,
-            head: Unfinished { bytes, incoming, reserved: None },
-            decoder,
-            come,
-            awaits_continue,
-        }
+        Begun { exchange, head: Unfinished { bytes, incoming, reserved: None }, decoder, come, awaits_continue }
     }
 
     /// Takes the answered request off the desk, with what has come after it.
-    pub(crate) fn take_answer(&mut self, response: Response) -> Answer {
-        let (token, exchange) = (self.token, self.exchange());
+    pub(crate) fn take_answer(&mut self, token: Token, response: Response) -> Answer {
+        let exchange = self.exchange();
         self.finish_request();
         Answer { token, exchange, response, unfinished: self.put_down(), is_gone: false }
     }
@@ -207,8 +220,8 @@ impl Desk {
     }
 
     /// The request, as far as it has come. Its head must be complete.
-    pub(crate) fn request(&self) -> Request<'_> {
-        self.incoming.request(self.rest(), &self.peer)
+    pub(crate) fn request<'a>(&'a self, peer: &'a Peer) -> Request<'a> {
+        self.incoming.request(self.rest(), peer)
     }
 
     pub(crate) fn incoming(&mut self) -> &mut Incoming {
@@ -222,16 +235,6 @@ impl Desk {
             keeps_alive: self.incoming.keeps_alive(),
             is_last_word: !self.incoming.keeps_alive() && !self.incoming.has_body(),
         }
-    }
-
-    /// The handler is about to be called for the request of this connection.
-    pub(crate) fn call_for(&mut self, token: Token) {
-        self.token = token;
-    }
-
-    /// The connection for whose request it was last about to be called.
-    pub(crate) fn token(&self) -> Token {
-        self.token
     }
 
     /// The request has been answered: the next one begins after it.

@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use super::desk::{Exchange, Unfinished};
+use super::desk::Answer;
 use super::poller::Waker;
 use super::stream::Stream;
 use super::streaming::{Download, Streamed};
-use super::table::Token;
-use crate::http::{Peer, Response, WriteBody};
+use crate::http::Peer;
 use crate::sync::{Arc, Mutex, SyncSender};
 
 pub(crate) enum Parcel {
@@ -41,27 +40,6 @@ pub(crate) struct Transfer {
     pub(crate) peer: Peer,
     /// When it became idle: of all loops' connections, the one idle longest makes room.
     pub(crate) since: Instant,
-}
-
-/// A handler's response on its way back to the loop, as a rule because the loop was taken over meanwhile.
-pub(crate) struct Answer {
-    pub(crate) token: Token,
-    pub(crate) exchange: Exchange,
-    pub(crate) response: Response,
-    /// What had come after the request.
-    pub(crate) unfinished: Option<Box<Unfinished>>,
-    /// The client went away in the middle of its request: nobody waits for the response.
-    pub(crate) is_gone: bool,
-}
-
-impl Answer {
-    /// The closure that writes the body, if the response is streamed and has a body to send.
-    pub(crate) fn take_write(&mut self) -> Option<WriteBody> {
-        if self.is_gone || !self.response.needs_writing(self.exchange.is_head) {
-            return None;
-        }
-        self.response.take_write()
-    }
 }
 
 /// What others have given a loop. The loop closes it when it ends; after that, `push` gives everything back.

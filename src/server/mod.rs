@@ -9,7 +9,7 @@
 //! | `stream` | connected sockets: reading and writing |
 //! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
 //! | `sys` | the system calls that std lacks, and all `unsafe` |
-//! | `poller`, `timeouts`, `quiet` | when something is ready; until when it may take |
+//! | `poller`, `timeouts`, `quiet`, `patience` | when something is ready; until when it may take |
 //! | `event_loop` | one loop, and all that it does with its connections |
 //! | `table`, `connection`, `phase` | what a loop works on: its connections, and what they can be in the middle of |
 //! | `desk`, `outgoing` | what is read, what is sent |
@@ -38,6 +38,7 @@ mod inbox;
 mod listener;
 mod notice;
 mod outgoing;
+mod patience;
 mod phase;
 mod poller;
 mod quiet;

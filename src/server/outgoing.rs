@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::desk::Exchange;
+use super::patience::Patience;
 use super::stream::{Moved, Stream};
 use crate::http::{AfterAnswer, ImfDate, Persistence, Response, encode, imf_date};
 use crate::sync;
@@ -15,6 +16,8 @@ pub(crate) struct Outgoing {
     /// Where each answer ends, and what to call when it has left.
     endings: VecDeque<Ending>,
     date: Date,
+    /// How long a peer may take for what it does not take at once.
+    patience: Duration,
 }
 
 #[derive(Debug)]
@@ -32,6 +35,9 @@ pub(crate) struct Unsent {
     bytes: Vec<u8>,
     sent: usize,
     endings: VecDeque<Ending>,
+    patience: Patience,
+    /// When a write was tried last.
+    tried_at: Instant,
 }
 
 /// The result of a write.
@@ -48,8 +54,8 @@ pub(crate) struct Written {
 const KEPT_BYTES: usize = 256 * 1024;
 
 impl Outgoing {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { bytes: Vec::new(), endings: VecDeque::new(), date: Date::new(now) }
+    pub(crate) fn new(patience: Duration, now: Instant) -> Self {
+        Self { bytes: Vec::new(), endings: VecDeque::new(), date: Date::new(now), patience }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -81,7 +87,7 @@ impl Outgoing {
     }
 
     /// Writes as much as the peer takes, and returns the rest, for the connection to keep.
-    pub(crate) fn write(&mut self, stream: &Stream) -> (Written, Option<Box<Unsent>>) {
+    pub(crate) fn write(&mut self, stream: &Stream, now: Instant) -> (Written, Option<Box<Unsent>>) {
         let mut sent = 0;
         let written = write(stream, &self.bytes, &mut sent, &mut self.endings);
         let is_partial = sent < self.bytes.len() && !written.has_failed;
@@ -90,10 +96,14 @@ impl Outgoing {
             for ending in &mut endings {
                 ending.at -= sent;
             }
-            Box::new(Unsent { bytes: self.bytes[sent..].to_vec(), sent: 0, endings })
+            self.unsent(self.bytes[sent..].to_vec(), endings, now)
         });
         self.clear();
         (written, unsent)
+    }
+
+    fn unsent(&self, bytes: Vec<u8>, endings: VecDeque<Ending>, now: Instant) -> Box<Unsent> {
+        Box::new(Unsent { bytes, sent: 0, endings, patience: Patience::new(self.patience), tried_at: now })
     }
 
     /// Appends the gathered bytes to those that a peer has not taken yet.
@@ -104,8 +114,9 @@ impl Outgoing {
     }
 
     /// Takes the gathered bytes, for somebody else to send.
-    pub(crate) fn take(&mut self) -> Box<Unsent> {
-        Box::new(Unsent { bytes: std::mem::take(&mut self.bytes), sent: 0, endings: std::mem::take(&mut self.endings) })
+    pub(crate) fn take(&mut self, now: Instant) -> Box<Unsent> {
+        let (bytes, endings) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.endings));
+        self.unsent(bytes, endings, now)
     }
 
     /// Drops the gathered bytes. The closures of answers in them are called: those answers are lost.
@@ -118,8 +129,17 @@ impl Outgoing {
 
 impl Unsent {
     /// Writes on. `is_done` once nothing is left.
-    pub(crate) fn write(&mut self, stream: &Stream) -> Written {
-        write(stream, &self.bytes, &mut self.sent, &mut self.endings)
+    pub(crate) fn write(&mut self, stream: &Stream, now: Instant) -> Written {
+        let written = write(stream, &self.bytes, &mut self.sent, &mut self.endings);
+        self.patience.spend(now.saturating_duration_since(self.tried_at));
+        self.patience.earn(written.bytes);
+        self.tried_at = now;
+        written
+    }
+
+    /// The peer has taken too long, as of now.
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        self.patience.left() <= now.saturating_duration_since(self.tried_at)
     }
 
     /// Adds bytes that do not end an answer.

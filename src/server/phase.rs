@@ -20,12 +20,19 @@ pub(crate) enum Phase {
     Lingering,
 }
 
-/// How a connection is to be closed once its last answer has been written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Close {
-    /// With FIN, and reading on until the peer's own, so that no reset destroys the answer.
+/// How near a connection is to its end. It never goes back: see [`Connection::end_with`].
+///
+/// [`Connection::end_with`]: super::connection::Connection::end_with
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// No end is in sight.
+    Open,
+    /// A handler has asked for the connection to be closed after its response, and others follow that one.
+    Leaving,
+    /// The last answer has been given. Once it is written: FIN, and reading on until the peer's own, so that no reset
+    /// destroys the answer.
     Lingering,
-    /// At once: nothing is in flight that could be destroyed, or nobody is left to wait.
+    /// Nothing is in flight that could be destroyed, or nobody is left to wait.
     AtOnce,
 }
 

@@ -1,8 +1,9 @@
 //! What all event loops of a server share, and how they reach each other.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::budget::Budget;
+use super::call::internal_error;
 use super::config::Config;
 use super::gate::Gate;
 use super::handoff::Permits;
@@ -88,6 +89,13 @@ pub(crate) struct Seat {
     pub(crate) counted: Mutex<Option<CutOff>>,
 }
 
+impl Seat {
+    /// A connection has come that was counted when it was handed over: whoever enters it counts it again.
+    pub(crate) fn was_handed_over(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
     /// Calls the handler. If it panics, reports that and answers 500.
     #[inline]
@@ -95,33 +103,33 @@ impl Shared {
         self.answered(request, caught(|| self.handler.handle(request)))
     }
 
-    /// Calls the handler on the loop. A streamed response would block the loop, and breaks the handler's promise: the
-    /// answer is 500.
-    pub(crate) fn call_at_once(self: &Arc<Self>, request: &Request<'_>) -> Response {
-        let response = self.call(request);
-        if response.needs_writing(request.method() == Method::Head) {
-            let (method, path) = (request.method(), request.raw_path());
-            self.tell(&Notice::HandlerPanicked { method, path, text: "it promised to answer at once, and streams" });
-            return internal_error();
-        }
-        response
-    }
-
     /// Asks the handler whether it answers without the body.
     pub(crate) fn refuse(self: &Arc<Self>, request: &Request<'_>) -> Option<Response> {
         caught(|| self.handler.refuse(request)).transpose().map(|answer| self.answered(request, answer))
     }
 
-    /// Asks the handler whether it can answer on the loop.
-    ///
-    /// # Errors
-    ///
-    /// The answer to send if the handler panicked; so too in [`streams`](Self::streams).
-    pub(crate) fn is_at_once(&self, request: &Request<'_>) -> Result<bool, Response> {
-        caught(|| self.handler.is_at_once(request)).map_err(|panic| self.answer_panic(request, &panic))
+    /// Calls the handler on the loop, if it has promised that it does not block there. A streamed response would block
+    /// the loop, and breaks the promise: the answer is 500.
+    pub(crate) fn answer_at_once(self: &Arc<Self>, request: &Request<'_>) -> Option<Response> {
+        match caught(|| self.handler.is_at_once(request)) {
+            Ok(false) => return None,
+            Ok(true) => {}
+            Err(panic) => return Some(self.answer_panic(request, &panic)),
+        }
+        let response = self.call(request);
+        if response.needs_writing(request.method() == Method::Head) {
+            let (method, path) = (request.method(), request.raw_path());
+            self.tell(&Notice::HandlerPanicked { method, path, text: "it promised to answer at once, and streams" });
+            return Some(internal_error());
+        }
+        Some(response)
     }
 
     /// Asks the handler whether it reads the body itself.
+    ///
+    /// # Errors
+    ///
+    /// The answer to send if the handler panicked.
     pub(crate) fn streams(&self, request: &Request<'_>) -> Result<bool, Response> {
         caught(|| self.handler.streams(request)).map_err(|panic| self.answer_panic(request, &panic))
     }
@@ -202,6 +210,31 @@ impl Shared {
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room).is_ok()
     }
 
+    /// A permit for the request of this loop that has waited longest, since then; false if it is not its turn, or none
+    /// waits.
+    pub(crate) fn enter_waiting(&self, seat: usize, longest: Option<Instant>) -> bool {
+        // First published, then looked for a permit: whoever gives one back in between finds us.
+        let is_news = self.permits.publish(seat, longest);
+        if longest.is_none() {
+            // A permit that was meant for a request of ours is for somebody else's now.
+            if is_news {
+                self.wake_next_in_line();
+            }
+            return false;
+        }
+        let entered = self.permits.enter_waiting(seat);
+        if let Err(Some(next)) = entered {
+            self.seats[next].inbox.wake();
+        }
+        entered.is_ok()
+    }
+
+    /// A permit is not needed after all.
+    pub(crate) fn give_permit_back(&self, seat: usize) {
+        self.permits.words[seat].withdraw();
+        self.wake_next_in_line();
+    }
+
     /// Wakes the loop whose request has waited longest for a permit.
     #[inline]
     pub(crate) fn wake_next_in_line(&self) {
@@ -210,20 +243,23 @@ impl Shared {
         }
     }
 
+    /// Gives a connection to another loop, which counts it from now on. A loop that has left gives it back.
+    pub(crate) fn hand_over(&self, parcel: Parcel, seat: usize) -> Result<(), Parcel> {
+        let Seat { inbox, connections, .. } = &self.seats[seat];
+        connections.fetch_add(1, Ordering::Relaxed);
+        inbox.push(parcel).inspect_err(|_| _ = connections.fetch_sub(1, Ordering::Relaxed))
+    }
+
     /// A loop has died: gives a connection that was on its way to it to another loop. Everything else in its inbox ends
     /// with its connections.
     pub(crate) fn pass_to_any(&self, mut parcel: Parcel) {
-        for seat in &self.seats {
+        for seat in 0..self.seats.len() {
             if !matches!(parcel, Parcel::Arrival(_) | Parcel::Transfer(_)) {
                 return;
             }
-            seat.connections.fetch_add(1, Ordering::Relaxed);
-            match seat.inbox.push(parcel) {
+            match self.hand_over(parcel, seat) {
                 Ok(()) => return,
-                Err(refused) => {
-                    seat.connections.fetch_sub(1, Ordering::Relaxed);
-                    parcel = refused;
-                }
+                Err(refused) => parcel = refused,
             }
         }
     }
@@ -234,12 +270,3 @@ impl Shared {
         loads.min_by_key(|(_, load)| *load).unwrap_or((0, 0))
     }
 }
-
-/// The answer to a request whose handler has failed.
-pub(crate) fn internal_error() -> Response {
-    Response::text("internal server error\n").with_status(Status::INTERNAL_SERVER_ERROR).last()
-}
-
-/// How long accepting pauses when no descriptor or memory is left: doubling from the first to the second.
-pub(crate) const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
-pub(crate) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);

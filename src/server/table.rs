@@ -1,5 +1,7 @@
 //! The connections of one loop, by token. The token of a connection that has gone never finds its successor.
 
+use std::ops::{Index, IndexMut};
+
 /// Low half: the index of a place. High half: how often that place has been freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token(u64);
@@ -16,6 +18,12 @@ impl Token {
     pub(crate) fn index(self) -> u32 {
         // Truncates on purpose: the low half is the index.
         (self.0 & 0xffff_ffff) as u32
+    }
+}
+
+impl Token {
+    fn turn(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 }
 
@@ -79,9 +87,35 @@ impl<T> Table<T> {
     }
 
     fn place(&mut self, token: Token) -> Option<&mut Place<T>> {
-        let turn = (token.raw() >> 32) as u32;
-        self.places.get_mut(token.index() as usize).filter(|place| place.turn == turn)
+        self.places.get_mut(token.index() as usize).filter(|place| place.turn == token.turn())
     }
+}
+
+/// For whoever knows that it is there. Panics if it has gone.
+impl<T> Index<Token> for Table<T> {
+    type Output = T;
+
+    fn index(&self, token: Token) -> &T {
+        let place = &self.places[token.index() as usize];
+        match &place.taken {
+            Some(value) if place.turn == token.turn() => value,
+            _ => gone(),
+        }
+    }
+}
+
+impl<T> IndexMut<Token> for Table<T> {
+    fn index_mut(&mut self, token: Token) -> &mut T {
+        match self.get_mut(token) {
+            Some(value) => value,
+            None => gone(),
+        }
+    }
+}
+
+#[cold]
+fn gone() -> ! {
+    panic!("a connection that has gone is looked for")
 }
 
 fn token(turn: u32, index: u32) -> Token {

@@ -1,10 +1,39 @@
-//! Reports at most once a second, with a count, what may happen a thousand times a second.
+//! Reports at most once a second, with a count, what may happen a thousand times a second; and pauses that grow, before
+//! something is tried again that has failed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicUsize, Ordering};
 
 const INTERVAL_MS: usize = 1000;
+
+/// The first pause, and the longest.
+pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Pauses before something is tried again that the system had nothing for.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    pause: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self { pause: PAUSE_MIN }
+    }
+
+    /// It has failed: how long to pause, each time twice as long.
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        pause
+    }
+
+    /// It has succeeded.
+    pub(crate) fn reset(&mut self) {
+        self.pause = PAUSE_MIN;
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
@@ -31,8 +60,6 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::sync;
 

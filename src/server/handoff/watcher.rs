@@ -8,6 +8,7 @@ use crate::group::{CutOff, MemberResult};
 use crate::server::event_loop::EventLoop;
 use crate::server::notice::Notice;
 use crate::server::shared::Shared;
+use crate::server::throttle::{Backoff, Throttle};
 use crate::stop::Slack;
 use crate::sync::{self, Arc, Ordering};
 
@@ -25,10 +26,6 @@ const QUIET_LOOKS_MAX: u32 = 20;
 const SLACK: Duration = Duration::from_millis(50);
 /// How long after that to look at loops that have not ended.
 const LAST_LOOKS: Duration = Duration::from_millis(15);
-/// How long to pause after a thread could not be started, doubling from the first to the second.
-const SPAWN_PAUSE_MIN: Duration = Duration::from_millis(5);
-const SPAWN_PAUSE_MAX: Duration = Duration::from_secs(1);
-
 /// Runs loops until they have drained, or until the deadline and a little longer.
 pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> MemberResult {
     let loops = event_loops.len();
@@ -129,24 +126,28 @@ struct Watcher<'a> {
     sent: Vec<Option<Sight>>,
     quiet_looks: u32,
     alert_until: Instant,
-    spawn_pause: Duration,
+    /// When a thread that could not be started is tried again.
     spawn_at: Instant,
-    told_at: Option<Instant>,
+    backoff: Backoff,
+    spawn_failed: Throttle,
+    started: Instant,
     slack: Slack,
 }
 
 impl<'a> Watcher<'a> {
     fn new(crew: &'a Arc<Crew>, loops: usize) -> Self {
+        let started = sync::now();
         Self {
             crew,
             loops,
             seen: crew.shared.permits.words.iter().map(super::word::Word::look).collect(),
             sent: vec![None; loops],
             quiet_looks: 0,
-            alert_until: sync::now(),
-            spawn_pause: SPAWN_PAUSE_MIN,
-            spawn_at: sync::now(),
-            told_at: None,
+            alert_until: started,
+            spawn_at: started,
+            backoff: Backoff::new(),
+            spawn_failed: Throttle::default(),
+            started,
             slack: Slack::new(SLACK),
         }
     }
@@ -199,13 +200,11 @@ impl<'a> Watcher<'a> {
             Ok(()) => {
                 self.alert_until = now + ALERT;
                 self.sent[seat] = Some(lending);
-                self.spawn_pause = SPAWN_PAUSE_MIN;
+                self.backoff.reset();
             }
             Err(error) => {
-                self.spawn_at = now + self.spawn_pause;
-                self.spawn_pause = (self.spawn_pause * 2).min(SPAWN_PAUSE_MAX);
-                if self.told_at.is_none_or(|told| told + Duration::from_secs(1) <= now) {
-                    self.told_at = Some(now);
+                self.spawn_at = now + self.backoff.next();
+                if self.spawn_failed.count(self.started, now).is_some() {
                     self.crew.shared.tell(&Notice::ThreadFailed { error: &error });
                 }
             }

@@ -7,11 +7,12 @@ use super::word::{Sight, Word};
 use crate::group::CutOff;
 use crate::helpers::Helpers;
 use crate::panics::caught;
-use crate::server::desk::Desk;
+use crate::server::desk::{Answer, Caller, Desk};
 use crate::server::event_loop::{EventLoop, Turn};
-use crate::server::inbox::{Answer, Parcel};
+use crate::server::inbox::Parcel;
 use crate::server::shared::Shared;
-use crate::server::streaming::{Streamed, write_body};
+use crate::server::streaming::{Streamed, Upload, write_body};
+use crate::server::table::Token;
 use crate::stop::Cause;
 use crate::sync::{self, Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, sync_channel};
 
@@ -175,17 +176,16 @@ impl Crew {
     /// Runs a loop until it is over or taken over.
     fn hold<'a>(&'a self, seat: usize, mut event_loop: MutexGuard<'a, EventLoop>, desk: &mut Desk) {
         loop {
-            match event_loop.turn(desk) {
+            let taken_back = match event_loop.turn(desk) {
                 // Only for the benchmark: the difference is what the hand-off costs.
-                Ok(Turn::Call) if cfg!(allout_no_handoff) => {
-                    let response = self.shared.call(&desk.request());
+                Ok(Turn::Call(ref caller)) if cfg!(allout_no_handoff) => {
+                    let response = self.shared.call(&desk.request(&caller.peer));
                     self.word(seat).withdraw();
                     event_loop.answer(response, desk);
+                    Some(event_loop)
                 }
-                Ok(Turn::Call) => match self.serve(seat, event_loop, desk) {
-                    Some(taken_back) => event_loop = taken_back,
-                    None => return,
-                },
+                Ok(Turn::Call(ref caller)) => self.serve(seat, event_loop, caller, desk),
+                Ok(Turn::Stream(upload)) => self.stream(seat, event_loop, *upload, desk),
                 Ok(Turn::Over) => {
                     return self.end_loop(seat, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
                 }
@@ -193,6 +193,10 @@ impl Crew {
                     drop(event_loop);
                     return self.bury(seat, format!("cannot wait for readiness: {error}"));
                 }
+            };
+            match taken_back {
+                Some(taken_back) => event_loop = taken_back,
+                None => return,
             }
         }
     }
@@ -236,30 +240,45 @@ impl Crew {
     fn serve<'a>(
         &'a self,
         seat: usize,
-        mut event_loop: MutexGuard<'a, EventLoop>,
+        event_loop: MutexGuard<'a, EventLoop>,
+        caller: &Caller,
         desk: &mut Desk,
     ) -> Option<MutexGuard<'a, EventLoop>> {
-        let token = desk.token();
-        let upload = event_loop.take_upload(desk);
-        let mut lending = self.let_go(seat, event_loop);
-        let answer = match upload {
-            None => {
-                let response = self.shared.call(&desk.request());
-                if !response.is_streamed() && self.word(seat).claim(lending) {
-                    let mut event_loop = self.take_back(seat);
-                    event_loop.answer(response, desk);
-                    return Some(event_loop);
-                }
-                Ok(response)
-            }
-            Some(upload) => Err(upload),
-        };
+        let lending = self.let_go(seat, event_loop);
+        let response = self.shared.call(&desk.request(&caller.peer));
+        if !response.is_streamed() && self.word(seat).claim(lending) {
+            let mut event_loop = self.take_back(seat);
+            event_loop.answer(response, desk);
+            return Some(event_loop);
+        }
+        let token = caller.token;
+        self.answer_late(seat, lending, token, desk, |desk| desk.take_answer(token, response))
+    }
+
+    /// The same for a handler that reads the request's body itself.
+    fn stream<'a>(
+        &'a self,
+        seat: usize,
+        event_loop: MutexGuard<'a, EventLoop>,
+        upload: Upload,
+        desk: &mut Desk,
+    ) -> Option<MutexGuard<'a, EventLoop>> {
+        let lending = self.let_go(seat, event_loop);
+        self.answer_late(seat, lending, upload.token(), desk, |_| upload.run(&self.shared))
+    }
+
+    /// Has an answer sent that is streamed, or whose connection is away.
+    fn answer_late(
+        &self,
+        seat: usize,
+        mut lending: Sight,
+        token: Token,
+        desk: &mut Desk,
+        answer: impl FnOnce(&mut Desk) -> Answer,
+    ) -> Option<MutexGuard<'_, EventLoop>> {
         let mut is_buried = false;
         let finished = caught(|| {
-            let answer = match answer {
-                Ok(response) => desk.take_answer(response),
-                Err(upload) => upload.run(&self.shared),
-            };
+            let answer = answer(desk);
             self.finish(seat, &mut lending, &mut is_buried, answer, desk)
         });
         let parcel = finished.unwrap_or_else(|panic| {
@@ -299,7 +318,7 @@ impl Crew {
         desk: &mut Desk,
     ) -> Option<Parcel> {
         let Some(write) = answer.take_write() else { return Some(Parcel::Answer(answer)) };
-        write_body(answer, write, |answer| {
+        let end = write_body(answer, write, |answer| {
             if self.word(seat).borrow(*lending) {
                 let started = caught(|| {
                     let mut event_loop = self.slot(seat);
@@ -322,7 +341,8 @@ impl Crew {
             let (reply, download) = sync_channel(1);
             let _ = self.shared.seats[seat].inbox.push(Parcel::Asked(Box::new(answer), reply));
             download.recv().ok()
-        })
+        });
+        end.map(|end| end.map_or_else(|answer| Parcel::Answer(*answer), Parcel::Streamed))
     }
 
     /// From here on the loop may be taken over.

@@ -1,13 +1,15 @@
 //! A response whose body is sent as it is written.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::line::Line;
 use crate::http::{AfterAnswer, BodyWriter, Version, WriteBody};
-use crate::server::connection::Away;
-use crate::server::inbox::{Answer, Parcel};
+use crate::server::call::internal_error;
+use crate::server::desk::Answer;
 use crate::server::outgoing::Unsent;
-use crate::server::shared::{Shared, internal_error};
+use crate::server::stream::Stream;
 use crate::server::table::Token;
 
 /// How many bytes of content to gather before sending them.
@@ -47,11 +49,16 @@ impl Streamed {
 }
 
 impl Download {
-    pub(crate) fn new(away: Away, token: Token, after: AfterAnswer, shared: &Shared) -> Self {
-        let Away { stream, unsent } = away;
+    pub(crate) fn new(
+        stream: Arc<Stream>,
+        patience: Duration,
+        unsent: Box<Unsent>,
+        token: Token,
+        after: AfterAnswer,
+    ) -> Self {
         // Nothing is read meanwhile.
-        let patience = shared.config.write_timeout;
-        Self { token, line: Line::new(stream, patience, patience), unsent: Some(unsent), answers: 0, after }
+        let line = Line::new(stream, patience, patience);
+        Self { token, line, unsent: Some(unsent), answers: 0, after }
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -72,6 +79,7 @@ impl Download {
 }
 
 /// Writes an answer's body. Returns what is left to tell the loop; nothing if the loop no longer has the connection.
+/// `Err`: nothing has been sent, and this is to be answered instead.
 ///
 /// Until the first bytes are sent, the connection is its loop's, like that of any handler: `start` asks the loop for
 /// what is needed to send them. If the closure fails before that, the answer is 500.
@@ -79,7 +87,7 @@ pub(crate) fn write_body(
     answer: Answer,
     write: WriteBody,
     start: impl FnMut(Answer) -> Option<Download>,
-) -> Option<Parcel> {
+) -> Option<Result<Streamed, Box<Answer>>> {
     let is_chunked = answer.exchange.version == Version::Http11;
     let mut sink = Sink { stage: Stage::Kept(Box::new(answer)), start, is_chunked, buffer: Vec::new() };
     let written = write.call(&mut BodyWriter::new(&mut sink));
@@ -95,10 +103,10 @@ pub(crate) fn write_body(
     match sink.stage {
         Stage::Kept(mut answer) => {
             answer.response = internal_error();
-            Some(Parcel::Answer(*answer))
+            Some(Err(answer))
         }
-        Stage::Sending(download) => Some(Parcel::Streamed(download.end(is_whole))),
-        Stage::Failed(download) => download.map(|download| Parcel::Streamed(download.end(false))),
+        Stage::Sending(download) => Some(Ok(download.end(is_whole))),
+        Stage::Failed(download) => download.map(|download| Ok(download.end(false))),
     }
 }
 

@@ -3,35 +3,12 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use crate::server::patience::Patience;
 use crate::server::stream::{Moved, Stream};
 use crate::sync::{self, Arc};
 
-/// The least rate of a peer: this many bytes earn it a second of patience.
-const BYTES_PER_SECOND_MIN: u64 = 4096;
 /// How long one system call waits at most. Patience is checked in between.
 const STEP: Duration = Duration::from_secs(1);
-
-#[derive(Clone, Copy, Debug)]
-struct Patience {
-    left: Duration,
-    max: Duration,
-}
-
-impl Patience {
-    fn new(max: Duration) -> Self {
-        Self { left: max, max }
-    }
-
-    fn spend(&mut self, waited: Duration) {
-        self.left = self.left.saturating_sub(waited);
-    }
-
-    /// A slow peer earns time, but cannot save it up: a stall still ends it.
-    fn earn(&mut self, bytes: usize) {
-        let earned = Duration::from_millis((bytes as u64).saturating_mul(1000) / BYTES_PER_SECOND_MIN);
-        self.left = self.left.saturating_add(earned).min(self.max);
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Line {
@@ -63,7 +40,7 @@ impl Line {
                     self.reading.earn(count);
                     return Ok(count);
                 }
-                Moved::WouldBlock if self.reading.left.is_zero() => return Err(ErrorKind::TimedOut.into()),
+                Moved::WouldBlock if self.reading.left().is_zero() => return Err(ErrorKind::TimedOut.into()),
                 Moved::WouldBlock => self.wait_from_now_on()?,
                 Moved::Failed => return Err(ErrorKind::ConnectionReset.into()),
             }
@@ -96,7 +73,7 @@ impl Line {
                     self.writing.earn(count);
                     bytes = bytes.get(count..).unwrap_or_default();
                 }
-                Moved::WouldBlock if self.writing.left.is_zero() => return Err(ErrorKind::TimedOut.into()),
+                Moved::WouldBlock if self.writing.left().is_zero() => return Err(ErrorKind::TimedOut.into()),
                 Moved::WouldBlock => self.wait_from_now_on()?,
                 Moved::Bytes(_) | Moved::Failed => return Err(ErrorKind::BrokenPipe.into()),
             }
@@ -106,7 +83,7 @@ impl Line {
 
     fn wait_from_now_on(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.is_waiting, true) {
-            let step = STEP.min(self.reading.max).min(self.writing.max).max(Duration::from_millis(1));
+            let step = STEP.min(self.reading.max()).min(self.writing.max()).max(Duration::from_millis(1));
             self.stream.wait_up_to(step)?;
         }
         Ok(())

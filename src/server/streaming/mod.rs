@@ -35,9 +35,11 @@
 //!   it ends. If the connection has gone or the inbox is closed, the other end of the channel is dropped, and the
 //!   thread notices.
 
+mod arriving;
 mod download;
 mod line;
 mod upload;
 
+pub(crate) use arriving::Arriving;
 pub(crate) use download::{Download, Streamed, write_body};
-pub(crate) use upload::{Arriving, Upload};
+pub(crate) use upload::Upload;

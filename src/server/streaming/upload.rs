@@ -1,207 +1,36 @@
 //! A request whose handler reads the body as it arrives.
 
-use std::io::{self, ErrorKind, Read};
-
+use super::arriving::{Arriving, Fault};
 use super::line::Line;
-use crate::http::{Body, BodyLimits, BodyReader, CONTINUE, Peer, Reject, Response};
-use crate::server::desk::{Begun, Exchange, Unfinished};
-use crate::server::inbox::Answer;
+use crate::http::{BodyReader, Response};
+use crate::server::desk::{Answer, Begun, Caller, Exchange, Unfinished};
 use crate::server::notice::Notice;
 use crate::server::shared::Shared;
 use crate::server::stream::Stream;
 use crate::server::table::Token;
-use crate::sync::{Arc, Mutex, MutexGuard};
-
-/// Bytes of one read, at least.
-const BUFFER_BYTES: usize = 32 * 1024;
-/// The most reads to find out whether all of an unread body has come: more than a socket holds.
-const LAST_READS_MAX: u32 = 256;
+use crate::sync::Arc;
 
 /// A request, and what has come of its body.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    token: Token,
+    caller: Caller,
     exchange: Exchange,
-    peer: Peer,
     /// The request's head, complete, and nothing else.
     head: Unfinished,
     body: Arc<Arriving>,
 }
 
-/// A body on its way. Its handler's thread has it locked while it reads and waits for more; its loop looks at it once,
-/// at the deadline.
-#[derive(Debug)]
-pub(crate) struct Arriving(Mutex<State>);
-
-#[derive(Debug)]
-enum State {
-    Read(Box<Content>),
-    /// The handler has returned.
-    Left {
-        has_come: bool,
-    },
-}
-
-/// What the body's bytes pass through on their way to the handler.
-#[derive(Debug)]
-struct Content {
-    line: Line,
-    decoder: Body,
-    limits: BodyLimits,
-    /// Bytes that have come: `..decoder.decoded()` is content, `..given` of it has been taken, and
-    /// `decoder.raw()..filled` has not been read yet. Invariant: all of these are at most `filled`, and `filled <=
-    /// bytes.len()`.
-    bytes: Vec<u8>,
-    filled: usize,
-    given: usize,
-    /// The client waits for `100 Continue` (RFC 9110 §10.1.1): the first read sends it.
-    awaits_continue: bool,
-    fault: Option<Fault>,
-}
-
-/// Why a body can no longer be read.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    Reject(Reject),
-    /// The client has gone, or was cut off.
-    Gone,
-}
-
-impl Content {
-    /// Decodes what is here; if that gives no content, reads on.
-    fn fill(&mut self) -> Result<(), Fault> {
-        loop {
-            let decoded = self.decoder.decoded();
-            let bytes = &mut self.bytes[..self.filled];
-            let is_whole = self.decoder.advance(bytes, &self.limits).map_err(Fault::Reject)?;
-            if is_whole || self.decoder.decoded() > decoded {
-                return Ok(());
-            }
-            // All that has come has been read and given.
-            self.decoder.taken();
-            (self.given, self.filled) = (0, 0);
-            self.read_on()?;
-        }
-    }
-
-    fn read_on(&mut self) -> Result<(), Fault> {
-        if std::mem::take(&mut self.awaits_continue) {
-            self.line.write(CONTINUE).map_err(|_| Fault::Gone)?;
-        }
-        if self.bytes.len() < BUFFER_BYTES {
-            self.bytes.resize(BUFFER_BYTES, 0);
-        }
-        match self.line.read(&mut self.bytes) {
-            Ok(0) => Err(Fault::Gone),
-            Ok(count) => {
-                self.filled = count;
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::TimedOut => Err(Fault::Reject(Reject::Timeout)),
-            Err(_) => Err(Fault::Gone),
-        }
-    }
-
-    /// Decodes what has come. True if the body is complete.
-    fn pass_over(&mut self) -> bool {
-        let bytes = &mut self.bytes[..self.filled];
-        self.decoder.advance(bytes, &self.limits).is_ok_and(|is_whole| is_whole)
-    }
-
-    /// True if the whole body has come, even if part of it is still in the socket. Drops what it reads to find out:
-    /// nobody will read it any more.
-    fn has_come(&mut self) -> bool {
-        for _ in 0..LAST_READS_MAX {
-            if self.fault.is_some() || self.pass_over() {
-                break;
-            }
-            self.decoder.taken();
-            (self.given, self.filled) = (0, 0);
-            self.bytes.resize(BUFFER_BYTES, 0);
-            match self.line.read_at_once(&mut self.bytes) {
-                Some(count) => self.filled = count,
-                None => self.fault = Some(Fault::Gone),
-            }
-        }
-        self.decoder.is_whole()
-    }
-
-    /// What has come after the body.
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.decoder.raw()..self.filled]
-    }
-}
-
-impl Read for Content {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.given == self.decoder.decoded() && !self.decoder.is_whole() && !out.is_empty() && self.fault.is_none() {
-            self.fault = self.fill().err();
-        }
-        match self.fault {
-            None => {}
-            Some(Fault::Gone) => return Err(ErrorKind::UnexpectedEof.into()),
-            Some(Fault::Reject(Reject::Timeout)) => return Err(ErrorKind::TimedOut.into()),
-            Some(Fault::Reject(reject)) => return Err(io::Error::new(ErrorKind::InvalidData, reject)),
-        }
-        let ready = &self.bytes[self.given..self.decoder.decoded()];
-        let count = ready.len().min(out.len());
-        out[..count].copy_from_slice(&ready[..count]);
-        self.given += count;
-        Ok(count)
-    }
-}
-
-impl Arriving {
-    /// At the deadline: true if the whole body has come, so that its answer is owed.
-    pub(crate) fn has_come(&self) -> bool {
-        // Its handler waits for more of it.
-        let Some(mut state) = self.0.try_lock() else { return false };
-        match &mut *state {
-            State::Read(content) => content.has_come(),
-            State::Left { has_come } => *has_come,
-        }
-    }
-
-    /// The handler has returned. Returns what had come after the body, if the body has been read to its end, and the
-    /// body's fault. The socket is the loop's again.
-    fn leave(&self) -> (Option<Option<Box<Unfinished>>>, Option<Fault>) {
-        let left = State::Left { has_come: false };
-        let State::Read(mut content) = std::mem::replace(&mut *self.state(), left) else { return (None, None) };
-        // Skips a small rest that has come already.
-        let has_come = content.fault.is_none() && content.pass_over();
-        *self.state() = State::Left { has_come };
-        (has_come.then(|| Unfinished::behind(content.rest())), content.fault)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
-    }
-}
-
-impl Read for &Arriving {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match &mut *self.state() {
-            State::Read(content) => content.read(out),
-            State::Left { .. } => Ok(0),
-        }
-    }
-}
-
 impl Upload {
-    pub(crate) fn new(begun: Begun, token: Token, stream: Arc<Stream>, shared: &Shared) -> Self {
-        let Begun { peer, exchange, head, decoder, come, awaits_continue } = begun;
-        let content = Content {
-            line: Line::new(stream, shared.config.body_timeout, shared.config.write_timeout),
-            decoder,
-            limits: shared.limits.body.of_stream(),
-            filled: come.len(),
-            bytes: come,
-            given: 0,
-            awaits_continue,
-            fault: None,
-        };
-        let body = Arc::new(Arriving(Mutex::new(State::Read(Box::new(content)))));
-        Self { token, exchange, peer, head, body }
+    pub(crate) fn new(begun: Begun, caller: Caller, stream: Arc<Stream>, shared: &Shared) -> Self {
+        let Begun { exchange, head, decoder, come, awaits_continue } = begun;
+        let line = Line::new(stream, shared.config.body_timeout, shared.config.write_timeout);
+        let body = Arc::new(Arriving::new(line, decoder, shared.limits.body.of_stream(), come, awaits_continue));
+        Self { caller, exchange, head, body }
+    }
+
+    /// Of which connection.
+    pub(crate) fn token(&self) -> Token {
+        self.caller.token
     }
 
     /// What the loop keeps of it.
@@ -212,7 +41,7 @@ impl Upload {
     /// Calls the handler. Returns its answer and what is left. If the body turned out to be faulty, the response is
     /// replaced.
     pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
-        let Self { token, mut exchange, peer, head, body } = self;
+        let Self { caller: Caller { token, peer }, mut exchange, head, body } = self;
         let request = head.request(&peer);
         let mut response = shared.call_streaming(&request, &mut BodyReader::new(&mut &*body));
         let (rest, fault) = body.leave();

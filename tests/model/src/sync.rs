@@ -66,11 +66,7 @@ impl Condvar {
         held
     }
 
-    pub(crate) fn wait_timeout<'a, T>(
-        &self,
-        held: MutexGuard<'a, T>,
-        _timeout: Duration,
-    ) -> (MutexGuard<'a, T>, bool) {
+    pub(crate) fn wait_timeout<'a, T>(&self, held: MutexGuard<'a, T>, _timeout: Duration) -> (MutexGuard<'a, T>, bool) {
         let mutex = held.mutex;
         drop(held);
         shuttle::thread::yield_now();

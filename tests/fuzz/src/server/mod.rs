@@ -25,6 +25,8 @@ mod inbox;
 mod notice;
 #[path = "../../../../src/server/outgoing.rs"]
 mod outgoing;
+#[path = "../../../../src/server/patience.rs"]
+mod patience;
 #[path = "../../../../src/server/phase.rs"]
 mod phase;
 #[path = "../../../../src/server/quiet.rs"]

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::config::Config;
-use super::desk::Desk;
+use super::desk::{Answer, Caller, Desk};
 use super::event_loop::{EventLoop, Turn};
 use super::handoff::Permits;
-use super::inbox::{Answer, Arrival, Inbox, Parcel};
+use super::inbox::{Arrival, Inbox, Parcel};
 use super::notice::Notice;
 use super::poller::{Event, Poller};
 use super::shared::{Seat, Shared};
 use super::stream::{Pipe, Stream};
+use super::streaming::Upload;
 use super::throttle::Throttle;
 use crate::http::{Handler, Peer};
 use crate::stop::{Cause, FAR, Stop};
@@ -190,32 +191,41 @@ impl Site {
                     assert!(self.shared.stop.is_set(), "over without a stop");
                     self.is_over = true;
                 }
-                Ok(Turn::Call) => {
-                    self.calls += 1;
-                    let is_slow = slow_once_in > 0 && self.calls % slow_once_in == 0;
-                    self.call(is_slow);
+                Ok(Turn::Call(caller)) => {
+                    let is_slow = self.is_slow(slow_once_in);
+                    self.call(&caller, is_slow);
+                }
+                Ok(Turn::Stream(upload)) => {
+                    let is_slow = self.is_slow(slow_once_in);
+                    self.stream(*upload, is_slow);
                 }
             }
         }
     }
+
+    fn is_slow(&mut self, slow_once_in: usize) -> bool {
+        self.calls += 1;
+        slow_once_in > 0 && self.calls % slow_once_in == 0
+    }
 }
 
 impl Site {
-    fn call(&mut self, is_slow: bool) {
+    fn stream(&mut self, upload: Upload, is_slow: bool) {
         let permits = &self.shared.permits;
-        if let Some(upload) = self.event_loop.take_upload(&mut self.desk) {
-            let answer = upload.run(&self.shared);
-            permits.words[0].withdraw();
-            self.event_loop.go_on_without_caller();
-            if is_slow {
-                permits.displace();
-                self.late.push_back(answer);
-            } else {
-                self.event_loop.take_parcel(Parcel::Answer(answer), &mut self.desk);
-            }
-            return;
+        let answer = upload.run(&self.shared);
+        permits.words[0].withdraw();
+        self.event_loop.go_on_without_caller();
+        if is_slow {
+            permits.displace();
+            self.late.push_back(answer);
+        } else {
+            self.event_loop.take_parcel(Parcel::Answer(answer), &mut self.desk);
         }
-        let response = self.shared.call(&self.desk.request());
+    }
+
+    fn call(&mut self, caller: &Caller, is_slow: bool) {
+        let permits = &self.shared.permits;
+        let response = self.shared.call(&self.desk.request(&caller.peer));
         if !is_slow {
             permits.words[0].withdraw();
             self.event_loop.answer(response, &mut self.desk);
@@ -226,7 +236,7 @@ impl Site {
         permits.words[0].withdraw();
         let mut desk = std::mem::replace(&mut self.desk, self.desks.pop().unwrap_or_else(Desk::new));
         self.event_loop.go_on_without_caller();
-        self.late.push_back(desk.take_answer(response));
+        self.late.push_back(desk.take_answer(caller.token, response));
         self.desks.push(desk);
     }
 }

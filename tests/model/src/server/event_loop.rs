@@ -5,18 +5,20 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::desk::Desk;
-use super::inbox::{Answer, Parcel, Transfer};
+use super::desk::{Answer, Caller, Desk};
+use super::inbox::{Parcel, Transfer};
 use super::poller::Waker;
 use super::shared::Shared;
 use super::stream::Stream;
 use super::streaming::{Download, Upload, is_upload};
+use super::table::Token;
 use crate::group::CutOff;
 use crate::http::{Peer, Response};
 use crate::sync::Arc;
 
 pub(crate) enum Turn {
-    Call,
+    Call(Caller),
+    Stream(Box<Upload>),
     Over,
 }
 
@@ -47,8 +49,12 @@ impl EventLoop {
         loop {
             if let Some((id, has_permit)) = self.service {
                 if has_permit || (self.waiting.is_empty() && self.shared.permits.enter(self.seat)) {
+                    if is_upload(id) {
+                        self.go_on_without_caller();
+                        return Ok(Turn::Stream(Box::new(Upload(id))));
+                    }
                     desk.request = id;
-                    return Ok(Turn::Call);
+                    return Ok(Turn::Call(Caller { token: Token(id), peer: Peer }));
                 }
                 self.service = None;
                 self.waiting.push_back((id, Instant::now()));
@@ -105,14 +111,6 @@ impl EventLoop {
             #[cfg(test)]
             Parcel::Test(code) => code(),
         }
-    }
-
-    pub(crate) fn take_upload(&mut self, desk: &mut Desk) -> Option<Upload> {
-        if !is_upload(desk) {
-            return None;
-        }
-        self.go_on_without_caller();
-        Some(Upload(desk.request))
     }
 
     pub(crate) fn start_download(&mut self, answer: Answer, _: &mut Desk) -> Option<Download> {

@@ -4,6 +4,8 @@
 pub(crate) mod handoff;
 #[path = "../../../../src/server/inbox.rs"]
 pub(crate) mod inbox;
+#[path = "../../../../src/server/throttle.rs"]
+pub(crate) mod throttle;
 
 pub(crate) mod event_loop;
 pub(crate) mod shared;
@@ -26,9 +28,8 @@ pub(crate) mod notice {
 
 /// What a thread has read: here, whose request it is.
 pub(crate) mod desk {
-    use super::inbox::Answer;
     use super::table::Token;
-    use crate::http::{Request, Response};
+    use crate::http::{Peer, Request, Response, WriteBody};
 
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Exchange {
@@ -37,6 +38,25 @@ pub(crate) mod desk {
 
     #[derive(Debug)]
     pub(crate) struct Unfinished;
+
+    pub(crate) struct Caller {
+        pub(crate) token: Token,
+        pub(crate) peer: Peer,
+    }
+
+    pub(crate) struct Answer {
+        pub(crate) token: Token,
+        pub(crate) exchange: Exchange,
+        pub(crate) response: Response,
+        pub(crate) unfinished: Option<Box<Unfinished>>,
+        pub(crate) is_gone: bool,
+    }
+
+    impl Answer {
+        pub(crate) fn take_write(&mut self) -> Option<WriteBody> {
+            if self.response.needs_writing(self.exchange.is_head) { self.response.take_write() } else { None }
+        }
+    }
 
     pub(crate) struct Desk {
         pub(crate) request: usize,
@@ -47,16 +67,12 @@ pub(crate) mod desk {
             Self { request: usize::MAX }
         }
 
-        pub(crate) fn request(&self) -> Request {
+        pub(crate) fn request(&self, _: &Peer) -> Request {
             Request(self.request)
         }
 
-        pub(crate) fn token(&self) -> Token {
-            Token(self.request)
-        }
-
-        pub(crate) fn take_answer(&mut self, response: Response) -> Answer {
-            let token = Token(std::mem::replace(&mut self.request, usize::MAX));
+        pub(crate) fn take_answer(&mut self, token: Token, response: Response) -> Answer {
+            assert_eq!(std::mem::replace(&mut self.request, usize::MAX), token.0, "another's request");
             Answer { token, exchange: Exchange { is_head: false }, response, unfinished: None, is_gone: false }
         }
     }
@@ -64,8 +80,7 @@ pub(crate) mod desk {
 
 /// A body takes its steps, as a handler does.
 pub(crate) mod streaming {
-    use super::desk::{Desk, Exchange};
-    use super::inbox::{Answer, Parcel};
+    use super::desk::{Answer, Exchange};
     use super::shared::Shared;
     use super::table::Token;
     use crate::http::{Request, WriteBody};
@@ -74,6 +89,10 @@ pub(crate) mod streaming {
     pub(crate) struct Upload(pub(crate) usize);
 
     impl Upload {
+        pub(crate) fn token(&self) -> Token {
+            Token(self.0)
+        }
+
         pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
             let response = shared.call(&Request(self.0));
             let exchange = Exchange { is_head: false };
@@ -98,19 +117,19 @@ pub(crate) mod streaming {
         answer: Answer,
         write: WriteBody,
         mut start: impl FnMut(Answer) -> Option<Download>,
-    ) -> Option<Parcel> {
+    ) -> Option<Result<Streamed, Box<Answer>>> {
         write.call();
         if answer.token.0 % 8 == 3 {
-            return Some(Parcel::Answer(answer));
+            return Some(Err(Box::new(answer)));
         }
         let download = start(answer).expect("nobody goes away here");
         write.call();
-        Some(Parcel::Streamed(Streamed(download.0)))
+        Some(Ok(Streamed(download.0)))
     }
 
     /// Half of the requests are those whose body their handler reads.
-    pub(crate) fn is_upload(desk: &Desk) -> bool {
-        desk.request % 4 >= 2
+    pub(crate) fn is_upload(request: usize) -> bool {
+        request % 4 >= 2
     }
 }
 

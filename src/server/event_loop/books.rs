@@ -1,0 +1,236 @@
+//! The books of a loop: its connections, and all that is kept about each of them.
+//!
+//! | book | what it says |
+//! |---|---|
+//! | `table` | which connection a token means |
+//! | `timeouts` | until when it may take what it is in the middle of: one clock at most |
+//! | `poller` | what has happened to it |
+//! | `queue` | that it is to be looked at in the next pass, whatever is reported |
+//! | `Seat::connections`, `Shared::connections` | how many there are, here and over all loops |
+//!
+//! They agree, since only [`enter`](Books::enter), [`close`](Books::close) and [`give_away`](Books::give_away) add and
+//! remove, and those do so in all of them. The queue alone may name one that has gone.
+//!
+//! A token that a caller has from the books, in this turn, finds its connection: it is looked up by index. One that
+//! comes from outside, with a parcel or a report, may be of one that has gone: it is looked up by `get_mut`.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use super::Books;
+use crate::server::connection::Connection;
+use crate::server::phase::{Phase, Sent};
+use crate::server::poller::{Event, Poller};
+use crate::server::shared::{Seat, Shared};
+use crate::server::table::{Table, Token};
+use crate::server::timeouts::{Clock, Timeouts};
+use crate::sync::{self, Arc, Ordering};
+
+/// How often a peer that does not take its answer is looked at.
+const WRITE_LOOK: Duration = Duration::from_secs(1);
+
+impl Books {
+    pub(super) fn new(shared: Arc<Shared>, seat: usize, poller: Poller) -> Self {
+        let config = &shared.config;
+        let timeouts = Timeouts::new(|clock| match clock {
+            Clock::Idle => config.idle_timeout,
+            Clock::Quiet => config.idle_grace,
+            Clock::Head => config.head_timeout,
+            Clock::Body => config.body_timeout,
+            Clock::Turn => config.turn_timeout,
+            Clock::Write => WRITE_LOOK.min(config.write_timeout),
+            Clock::Linger => config.linger,
+        });
+        Self {
+            shared,
+            seat,
+            table: Table::new(),
+            timeouts,
+            poller,
+            queue: VecDeque::new(),
+            queued_now: 0,
+            now: sync::now(),
+            is_draining: false,
+        }
+    }
+
+    /// Where the others reach this loop.
+    pub(super) fn seat(&self) -> &Seat {
+        &self.shared.seats[self.seat]
+    }
+
+    /// Enters a connection. Of all loops' connections it is counted as one already: it stays so on its way from one to
+    /// another.
+    ///
+    /// # Errors
+    ///
+    /// The system has nothing left to watch it with. It is closed.
+    pub(super) fn enter(&mut self, connection: Connection) -> io::Result<Token> {
+        let clock = connection.clock(self.is_draining);
+        // The idle grace begins with the stop at the earliest.
+        let since = if self.is_draining { self.quiet_since(&connection) } else { connection.since() };
+        let token = self.table.insert(connection);
+        self.seat().connections.fetch_add(1, Ordering::Relaxed);
+        self.timeouts.start(token.index(), clock, since);
+        let watched = self.poller.add(self.table[token].stream(), token.raw());
+        if watched.is_err() {
+            self.close(token);
+        }
+        watched.map(|()| token)
+    }
+
+    /// Closes a connection, whatever it is in the middle of.
+    pub(super) fn close(&mut self, token: Token) {
+        self.poller.retired(token.raw());
+        if self.take_out(token).is_some() {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a connection out of the books, but for the poller's and the count over all loops.
+    fn take_out(&mut self, token: Token) -> Option<Connection> {
+        self.timeouts.stop(token.index());
+        let connection = self.table.remove(token)?;
+        self.seat().connections.fetch_sub(1, Ordering::Relaxed);
+        Some(connection)
+    }
+
+    /// Takes a connection out for another loop to enter.
+    pub(super) fn give_away(&mut self, token: Token) -> Option<Connection> {
+        let connection = self.take_out(token)?;
+        self.poller.remove(connection.stream(), token.raw());
+        Some(connection)
+    }
+
+    /// Notes that a connection was reported. `None`: it has gone since, or is about to be looked at anyway; or it is a
+    /// listener.
+    pub(super) fn note(&mut self, event: Event) -> Option<Token> {
+        let token = Token::from_raw(event.token);
+        let connection = self.table.get_mut(token)?;
+        connection.reported(event);
+        (!connection.is_queued()).then_some(token)
+    }
+
+    /// No time is left for what else has been reported: it is for the next pass. Listeners are reported again.
+    pub(super) fn note_reported(&mut self) {
+        while let Some(event) = self.poller.next() {
+            if let Some(token) = self.note(event) {
+                self.look_later(token);
+            }
+        }
+    }
+
+    /// Has a connection looked at in the next pass, whatever is reported.
+    pub(super) fn look_later(&mut self, token: Token) {
+        if self.table[token].enqueue() {
+            self.queue.push_back(token);
+        }
+    }
+
+    /// The next of those that waited in the queue when this pass began.
+    pub(super) fn next_queued(&mut self) -> Option<Token> {
+        while let Some(left) = self.queued_now.checked_sub(1) {
+            self.queued_now = left;
+            let token = self.queue.pop_front()?;
+            if let Some(connection) = self.table.get_mut(token) {
+                connection.dequeue();
+                return Some(token);
+            }
+        }
+        None
+    }
+
+    /// The connection that has run this clock for longest.
+    pub(super) fn longest(&self, clock: Clock) -> Option<Token> {
+        self.timeouts.longest(clock).and_then(|index| self.table.token_at(index))
+    }
+
+    /// Stops and gives a clock that has run out.
+    pub(super) fn next_expired(&mut self) -> Option<(Token, Clock)> {
+        let (index, clock) = self.timeouts.expired(self.now)?;
+        Some((self.table.token_at(index)?, clock))
+    }
+
+    /// Has a connection that rests run the clock of what it is in the middle of. Its clock begins anew if that is new.
+    pub(super) fn run_clock(&mut self, token: Token, is_new: bool, has_read: bool) {
+        let clock = self.table[token].clock(self.is_draining);
+        if is_new || (clock == Clock::Quiet && has_read) || self.timeouts.running(token.index()) != Some(clock) {
+            let since = if clock == Clock::Quiet { self.quiet_since(&self.table[token]) } else { self.now };
+            self.timeouts.start(token.index(), clock, since);
+        }
+    }
+
+    /// Goes on with answers that the peer has not taken. Returns true once all are out.
+    pub(super) fn write_on(&mut self, token: Token) -> bool {
+        let sent = self.send_on(token);
+        match sent {
+            Sent::All => self.poller.progressed(),
+            Sent::Blocked => {}
+            Sent::Failed => self.close(token),
+        }
+        sent == Sent::All
+    }
+
+    /// The same for one that is away, whose answers are those before the one that is being worked on.
+    pub(super) fn write_while_away(&mut self, token: Token) {
+        match self.send_on(token) {
+            Sent::All => self.timeouts.stop(token.index()),
+            Sent::Blocked => {}
+            Sent::Failed => self.desert(token),
+        }
+        self.look_for_reset(token);
+    }
+
+    fn send_on(&mut self, token: Token) -> Sent {
+        let (sent, answers) = self.table[token].send_on(self.now);
+        self.count_answers(answers);
+        sent
+    }
+
+    /// Counts answers that have left whole.
+    pub(super) fn count_answers(&self, answers: u64) {
+        if self.is_draining && answers > 0 {
+            self.shared.stats.add_drained(answers);
+        }
+    }
+
+    /// A handler works for a client that may have gone meanwhile.
+    pub(super) fn look_for_reset(&mut self, token: Token) {
+        if self.table[token].has_reset() {
+            self.desert(token);
+        }
+    }
+
+    /// Nobody waits for the answer of a handler that runs. Its connection stays until it returns, so that the stop
+    /// waits for it, and can name it.
+    pub(super) fn desert(&mut self, token: Token) {
+        self.timeouts.stop(token.index());
+        self.table[token].desert();
+    }
+
+    /// The connection of this token, if it is away still.
+    pub(super) fn away(&mut self, token: Token) -> Option<&mut Connection> {
+        self.table.get_mut(token).filter(|connection| connection.phase() == Phase::Away)
+    }
+
+    /// Closes a connection that is away, if it is there still.
+    pub(super) fn close_away(&mut self, token: Token) {
+        if self.away(token).is_some() {
+            self.close(token);
+        }
+    }
+
+    /// Tells the other loops since when the longest idle connection of this one is.
+    pub(super) fn publish_idle(&self) {
+        self.seat().idle_since_us.store(self.idle_since_us(), Ordering::Relaxed);
+    }
+
+    /// In microseconds since the server's start; the greatest number if none is idle.
+    pub(super) fn idle_since_us(&self) -> u64 {
+        self.timeouts.longest_since(Clock::Idle).map_or(u64::MAX, |since| {
+            let since_start = since.saturating_duration_since(self.shared.started);
+            u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX)
+        })
+    }
+}

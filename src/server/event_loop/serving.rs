@@ -1,0 +1,378 @@
+//! A connection at work: read, understood, answered.
+//!
+//! ```text
+//!              ┌─ more has to be read, and time may be over ─▶ ReadOn
+//! run ─▶ parse ┼─ a request is whole, or is to be streamed ──▶ Call
+//!   ▲      │   ├─ it is answered without its handler ────────▶ Answer
+//!   │      │   └─ nothing more to do ────────────────────────▶ PutDown
+//!   └ read ┘
+//! ```
+//!
+//! [`Serving`] is all that may be touched meanwhile: no other connection, no listener, no clock of any. What goes
+//! beyond that goes up as a [`Step`], and the loop decides.
+
+use std::time::Instant;
+
+use crate::http::{AfterAnswer, CONTINUE, Persistence, Progress, Reject, Response, Then, Version};
+use crate::server::call::Call;
+use crate::server::connection::Connection;
+use crate::server::desk::{Caller, Desk, Exchange};
+use crate::server::notice::{Notice, Want};
+use crate::server::outgoing::Outgoing;
+use crate::server::phase::{End, Fill, Sent};
+use crate::server::poller::Poller;
+use crate::server::shared::Shared;
+use crate::server::streaming::{Download, Upload};
+use crate::server::table::Token;
+use crate::sync::Arc;
+
+/// Answers are written before another one is added to so many bytes.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// An answer that leaves at once and whole: less than any system sends before the first acknowledgement.
+const SHORT_BYTES: usize = 8 * 1024;
+/// Reads to find out if a request is the last that has come.
+const READS_MAX: u32 = 16;
+/// Answers between two looks at the clock, as long as handlers are quick. A look takes some 25 ns.
+const ANSWERS_UNTIMED: u32 = 64;
+
+/// What comes of a connection between its being taken up and its being put down.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visit {
+    token: Token,
+    reason: Reason,
+    reads: u32,
+    answers: u32,
+    /// How often the watcher had looked when the clock was last looked at: a handler that is slow enough to be seen is
+    /// slow enough to be timed.
+    watched: usize,
+    /// It is put down with more to be answered.
+    has_more: bool,
+}
+
+/// Why a connection is taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Something has happened to it.
+    Reported,
+    /// Its time is over: unless something has come after all, it is closed.
+    LastLook,
+    /// Its request had to wait for a handler's permit, and now has it.
+    Permitted,
+}
+
+/// What a connection at work has come to.
+pub(super) enum Step {
+    /// The request on the desk is whole, or begun and to be streamed: its handler is to be called.
+    Call,
+    /// The request on the desk is to be answered with this, without its handler.
+    Answer(Box<Response>),
+    /// Much has come, and there may be more: to be read if there is time, else put down in this state.
+    ReadOn(Progress),
+    /// Nothing more is to be done.
+    PutDown(Progress),
+}
+
+/// What stands between a request and its handler.
+enum Obstacle {
+    Reject(Reject),
+    /// The handler has panicked when it was asked about the body, and this is the answer.
+    Answer(Box<Response>),
+}
+
+impl Visit {
+    pub(super) fn new(token: Token, reason: Reason, watched: usize) -> Self {
+        Self { token, reason, reads: 0, answers: 0, watched, has_more: false }
+    }
+
+    pub(super) fn token(&self) -> Token {
+        self.token
+    }
+
+    /// It has a permit that it has not used.
+    pub(super) fn has_permit(&self) -> bool {
+        self.reason == Reason::Permitted
+    }
+
+    pub(super) fn has_read(&self) -> bool {
+        self.reads > 0
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.answers > 0
+    }
+
+    /// True if its time was over when it was taken up, and nothing had come after all.
+    pub(super) fn is_in_vain(&self) -> bool {
+        self.reason == Reason::LastLook && self.reads == 0
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// True the first time, if a handler may be called for it.
+    pub(super) fn take_permit(&mut self) -> bool {
+        let has_permit = self.has_permit();
+        if has_permit {
+            self.reason = Reason::Reported;
+        }
+        has_permit
+    }
+
+    /// True if the clock has to be looked at before more is answered. `looks`: how often the watcher has looked.
+    pub(super) fn is_to_be_timed(&mut self, looks: usize) -> bool {
+        let is_due = self.answers > 0 && (self.watched != looks || self.answers % ANSWERS_UNTIMED == 0);
+        if is_due {
+            self.watched = looks;
+        }
+        is_due
+    }
+
+    /// Time is over. What else has been read is left for the next pass.
+    pub(super) fn cut_short(&mut self, has_more: bool) {
+        self.has_more = has_more;
+    }
+
+    /// Somebody else has written an answer.
+    pub(super) fn count_answer(&mut self) {
+        self.answers = self.answers.saturating_add(1);
+    }
+}
+
+/// A connection at work, and all that may be touched meanwhile.
+pub(super) struct Serving<'a> {
+    shared: &'a Arc<Shared>,
+    visit: &'a mut Visit,
+    connection: &'a mut Connection,
+    out: &'a mut Outgoing,
+    poller: &'a mut Poller,
+    now: Instant,
+    is_draining: bool,
+}
+
+impl<'a> Serving<'a> {
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        visit: &'a mut Visit,
+        connection: &'a mut Connection,
+        out: &'a mut Outgoing,
+        poller: &'a mut Poller,
+        now: Instant,
+        is_draining: bool,
+    ) -> Self {
+        Self { shared, visit, connection, out, poller, now, is_draining }
+    }
+
+    /// Whose request lies on the desk.
+    pub(super) fn caller(&self) -> Caller {
+        Caller { token: self.visit.token, peer: self.connection.peer().clone() }
+    }
+
+    /// Reads and parses until there is something to be done that is not the connection's own.
+    pub(super) fn run(&mut self, desk: &mut Desk) -> Step {
+        loop {
+            if self.connection.is_closing() || self.connection.is_blocked() {
+                return Step::PutDown(Progress::Nothing);
+            }
+            if self.out.len() >= BATCH_BYTES_MAX && self.flush() != Sent::All {
+                return Step::PutDown(Progress::Nothing);
+            }
+            // Nothing is there before a read and behind the last request: twice for each that comes alone.
+            let progress = if desk.has_more() { self.progress(desk) } else { Ok(Progress::Nothing) };
+            let progress = match progress {
+                Ok(Progress::Whole) => return Step::Call,
+                Ok(progress) => progress,
+                Err(Obstacle::Answer(response)) => return Step::Answer(response),
+                Err(Obstacle::Reject(reject)) => {
+                    self.reject(reject, End::Lingering, desk);
+                    return Step::PutDown(Progress::Nothing);
+                }
+            };
+            match progress {
+                Progress::Begun => return self.begin_body(desk),
+                Progress::Body if !desk.reserve(&self.shared.bodies) => {
+                    return without_body(self.shared.refuse_for(Want::Memory, self.now));
+                }
+                Progress::Body if desk.incoming().take_awaits_continue() => {
+                    if let Some(refusal) = self.refusal(desk) {
+                        return refusal;
+                    }
+                    self.out.push_interim(CONTINUE);
+                    self.flush();
+                }
+                progress if self.visit.has_read() && self.connection.is_readable() => return Step::ReadOn(progress),
+                progress if !self.fill(desk) => return Step::PutDown(progress),
+                _ => {}
+            }
+        }
+    }
+
+    /// A body is to be read by its handler, unless it is answered without.
+    fn begin_body(&mut self, desk: &mut Desk) -> Step {
+        let refusal = if desk.awaits_continue() { self.refusal(desk) } else { None };
+        match refusal {
+            Some(refusal) => refusal,
+            // Its handler gets the socket, so nothing before it must be left to be sent.
+            None if self.flush() == Sent::All => Step::Call,
+            None => Step::PutDown(Progress::Begun),
+        }
+    }
+
+    /// Understands what is on the desk. `Begun`: a request whose handler reads the body itself.
+    fn progress(&self, desk: &mut Desk) -> Result<Progress, Obstacle> {
+        loop {
+            let progress = desk.progress(&self.shared.limits).map_err(Obstacle::Reject)?;
+            if progress != Progress::Begun
+                || self
+                    .shared
+                    .streams(&desk.request(self.connection.peer()))
+                    .map_err(|response| Obstacle::Answer(Box::new(response)))?
+            {
+                return Ok(progress);
+            }
+            desk.incoming().hold_body(&self.shared.limits).map_err(Obstacle::Reject)?;
+        }
+    }
+
+    /// RFC 9110 §10.1.1: the client is asked for the body only if somebody will read it.
+    fn refusal(&self, desk: &Desk) -> Option<Step> {
+        self.shared.refuse(&desk.request(self.connection.peer())).map(without_body)
+    }
+
+    /// Reads once. Returns false if nothing came.
+    pub(super) fn fill(&mut self, desk: &mut Desk) -> bool {
+        match self.connection.fill(desk) {
+            Fill::Bytes => {
+                if !self.visit.has_read() {
+                    self.connection.note_pause(self.now);
+                }
+                self.visit.reads = self.visit.reads.saturating_add(1);
+                self.poller.progressed();
+                true
+            }
+            Fill::Nothing => false,
+            Fill::Failed => {
+                self.connection.end_with(End::AtOnce);
+                false
+            }
+        }
+    }
+
+    /// Adds a response to the batch. What it answers has left the desk.
+    pub(super) fn answer(&mut self, response: Response, exchange: Exchange, desk: &mut Desk) {
+        if response.then() == Then::CloseInOrder {
+            self.connection.end_with(End::Leaving);
+        }
+        // The last answer is the one behind which no further whole request has come, unless the client has said that
+        // it sends none, its handler has panicked, or nothing but the connection's end can end it.
+        let has_no_end = response.is_streamed() && exchange.version == Version::Http10;
+        let is_last = !exchange.keeps_alive
+            || response.then() == Then::CloseNow
+            || has_no_end
+            || ((self.is_draining || self.connection.end() == End::Leaving) && !self.has_successor(desk));
+        let persistence = match (is_last, exchange.version) {
+            (true, _) => Persistence::Close,
+            (false, Version::Http10) => Persistence::KeepExplicitly,
+            (false, Version::Http11) => Persistence::Keep,
+        };
+        if response.needs_writing(exchange.is_head) {
+            self.out.push_head(&response, exchange, persistence, self.now);
+        } else {
+            self.out.push(response, exchange, persistence, self.now);
+        }
+        self.visit.count_answer();
+        if is_last {
+            self.connection.end_with(End::Lingering);
+            if exchange.is_last_word && self.visit.answers == 1 && self.out.len() <= SHORT_BYTES {
+                self.connection.note_last_word();
+            }
+        }
+    }
+
+    /// True if a whole request waits behind the one that is being answered, here or still in the socket; or if one may,
+    /// and it is time for others.
+    fn has_successor(&mut self, desk: &mut Desk) -> bool {
+        self.connection.look_again();
+        // However many reads the next one takes: a request is limited, and only what has come already is read. But a
+        // client that goes on asking must not keep the loop, from its deadline least of all. It is looked at again.
+        for _ in 0..READS_MAX {
+            match self.progress(desk) {
+                Ok(Progress::Whole | Progress::Begun) | Err(Obstacle::Answer(_)) => return true,
+                Ok(_) if self.fill(desk) => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Refuses the request on the desk. The connection closes: where the next request begins is not known.
+    pub(super) fn reject(&mut self, reject: Reject, end: End, desk: &mut Desk) {
+        self.shared.tell(&Notice::Rejected { peer: self.connection.peer(), reject });
+        let response = Response::text(reject.reason()).with_status(reject.status());
+        self.turn_away(response, desk.incoming().is_head_request(), end);
+    }
+
+    /// Answers what is no request, and closes.
+    pub(super) fn turn_away(&mut self, response: Response, is_head: bool, end: End) {
+        self.visit.count_answer();
+        self.connection.end_with(end);
+        self.out.push_refusal(response, is_head, self.now);
+    }
+
+    /// Writes the answers that have been gathered.
+    pub(super) fn flush(&mut self) -> Sent {
+        let (sent, answers) = self.connection.send(self.out, self.now);
+        match sent {
+            Sent::All => {}
+            Sent::Blocked if self.connection.must_await_room() => {
+                // Never seen to fail; the clock of a blocked connection looks for room too.
+                let _ = self.poller.await_room(self.connection.stream(), self.visit.token.raw());
+            }
+            Sent::Blocked => {}
+            Sent::Failed => self.connection.end_with(End::AtOnce),
+        }
+        if self.is_draining && answers > 0 {
+            self.shared.stats.add_drained(answers);
+        }
+        sent
+    }
+
+    /// Ends the visit: writes, and has the connection keep what is left on the desk.
+    pub(super) fn put_down(mut self, desk: &mut Desk) -> (Visit, Sent) {
+        let sent = self.flush();
+        self.connection.keep(desk);
+        (*self.visit, sent)
+    }
+
+    /// Ends the visit: a handler works on the answer, and what comes before that is written.
+    pub(super) fn go_away(mut self, call: Call) -> (Token, Sent) {
+        self.connection.go_away(call);
+        (self.visit.token, self.flush())
+    }
+
+    /// Ends the visit: the request's body is read by its handler.
+    pub(super) fn begin_upload(self, desk: &mut Desk) -> Upload {
+        let mut call = Call::new(&desk.request(self.connection.peer()), self.now);
+        let begun = desk.take_begun(&self.shared.limits);
+        let upload = Upload::new(begun, self.caller(), Arc::clone(self.connection.stream()), self.shared);
+        call.body = Some(upload.body());
+        self.connection.go_away(call);
+        upload
+    }
+
+    /// Ends the visit: the answer's body, behind the head that has been gathered, is written by its handler's thread.
+    pub(super) fn begin_download(self, mut call: Call, after: AfterAnswer, desk: &mut Desk) -> Download {
+        // It is being answered, whatever was to come of the request's body.
+        call.body = None;
+        self.connection.keep(desk);
+        let unsent = self.connection.go_downloading(call, self.out, self.now);
+        let (stream, patience) = (Arc::clone(self.connection.stream()), self.shared.config.write_timeout);
+        Download::new(stream, patience, unsent, self.visit.token, after)
+    }
+}
+
+/// An answer before the request's body has come. Whether that will follow is not known, so that the next request could
+/// not be told from it: the connection closes.
+fn without_body(response: Response) -> Step {
+    Step::Answer(Box::new(response.last()))
+}
