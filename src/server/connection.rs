@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A request that comes whole and is answered at once leaves no trace: the phase is what a connection is found in
-//! between two services. A connection closes for good when it is dropped.
+//! between two visits. A connection closes for good when it is dropped.
 
 use std::net::Shutdown;
 use std::time::Instant;

@@ -9,7 +9,7 @@
 //! | requests wait behind the running one | answered in order; the last answer says `Connection: close` |
 //!
 //! No request can be lost on the way. One that has come whole is answered before its connection is looked at for
-//! quiet, since the quiet clock runs only between services. One that comes while the clock runs out is found by the
+//! quiet, since the quiet clock runs only between visits. One that comes while the clock runs out is found by the
 //! last look, a read between the clock and the close. One behind a running request is looked for, in the buffer and in
 //! the socket, before `Connection: close` is said. What remains is the time from a last look until the client's system
 //! learns of our FIN, half a round trip, in which every server that ever closes a connection can be surprised. So

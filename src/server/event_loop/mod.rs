@@ -21,18 +21,22 @@
 //! # Who may name whom
 //!
 //! ```text
-//! accept   placement   calls   away   drain   deadline      EventLoop: what one turn does, one file for each concern
-//!      │        │         │      │      │        │
-//!      └────────┴───── visit ────┴──────┴────────┘          EventLoop: a connection, from taken up to put down
-//!          │              │            │
-//!       intake         serving       books ─── closing      values of their own, that know no EventLoop
+//! this file   one pass: waits, and begins with what there is
+//!   ├─▶ accept ◀─▶ placement    new connections; on which loop they are served
+//!   ├─▶ visit ◀─▶ calls         one connection, from taken up to put down; whose handler may be called
+//!   ├─▶ away                    connections whose handler works without the loop
+//!   └─▶ drain, deadline         what a stop changes, and what the deadline
+//!
+//! values that know no loop, and not each other:
+//!   serving    the connection at hand, and all that may be touched while it is served
+//!   books      all connections, with their clocks and reports (and `closing`: how one ends)
+//!   intake     the listeners, and how fast each is accepted from
+//!   pass       the stages of a pass, and their time
 //! ```
 //!
-//! [`Serving`](serving::Serving) is the connection at hand, and all that may be touched while it is served; [`Books`]
-//! are all connections, with their clocks and reports; [`Intake`] are the listeners. None of these three names the loop
-//! or another of them, and what has to go beyond one of them goes up to a method of the loop: as a
-//! [`Step`](serving::Step), a [`Reason`], or a value returned. The files above the line call each other only through
-//! `visit` and this file. Their fields are private here, which a child module sees.
+//! What has to go beyond one of these values is returned: as a [`Step`](serving::Step), or a `bool`. Files above the
+//! values are methods of the loop, and may use `visit`: `take_up`, `answer` and `put_down` are its three doors. Fields
+//! are private to this file, which its child modules see.
 //!
 //! What is around the folder, a `connection`, the `desk`, what is `outgoing`, the `table` and `timeouts`, knows nothing
 //! of it. From outside, `handoff` alone turns a loop, and gives it parcels.
