@@ -152,6 +152,35 @@ impl Books {
         Some((self.table.token_at(index)?, clock))
     }
 
+    /// What follows from a write, unless the connection stays as it is: then it returns false.
+    pub(super) fn conclude(&mut self, token: Token, sent: Sent) -> bool {
+        let connection = &mut self.table[token];
+        match sent {
+            Sent::Blocked => self.timeouts.start(token.index(), Clock::Write, self.now),
+            Sent::All if connection.must_linger() => {
+                // What has come already is thrown away now, since it is not reported again.
+                if connection.linger(self.now) {
+                    self.look_later(token);
+                }
+                self.timeouts.start(token.index(), Clock::Linger, self.now);
+            }
+            // An unfinished request of a peer that has ended will not be finished any more.
+            Sent::All if !connection.is_closing() && !connection.has_ended() => return false,
+            Sent::All | Sent::Failed => self.close(token),
+        }
+        true
+    }
+
+    /// True once a head or a body has taken longer than it may: a trickle does not renew its time.
+    pub(super) fn is_late(&self, token: Token) -> bool {
+        let (connection, config) = (&self.table[token], &self.shared.config);
+        match connection.phase() {
+            Phase::Head => self.now >= connection.since() + config.head_timeout,
+            Phase::Body => self.now >= connection.since() + config.body_timeout,
+            _ => false,
+        }
+    }
+
     /// Has a connection that rests run the clock of what it is in the middle of. Its clock begins anew if that is new.
     pub(super) fn run_clock(&mut self, token: Token, is_new: bool, has_read: bool) {
         let clock = self.table[token].clock(self.is_draining);

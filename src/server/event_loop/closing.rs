@@ -5,31 +5,12 @@ use std::time::Instant;
 use super::Books;
 use crate::server::connection::Connection;
 use crate::server::desk::Desk;
-use crate::server::phase::{Discarded, Phase, Sent};
+use crate::server::phase::{Discarded, Phase};
 use crate::server::quiet::kept_until;
 use crate::server::table::Token;
 use crate::server::timeouts::Clock;
 
 impl Books {
-    /// What follows from a write, unless the connection stays as it is: then it returns false.
-    pub(super) fn conclude(&mut self, token: Token, sent: Sent) -> bool {
-        let connection = &mut self.table[token];
-        match sent {
-            Sent::Blocked => self.timeouts.start(token.index(), Clock::Write, self.now),
-            Sent::All if connection.must_linger() => {
-                // What has come already is thrown away now, since it is not reported again.
-                if connection.linger(self.now) {
-                    self.look_later(token);
-                }
-                self.timeouts.start(token.index(), Clock::Linger, self.now);
-            }
-            // An unfinished request of a peer that has ended will not be finished any more.
-            Sent::All if !connection.is_closing() && !connection.has_ended() => return false,
-            Sent::All | Sent::Failed => self.close(token),
-        }
-        true
-    }
-
     /// A peer has not taken its answers for a while, if it is there still.
     pub(super) fn judge_reader(&mut self, token: Token) {
         let Some(connection) = self.table.get_mut(token).filter(|connection| connection.is_blocked()) else { return };
@@ -81,16 +62,6 @@ impl Books {
 
     fn may_linger(&self, token: Token) -> bool {
         self.now < self.table[token].since() + self.shared.config.linger_max
-    }
-
-    /// True once a head or a body has taken longer than it may: a trickle does not renew its time.
-    pub(super) fn is_late(&self, token: Token) -> bool {
-        let (connection, config) = (&self.table[token], &self.shared.config);
-        match connection.phase() {
-            Phase::Head => self.now >= connection.since() + config.head_timeout,
-            Phase::Body => self.now >= connection.since() + config.body_timeout,
-            _ => false,
-        }
     }
 
     /// True while draining, if its last answer was lost on the way and is to be sent again: the client cannot have
