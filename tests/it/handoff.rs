@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Config, CutOff, Outcome, Request, Response, Router, Server};
+use allout::{Config, CutOff, Exit, Outcome, Request, Response, Router, Server};
 
 use crate::drain::{
     SHORT, cut_off, expect_answer, expect_clean, get, routes, start, start_with_grace, wait_until_refused,
@@ -893,8 +893,13 @@ fn cut_off_flood() -> Outcome {
 fn at_the_deadline_what_clients_have_sent_without_end_hides_nobody_from_the_report() {
     // To close the sockets may take longer than the server waits; what was counted before is told all the same.
     let has_counted = |told: &CutOff| !told.details.iter().any(|detail| detail.contains("unknown"));
-    let counts = (0..20).map(|_| cut_off(&cut_off_flood()));
-    let cut_off = counts.into_iter().find(has_counted).expect("a machine on which the loop runs once within 50 ms");
+    // A server that the machine did not let report in time is missing.
+    let reported = |outcome: Outcome| match outcome.exits().find(|(name, ..)| *name == "http") {
+        Some((_, Exit::CutOff(told), _)) => Some(told.clone()),
+        _ => None,
+    };
+    let mut told = (0..20).filter_map(|_| reported(cut_off_flood()));
+    let cut_off = told.find(has_counted).expect("a machine on which the loop runs once within 50 ms");
     let named = cut_off.details.iter().filter(|detail| detail.starts_with("GET /hold/")).count();
     assert_eq!(named, 120, "{cut_off:?}");
     assert!(cut_off.owed >= 120, "{cut_off:?}");

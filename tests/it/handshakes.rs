@@ -1,7 +1,7 @@
 //! Handshakes under way at the stop. Loopback has no length: a client that drops what it receives is as far away as the
 //! test wants it to be.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -39,14 +39,47 @@ impl Far {
     }
 }
 
-/// Handshakes under way at a port of this machine: for each, how often the SYN-ACK has been sent again.
-fn handshakes(port: u16) -> Vec<u32> {
-    let port = format!(":{port:04X}");
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
-    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
-    let lines = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let ours = lines.filter(|words| words[1].ends_with(&port) && words[3] == "03");
-    ours.map(|words| u32::from_str_radix(words[6], 16).unwrap()).collect()
+/// Handshakes under way at a port of this machine: for each, how often the SYN-ACK has been sent again. sock_diag(7) is
+/// asked, since /proc/net/tcp takes half a second where 80,000 sockets are in TIME-WAIT.
+fn handshakes(port: u16) -> Vec<u8> {
+    // <linux/netlink.h>, <linux/sock_diag.h>, <linux/inet_diag.h>.
+    const SOCK_DIAG: i32 = 4;
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    const REQUEST_DUMP: u16 = 0x301;
+    const DONE: u16 = 3;
+    const TCP: u8 = 6;
+    const SYN_RECV: u32 = 1 << 3;
+    let mut found = Vec::new();
+    for family in [nix::libc::AF_INET, nix::libc::AF_INET6] {
+        let domain = Domain::from(nix::libc::AF_NETLINK);
+        let mut system = Socket::new(domain, Type::DGRAM, Some(SOCK_DIAG.into())).unwrap();
+        let mut request =
+            [&72_u32.to_ne_bytes()[..], &SOCK_DIAG_BY_FAMILY.to_ne_bytes(), &REQUEST_DUMP.to_ne_bytes()].concat();
+        request.extend([0; 8]);
+        request.extend([u8::try_from(family).unwrap(), TCP, 0, 0]);
+        request.extend(SYN_RECV.to_ne_bytes());
+        request.extend(port.to_be_bytes());
+        request.resize(72, 0);
+        system.write_all(&request).unwrap();
+        let mut is_done = false;
+        while !is_done {
+            let mut bytes = vec![0; 32 * 1024];
+            let count = system.read(&mut bytes).unwrap();
+            let mut rest = &bytes[..count];
+            while rest.len() >= 16 {
+                let length = u32::from_ne_bytes(rest[..4].try_into().unwrap()) as usize;
+                let kind = u16::from_ne_bytes(rest[4..6].try_into().unwrap());
+                is_done |= kind == DONE;
+                assert!(is_done || kind == SOCK_DIAG_BY_FAMILY, "the system tells");
+                // Behind the header: family, state, timer, and how often it was sent again.
+                if !is_done {
+                    found.push(rest[16 + 3]);
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+    }
+    found
 }
 
 /// Waits until nobody new is let in. Those who come are not answered as long as the listener is still there.
@@ -59,8 +92,8 @@ fn patient(loops: usize) -> Config {
     Config { loops, idle_grace: LONG / 4, ..Config::default() }
 }
 
-/// A far client is to hear the second SYN-ACK, which is sent after a second: whoever has to be sent a third is not waited
-/// for. On a machine that was so slow it is tried again, since nothing was learned.
+/// A far client is to hear the second SYN-ACK, which is sent after a second: whoever is sent more is not waited for. On
+/// a machine that was so slow it is tried again, since nothing was learned.
 const IN_TIME: Duration = Duration::from_millis(800);
 
 #[track_caller]
@@ -148,22 +181,33 @@ fn those_who_are_served_already_do_not_feel_it() {
 
 #[test]
 fn a_handshake_that_never_completes_has_its_time_and_no_more() {
-    let site = start(Config { idle_grace: SHORT / 4, ..Config::default() }, routes(&Gate::new()));
-    let _far = Far::connect(site.address);
-    site.stop();
-    let took = expect_clean(site);
-    assert!(took >= SHORT, "{took:?}");
+    until_in_time(|| {
+        let site = start(Config { idle_grace: SHORT / 4, ..Config::default() }, routes(&Gate::new()));
+        let begun = Instant::now();
+        let _far = Far::connect(site.address);
+        site.stop();
+        let is_in_time = begun.elapsed() < IN_TIME / 2;
+        let took = expect_clean(site);
+        assert!(took >= SHORT || !is_in_time, "{took:?}");
+        is_in_time.then_some(())
+    });
 }
 
 #[test]
 fn a_handshake_that_never_completes_leaves_time_before_the_deadline() {
-    const DEADLINE: Duration = Duration::from_secs(2);
-    let site = start_with_grace(Config { idle_grace: LONG, ..Config::default() }, routes(&Gate::new()), DEADLINE);
-    let _far = Far::connect(site.address);
-    site.stop();
-    let outcome = site.outcome();
-    assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
-    assert!(outcome.took() >= DEADLINE / 2, "{outcome:?}");
+    // Half of it is over before the second SYN-ACK is sent.
+    const DEADLINE: Duration = Duration::from_secs(1);
+    until_in_time(|| {
+        let site = start_with_grace(Config { idle_grace: LONG, ..Config::default() }, routes(&Gate::new()), DEADLINE);
+        let begun = Instant::now();
+        let _far = Far::connect(site.address);
+        site.stop();
+        let is_in_time = begun.elapsed() < IN_TIME / 2;
+        let outcome = site.outcome();
+        assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
+        assert!(outcome.took() >= DEADLINE / 2 || !is_in_time, "{outcome:?}");
+        is_in_time.then_some(())
+    });
 }
 
 #[test]
@@ -171,7 +215,8 @@ fn a_client_that_has_not_answered_for_seconds_is_not_waited_for() {
     let config = Config { idle_grace: LONG, ..Config::default() };
     let site = start_with_grace(config, routes(&Gate::new()), 4 * LONG);
     let _far = Far::connect(site.address);
-    poll(|| (handshakes(site.address.port()) == [1]).then_some(())).expect("its time to answer runs out again");
+    poll(|| handshakes(site.address.port()).first().is_some_and(|count| *count >= 2).then_some(()))
+        .expect("its SYN-ACK is sent a third time");
     site.stop();
     expect_clean(site);
 }
@@ -191,7 +236,7 @@ fn a_listener_that_others_hold_too_goes_on_taking_handshakes() {
     for client in [&mut later, &mut client] {
         client.send(PING);
         let (accepted, _) = keeper.accept().unwrap();
-        io::Write::write_all(&mut &accepted, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        Write::write_all(&mut &accepted, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     }
     assert_eq!([later.reply().status, client.reply().status], [204, 204]);
 }
