@@ -4,6 +4,7 @@
 //! and, in [`every_rule_sees_what_breaks_it`], that it would notice. Names are found in code alone: comments, links in
 //! documentation and texts may name what they like.
 
+mod imports;
 mod source;
 
 use std::fmt::Write as _;
@@ -56,6 +57,11 @@ const README_LINES_MAX: usize = 150;
 #[test]
 fn modules_name_only_the_modules_that_they_may() {
     keeps("who may name whom: see MAY_NAME in tests/it/tidy.rs", names_of_modules, &sources("src"));
+}
+
+#[test]
+fn imports_go_round_in_no_circle() {
+    keeps("no file imports from one that imports from it, over however many", imports::circles, &sources("src"));
 }
 
 #[test]
@@ -294,6 +300,37 @@ fn every_rule_sees_what_breaks_it() {
     check(top_level, ".ci/run", &[("", &[])]);
 }
 
+#[test]
+fn circles_are_seen_through_what_is_passed_on() {
+    let tree = |files: &[(&str, &str)]| files.iter().map(|(path, text)| Source::new(path, text)).collect::<Vec<_>>();
+    let found = |files: &[(&str, &str)]| {
+        let faults = imports::circles(&tree(files));
+        faults.into_iter().map(|fault| format!("{}:{}", fault.file, fault.line)).collect::<Vec<_>>()
+    };
+    // A parent that declares its children, uses one and passes an item on; children that use each other through it.
+    let parent = ("src/a/mod.rs", "mod b;\nmod c;\npub(crate) use b::B;\nuse c::C;");
+    assert_eq!(found(&[parent, ("src/a/b.rs", "struct B;"), ("src/a/c.rs", "use super::B;")]), [""; 0]);
+    assert_eq!(
+        found(&[parent, ("src/a/b.rs", "\nuse super::C;"), ("src/a/c.rs", "use super::B;")]),
+        ["src/a/b.rs:2", "src/a/c.rs:1"]
+    );
+    // A child that uses what its parent defines, and three files far apart; beside them, who is in no circle.
+    assert_eq!(
+        found(&[parent, ("src/a/c.rs", "use super::D;"), ("src/e.rs", "use crate::a::D;")]),
+        ["src/a/mod.rs:4", "src/a/c.rs:1"]
+    );
+    assert_eq!(
+        found(&[
+            ("src/a/mod.rs", "mod b;\nfn f() { b::g(); }"),
+            ("src/a/b.rs", "use crate::{\n    e,\n    f::F,\n};"),
+            ("src/e.rs", "fn f() {\n    super::g::h()\n}"),
+            ("src/f.rs", "struct F;"),
+            ("src/g.rs", "use crate::a::b::i;"),
+        ]),
+        ["src/a/b.rs:2", "src/e.rs:2", "src/g.rs:1"]
+    );
+}
+
 #[track_caller]
 fn check(broken: Rule, path: &str, cases: &[(&str, &[usize])]) {
     for (text, lines) in cases {
@@ -313,7 +350,7 @@ fn names_of_modules(files: &[Source]) -> Vec<Fault> {
             faults.push(Fault::new(file, 1, format!("`{own}` is a new module: say in MAY_NAME whom it may name")));
             continue;
         };
-        for Name { line, path } in file.names().into_iter().filter(|name| name.path[0] == "crate") {
+        for Name { line, path, .. } in file.names().into_iter().filter(|name| name.path[0] == "crate") {
             if !path.get(1).is_some_and(|module| *module == own || open.contains(&module.as_str())) {
                 faults.push(Fault::new(file, line, format!("`{own}` may not name `{}`", path.join("::"))));
             }
@@ -325,7 +362,7 @@ fn names_of_modules(files: &[Source]) -> Vec<Fault> {
 fn names_of_std(files: &[Source]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for file in files.iter().filter(|file| file.path.starts_with("src/http/")) {
-        for Name { line, path } in file.names() {
+        for Name { line, path, .. } in file.names() {
             let mut parts = path.iter().map(String::as_str);
             let is_open = match (parts.next(), parts.next(), parts.next()) {
                 (Some("crate"), ..) => true,

@@ -15,6 +15,17 @@ pub(super) struct Source {
 pub(super) struct Name {
     pub(super) line: usize,
     pub(super) path: Vec<String>,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `mod a;`
+    Declared,
+    /// `use a::b;`: it has brought something in, for others too.
+    Used,
+    /// `a::b` in the middle of the code.
+    Written,
 }
 
 pub(super) struct Token {
@@ -87,13 +98,21 @@ impl Source {
         tokens
     }
 
-    /// Every path in the code that is written from a root: those of `use`, those in the middle of the code, and the
-    /// modules that are declared. What a `use` has brought in is known by that `use`.
+    /// Every path in the code that is written from a root or from a module of this file's own: those of `use`, those in
+    /// the middle of the code, and the modules that are declared. What a `use` has brought in is known by that `use`.
     pub(super) fn names(&self) -> Vec<Name> {
         let tokens = self.tokens();
         let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
         let is_word = |at: usize| tokens.get(at).is_some_and(Token::is_word);
         let mut names = Vec::new();
+        let declared = |at: usize| (text(at) == "mod" && is_word(at + 1)).then(|| text(at + 1).to_owned());
+        let own: Vec<_> = (0..tokens.len()).filter_map(declared).collect();
+        let resolve = |here: &[String], line, mut path: Vec<String>, kind| {
+            if here.len() == self.module().len() && own.contains(&path[0]) {
+                path.insert(0, "self".to_owned());
+            }
+            resolve(here, path).map(|path| Name { line, path, kind })
+        };
         // The module that the code at hand is in, and for each that is opened by braces how deep these are.
         let (mut here, mut opened) = (self.module(), Vec::new());
         let (mut depth, mut at) = (0_usize, 0);
@@ -110,7 +129,7 @@ impl Source {
                 }
                 "mod" if is_word(at + 1) => {
                     let module = text(at + 1).to_owned();
-                    names.extend(resolve(&here, line, vec!["self".to_owned(), module.clone()]));
+                    names.extend(resolve(&here, line, vec!["self".to_owned(), module.clone()], Kind::Declared));
                     if text(at + 2) == "{" {
                         here.push(module);
                         opened.push(depth + 1);
@@ -119,7 +138,7 @@ impl Source {
                 "use" => {
                     let mut paths = Vec::new();
                     at = use_tree(&tokens, at + 1, &[], &mut paths);
-                    names.extend(paths.into_iter().filter_map(|(line, path)| resolve(&here, line, path)));
+                    names.extend(paths.into_iter().filter_map(|(line, path)| resolve(&here, line, path, Kind::Used)));
                 }
                 _ if is_word(at) && text(at + 1) == "::" => {
                     let mut path = vec![text(at).to_owned()];
@@ -127,7 +146,7 @@ impl Source {
                         path.push(text(at + 2).to_owned());
                         at += 2;
                     }
-                    names.extend(resolve(&here, line, path));
+                    names.extend(resolve(&here, line, path, Kind::Written));
                 }
                 _ => {}
             }
@@ -169,16 +188,16 @@ fn use_tree(tokens: &[Token], mut at: usize, prefix: &[String], paths: &mut Vec<
 }
 
 /// Resolves a path that is written in the module `here`. `None` if it begins with something brought in elsewhere.
-fn resolve(here: &[String], line: usize, path: Vec<String>) -> Option<Name> {
+fn resolve(here: &[String], path: Vec<String>) -> Option<Vec<String>> {
     let supers = path.iter().take_while(|part| *part == "super").count();
     let (base, rest) = match path.first()?.as_str() {
-        "std" | "core" | "alloc" => return Some(Name { line, path }),
+        "std" | "core" | "alloc" => return Some(path),
         "crate" => (&here[..0], &path[1..]),
         "self" => (here, &path[1..]),
         "super" => (&here[..here.len().saturating_sub(supers)], &path[supers..]),
         _ => return None,
     };
-    Some(Name { line, path: [&["crate".to_owned()], base, rest].concat() })
+    Some([&["crate".to_owned()], base, rest].concat())
 }
 
 /// The text with blanks for comments and literals; the lines stay where they are.
