@@ -49,6 +49,8 @@ const NOT_PROTOCOL: [(&str, &[&str]); 9] = [
 ];
 
 const LINES_MAX: usize = 500;
+const FN_LINES_MAX: usize = 60;
+const LOOP_LINES_MAX: usize = 650;
 const LINE_CHARS_MAX: usize = 120;
 const README_LINES_MAX: usize = 150;
 
@@ -92,6 +94,11 @@ fn only_the_command_prints() {
 #[test]
 fn files_are_short_enough_to_be_read_at_once() {
     keeps("at most 500 lines a file, and 120 characters a line", lengths, &sources("src"));
+}
+
+#[test]
+fn functions_and_the_event_loop_are_short() {
+    keeps("at most 60 lines a function, and 650 of the methods of `EventLoop` together", spans, &sources("src"));
 }
 
 #[test]
@@ -275,6 +282,22 @@ fn every_rule_sees_what_breaks_it() {
             (&"//! Doc.\n".repeat(LINES_MAX), &[]),
             (&"//! Doc.\n".repeat(LINES_MAX + 1), &[LINES_MAX + 1]),
             (&format!("{0}\n{0}x\n", "é".repeat(LINE_CHARS_MAX)), &[2]),
+        ],
+    );
+    let function = |lines: usize| {
+        format!("fn f(a: [u8; 2]) -> Result<u8, u8> {{\n{}}}\n", "    let a = [1; 2];\n".repeat(lines - 2))
+    };
+    let methods = |lines: usize| function(50).repeat(lines / 50 - 1) + &function(50 + lines % 50);
+    check(
+        spans,
+        "src/server/pass.rs",
+        &[
+            (&format!("\nfn g();\n{}fn h() {{\n}}", function(FN_LINES_MAX)), &[]),
+            (&format!("\nfn g();\n{}fn h() {{\n}}", function(FN_LINES_MAX + 1)), &[3]),
+            (&format!("trait A {{\nfn f(\n);\nconst A: [u8; 2] = [\n{}];\n}}\n", "1,\n".repeat(FN_LINES_MAX)), &[]),
+            (&format!("impl EventLoop {{\n\n{}}}", methods(LOOP_LINES_MAX)), &[]),
+            (&format!("impl EventLoop {{\n}}\nimpl Drop for EventLoop {{\n{}}}", methods(LOOP_LINES_MAX + 1)), &[604]),
+            (&format!("impl From<EventLoop> for A {{\n{}}}", methods(LOOP_LINES_MAX + 1)), &[]),
         ],
     );
     check(first_lines, "src/group.rs", &[("// A comment.\n//! Doc.", &[1]), ("", &[1]), ("//! Doc.", &[])]);
@@ -472,6 +495,54 @@ fn lengths(files: &[Source]) -> Vec<Fault> {
         }
     }
     faults
+}
+
+fn spans(files: &[Source]) -> Vec<Fault> {
+    let (mut faults, mut loop_lines, mut first_over) = (Vec::new(), 0, None);
+    for file in files {
+        let tokens = file.tokens();
+        let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
+        // Where the last block of the loop's methods ends.
+        let mut loop_end = 0;
+        for at in (0..tokens.len()).filter(|at| matches!(text(*at), "fn" | "impl")) {
+            let Some(end) = end(&tokens, at) else { continue };
+            let (line, lines) = (tokens[at].line, tokens[end].line - tokens[at].line + 1);
+            let is_loops = text(at + 1) == "EventLoop" || text(at + 2) == "for" && text(at + 3) == "EventLoop";
+            if text(at) == "impl" && is_loops {
+                loop_end = end;
+            }
+            if text(at) == "fn" && lines > FN_LINES_MAX {
+                faults.push(Fault::new(file, line, format!("`{}` has {lines} lines", text(at + 1))));
+            }
+            if text(at) == "fn" && at < loop_end {
+                loop_lines += lines;
+                if loop_lines > LOOP_LINES_MAX {
+                    first_over.get_or_insert((file, line));
+                }
+            }
+        }
+    }
+    let text = format!("the methods of `EventLoop` have {loop_lines} lines");
+    faults.extend(first_over.map(|(file, line)| Fault::new(file, line, text)));
+    faults
+}
+
+/// Where an item ends that begins at the token `at`. `None` if it has no block: a function that is only declared, the
+/// type of a pointer, `impl` in a signature.
+fn end(tokens: &[source::Token], at: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, token) in (at..).zip(&tokens[at..]) {
+        match token.text.as_str() {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth = depth.checked_sub(1)?,
+            ";" if depth == 0 => return None,
+            _ => {}
+        }
+        if token.text == "}" && depth == 0 {
+            return Some(at);
+        }
+    }
+    None
 }
 
 fn first_lines(files: &[Source]) -> Vec<Fault> {
