@@ -34,6 +34,32 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
 /// What may write to stdout and stderr.
 const PRINTERS: &[&str] = &["src/command.rs", "src/log.rs"];
 
+/// What need not have threads, locks and time from `sync`: itself, the protocol, which has a stricter rule, the binary,
+/// and tests.
+const NO_SEAM: &[&str] = &[
+    "src/sync.rs",
+    "src/http/",
+    "src/command.rs",
+    "src/log.rs",
+    "src/main.rs",
+    "src/options.rs",
+    "src/server/tests.rs",
+];
+
+/// What may touch sockets, and what has to, since it makes them or looks for their handshakes; the server's own face
+/// takes one that an embedder has bound.
+const SOCKETS: &[&str] = &[
+    "src/server/stream.rs",
+    "src/server/listener.rs",
+    "src/server/poller/",
+    "src/server/sys.rs",
+    "src/server/bind.rs",
+    "src/server/socket_file.rs",
+    "src/server/handshakes.rs",
+    "src/server/mod.rs",
+    "src/server/tests.rs",
+];
+
 /// The paths of std that the protocol may not name, each with what is open below it all the same.
 const NOT_PROTOCOL: [(&str, &[&str]); 9] = [
     ("env", &[]),
@@ -69,6 +95,20 @@ fn imports_go_round_in_no_circle() {
 #[test]
 fn the_protocol_names_no_socket_no_thread_and_no_clock() {
     keeps("`http` has no sockets, threads or clocks: bytes and times are handed in", names_of_std, &sources("src"));
+}
+
+#[test]
+fn threads_locks_and_time_come_from_sync_alone() {
+    keeps(
+        "what a simulator would put its own in place of comes from src/sync.rs",
+        names_of_the_machine,
+        &sources("src"),
+    );
+}
+
+#[test]
+fn few_files_touch_sockets() {
+    keeps("only what SOCKETS names touches sockets", names_of_sockets, &sources("src"));
 }
 
 #[test]
@@ -235,6 +275,34 @@ fn every_rule_sees_what_breaks_it() {
         ],
     );
     check(names_of_std, "src/server/mod.rs", &[("use std::thread;", &[])]);
+    check(
+        names_of_the_machine,
+        "src/server/shared.rs",
+        &[
+            ("use std::sync::Arc;\nuse std::{\n    fmt,\n    thread,\n};\nstd::thread::sleep(a);", &[1, 4, 6]),
+            ("use std::time::{Duration, Instant, SystemTime};", &[1]),
+            (
+                "let a = Instant::now();\nlet b = a.elapsed();\nlet c = started.map_or_else(Instant::now, f);",
+                &[1, 2, 3],
+            ),
+            ("use crate::sync::{Arc, now};\nuse std::time::{Duration, Instant};\nfn elapsed(a: Instant) {}", &[]),
+            ("struct A;\nmod tests {\n    use std::thread;\n    fn f() { Instant::now() }\n}", &[]),
+        ],
+    );
+    for path in ["src/sync.rs", "src/log.rs", "src/http/given.rs", "src/server/tests.rs"] {
+        check(names_of_the_machine, path, &[("use std::sync::Arc;\nfn f() { std::time::Instant::now() }", &[])]);
+    }
+    check(
+        names_of_sockets,
+        "src/server/shared.rs",
+        &[
+            ("use std::net::{SocketAddr, TcpStream};\nuse std::os::fd::AsFd;", &[1, 2]),
+            ("use std::os::unix::net::UnixStream;\nstd::os::unix::net::SocketAddr;\nuse std::net;", &[1, 2, 3]),
+            ("use std::net::{IpAddr, Shutdown, SocketAddr};\nuse std::os::unix::fs::MetadataExt;", &[]),
+            ("mod tests {\n    use std::net::TcpStream;\n}", &[]),
+        ],
+    );
+    check(names_of_sockets, "src/server/poller/epoll.rs", &[("use std::os::unix::net::UnixStream;", &[])]);
     check(names_of_ctrlc, "src/group.rs", &[("// ctrlc\nuse ctrlc::Error;", &[2])]);
     check(names_of_ctrlc, "src/signals.rs", &[("use ctrlc::Error;", &[])]);
     check(
@@ -417,6 +485,56 @@ fn names_of_std(files: &[Source]) -> Vec<Fault> {
         }
     }
     faults
+}
+
+fn names_of_the_machine(files: &[Source]) -> Vec<Fault> {
+    let is_closed =
+        |path: &[&str]| matches!(path, ["std", "sync" | "thread", ..] | ["std", "time", "SystemTime" | "*", ..]);
+    let mut faults = names_of(files, NO_SEAM, is_closed);
+    for file in files.iter().filter(|file| is_outside(file, NO_SEAM)) {
+        let tokens = file.tokens();
+        let reads = tokens.windows(3).filter(|three| {
+            let three = [&*three[0].text, &*three[1].text, &*three[2].text];
+            matches!(three, ["Instant", "::", "now"] | [".", "elapsed", "("])
+        });
+        let reads = reads.filter(|three| three[0].line < tests_at(file));
+        faults.extend(reads.map(|three| Fault::new(file, three[0].line, "reads the clock".to_owned())));
+    }
+    faults
+}
+
+fn names_of_sockets(files: &[Source]) -> Vec<Fault> {
+    names_of(files, SOCKETS, |path| {
+        matches!(
+            path,
+            ["std", "net"]
+                | ["std", "net", "TcpListener" | "TcpStream" | "UdpSocket" | "*", ..]
+                | ["std", "os", "fd", ..]
+                | ["std", "os", "unix" | "linux", "net", ..]
+        )
+    })
+}
+
+/// Every place outside the given files and folders at which a path is named that may not be.
+fn names_of(files: &[Source], outside: &[&str], is_closed: impl Fn(&[&str]) -> bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for file in files.iter().filter(|file| is_outside(file, outside)) {
+        for Name { line, path, .. } in file.names().into_iter().filter(|name| name.line < tests_at(file)) {
+            if is_closed(&path.iter().map(String::as_str).collect::<Vec<_>>()) {
+                faults.push(Fault::new(file, line, format!("`{}`", path.join("::"))));
+            }
+        }
+    }
+    faults
+}
+
+fn is_outside(file: &Source, places: &[&str]) -> bool {
+    !places.iter().any(|place| file.path.starts_with(place))
+}
+
+/// The line at which a file's own tests begin: they come last, and may do what they like.
+fn tests_at(file: &Source) -> usize {
+    (1..).zip(file.code.lines()).find(|(_, line)| line.starts_with("mod tests {")).map_or(usize::MAX, |(line, _)| line)
 }
 
 fn names_of_ctrlc(files: &[Source]) -> Vec<Fault> {
