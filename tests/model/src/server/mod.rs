@@ -151,7 +151,7 @@ pub(crate) mod throttle {
     }
 
     #[derive(Debug, Default)]
-    pub(crate) struct Throttle;
+    pub(crate) struct Throttle {}
 
     impl Throttle {
         pub(crate) fn count(&self, _: Instant, _: Instant) -> Option<usize> {
