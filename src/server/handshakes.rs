@@ -108,10 +108,12 @@ const HEADER_BYTES: usize = 16;
 /// Where a message has the socket's address, counted from the end of its header.
 const SOURCE_AT: usize = 8;
 
-/// Where a message says how often our SYN-ACK has been sent again. A client to which the third had to be sent, three
-/// seconds after the first, counts as gone: a scan, a flood, a phone in a tunnel. Nobody waits for those.
+/// Where a message says how often our SYN-ACK has been sent again. That counts answers to a client that sends its SYN
+/// again, too: one that lost the first SYN-ACK gets the next two at once, a second later. A client that was sent four,
+/// after two seconds if it asks again and seven if not, counts as gone: a scan, a flood, a phone in a tunnel. Nobody
+/// waits for those.
 const RETRANSMITS_AT: usize = 3;
-const RETRANSMITS_MAX: u8 = 2;
+const RETRANSMITS_MAX: u8 = 3;
 
 /// More than the system returns at a time.
 const BUFFER_BYTES: usize = 32 * 1024;

@@ -38,6 +38,7 @@ mod inbox;
 mod listener;
 mod notice;
 mod outgoing;
+mod path;
 mod patience;
 mod phase;
 mod poller;

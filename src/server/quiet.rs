@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::stream::Path;
+use super::path::Path;
 
 /// How long a long path gets: this many retransmission timeouts, but at most this many round trips, since the system
 /// counts no retransmission timeout below 200 ms. Twice as long if it has lost packets of this connection, since the

@@ -6,6 +6,8 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::path::Path;
+
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
@@ -108,19 +110,6 @@ impl Stream {
             Self::Unix(stream) => stream.shutdown(how),
         };
     }
-}
-
-/// What the system has learnt of the path to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Path {
-    /// The shortest recent round trip.
-    pub(crate) round_trip: Duration,
-    /// How long the system waits for an acknowledgement before it sends again.
-    pub(crate) retransmission: Duration,
-    /// Something had to be sent again.
-    pub(crate) has_lost: bool,
-    /// Everything sent has been acknowledged.
-    pub(crate) is_delivered: bool,
 }
 
 fn sorted(result: io::Result<usize>) -> Option<Moved> {

@@ -12,7 +12,7 @@ use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::stream::Path;
+use super::path::Path;
 
 unsafe extern "C" {
     fn accept4(fd: c_int, address: *mut c_void, length: *mut u32, flags: c_int) -> c_int;

@@ -215,8 +215,8 @@ fn a_client_that_has_not_answered_for_seconds_is_not_waited_for() {
     let config = Config { idle_grace: LONG, ..Config::default() };
     let site = start_with_grace(config, routes(&Gate::new()), 4 * LONG);
     let _far = Far::connect(site.address);
-    poll(|| handshakes(site.address.port()).first().is_some_and(|count| *count >= 2).then_some(()))
-        .expect("its SYN-ACK is sent a third time");
+    poll(|| handshakes(site.address.port()).first().is_some_and(|count| *count >= 3).then_some(()))
+        .expect("its SYN-ACK is sent a fourth time");
     site.stop();
     expect_clean(site);
 }

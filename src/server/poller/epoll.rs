@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::Event;
+use super::event::Event;
 use crate::server::listener::Listener;
 use crate::server::stream::Stream;
 use crate::server::sys::{

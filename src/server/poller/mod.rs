@@ -22,19 +22,12 @@
 
 #[cfg(all(target_os = "linux", feature = "sys"))]
 mod epoll;
+mod event;
 #[cfg(any(test, not(all(target_os = "linux", feature = "sys"))))]
 mod sweep;
 
 #[cfg(all(target_os = "linux", feature = "sys"))]
 pub(crate) use epoll::{Poller, Waker};
+pub(crate) use event::Event;
 #[cfg(not(all(target_os = "linux", feature = "sys")))]
 pub(crate) use sweep::{Poller, Waker};
-
-/// Something is ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Event {
-    /// The token given when the socket was added.
-    pub(crate) token: u64,
-    /// The peer has ended its direction, or the connection is broken: there may be more even after a short read.
-    pub(crate) is_hangup: bool,
-}

@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::Event;
+use super::event::Event;
 use crate::server::listener::Listener;
 use crate::server::stream::Stream;
 use crate::sync::{Arc, Condvar, Mutex};

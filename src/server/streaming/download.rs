@@ -1,7 +1,7 @@
 //! A response whose body is sent as it is written.
 
+use crate::sync::Arc;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::line::Line;

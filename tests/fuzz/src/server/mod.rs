@@ -25,6 +25,8 @@ mod inbox;
 mod notice;
 #[path = "../../../../src/server/outgoing.rs"]
 mod outgoing;
+#[path = "../../../../src/server/path.rs"]
+mod path;
 #[path = "../../../../src/server/patience.rs"]
 mod patience;
 #[path = "../../../../src/server/phase.rs"]

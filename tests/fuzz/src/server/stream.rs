@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::path::Path;
 use super::play::Script;
 
 /// Both ends of a connection. The peer's is moved by its script.
@@ -100,13 +101,6 @@ pub(crate) enum Moved {
     Bytes(usize),
     WouldBlock,
     Failed,
-}
-
-pub(crate) struct Path {
-    pub(crate) round_trip: Duration,
-    pub(crate) retransmission: Duration,
-    pub(crate) has_lost: bool,
-    pub(crate) is_delivered: bool,
 }
 
 impl Stream {
