@@ -153,14 +153,14 @@ fn routes(stop: &Stop, token: Option<String>) -> Router {
     let (ready, shutdown) = (stop.clone(), Shutdown { stop: stop.clone(), token });
     let post = shutdown.clone();
     Router::new()
-        .at_once(Method::Get, "/ping", |_: &Request<'_>| Response::text("pong"))
-        .at_once(Method::Get, "/livez", |_: &Request<'_>| Response::text("live\n"))
-        .at_once(Method::Get, "/readyz", move |_: &Request<'_>| match ready.cause() {
+        .at_once(Method::Get, "/ping", |_| Response::text("pong"))
+        .at_once(Method::Get, "/livez", |_| Response::text("live\n"))
+        .at_once(Method::Get, "/readyz", move |_| match ready.cause() {
             None => Response::text("ready\n"),
             Some(_) => Response::text("stopping\n").with_status(Status::SERVICE_UNAVAILABLE),
         })
-        .at_once(Method::Get, "/shutdown", move |request: &Request<'_>| shutdown.answer(request))
-        .at_once(Method::Post, "/shutdown", move |request: &Request<'_>| post.answer(request))
+        .at_once(Method::Get, "/shutdown", move |request| shutdown.answer(request))
+        .at_once(Method::Post, "/shutdown", move |request| post.answer(request))
 }
 
 /// `/shutdown`, and who may call it. With a token: only its bearer. That a request comes from this machine says little

@@ -8,14 +8,14 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use allout::{Config, Group, Request, Response, Router, Server};
+//! use allout::{Config, Group, Response, Router, Server};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut group = Group::new();
 //! # #[cfg(feature = "signals")]
 //! let signals = allout::signals::install(&group.stop())?;
 //! let server = Server::bind(&["127.0.0.1:0".parse()?], Config::default())?;
-//! let router = Router::new().get("/ping", |_: &Request<'_>| Response::text("pong"));
+//! let router = Router::new().get("/ping", |_| Response::text("pong"));
 //!
 //! group.add("http", move |stop| server.run(router, stop));
 //! # #[cfg(feature = "signals")]
@@ -37,16 +37,16 @@
 //!
 //! ```
 //! use std::io::{self, Write};
-//! use allout::{BodyReader, Method, Request, Response, Router};
+//! use allout::{Method, Response, Router};
 //!
 //! let router = Router::new()
-//!     .stream(Method::Post, "/count", |_: &Request<'_>, body: &mut BodyReader<'_>| {
+//!     .stream(Method::Post, "/count", |_, body| {
 //!         match io::copy(body, &mut io::sink()) {
 //!             Ok(bytes) => Response::text(format!("{bytes}\n")),
 //!             Err(_) => Response::text(""), // not sent: the body's own fault is answered, 400 or 408
 //!         }
 //!     })
-//!     .get("/ticks", |_: &Request<'_>| {
+//!     .get("/ticks", |_| {
 //!         Response::stream("text/plain", |out| {
 //!             for n in 0..10 {
 //!                 writeln!(out, "{n}")?;

@@ -7,15 +7,29 @@ use crate::http::{BodyReader, Handler, Method, Pattern, Request, Response, Statu
 /// Finds the handler for a request by its method and path.
 ///
 /// ```
-/// use allout::{Request, Response, Router};
+/// use allout::{Request, Response, Router, Status};
+///
+/// struct NotANumber;
+///
+/// impl From<NotANumber> for Response {
+///     fn from(_: NotANumber) -> Self {
+///         Response::text("a number is wanted\n").with_status(Status::BAD_REQUEST)
+///     }
+/// }
+///
+/// fn user(request: &Request<'_>) -> Result<Response, NotANumber> {
+///     let id: u32 = request.param("id").and_then(|id| id.parse().ok()).ok_or(NotANumber)?;
+///     Ok(Response::text(format!("user {id}\n")))
+/// }
 ///
 /// let router = Router::new()
-///     .get("/ping", |_: &Request<'_>| Response::text("pong"))
-///     .get("/users/{id}", |request: &Request<'_>| {
-///         let id = request.param("id").unwrap_or_default();
-///         Response::text(format!("user {id}\n"))
-///     });
+///     .get("/ping", |_| Response::text("pong"))
+///     .get("/users/{id}", user)
+///     .delete("/users/{id}", |_| Status::FORBIDDEN);
 /// ```
+///
+/// A handler gives whatever is `Into<Response>`: a [`Response`], a [`Status`] alone, a `Result` of two such, so that it
+/// can use `?` with errors of your own. A closure that only panics has to say which: `|_| -> Response { panic!() }`.
 ///
 /// Paths match whole and with regard to case, escapes decoded; `/a` and `/a/` are two paths. A capture stands for one
 /// segment that is not empty, and is read with [`Request::param`]. Of several patterns that match, the one with the
@@ -33,13 +47,44 @@ struct Path {
     routes: Vec<(Method, Box<dyn Handler>)>,
 }
 
+/// The shortest way for each method: a closure needs no annotations here.
+macro_rules! methods {
+    ($($name:ident $method:ident $what:literal)*) => {
+        impl Router {
+            $(
+                #[doc = concat!("Adds a handler of ", $what, ".")]
+                ///
+                /// # Panics
+                ///
+                /// As [`route`](Self::route).
+                pub fn $name<R: Into<Response>>(
+                    self,
+                    pattern: &str,
+                    handler: impl Fn(&Request<'_>) -> R + Send + Sync + 'static,
+                ) -> Self {
+                    self.route(Method::$method, pattern, handler)
+                }
+            )*
+        }
+    };
+}
+
+methods! {
+    get Get "GET, and with it of HEAD"
+    post Post "POST"
+    put Put "PUT"
+    patch Patch "PATCH"
+    delete Delete "DELETE"
+}
+
 impl Router {
     /// A router without routes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a route.
+    /// Adds a route: any [`Handler`], another router for example. A closure has to say here what it takes,
+    /// `|request: &Request<'_>| …`.
     ///
     /// # Panics
     ///
@@ -65,63 +110,26 @@ impl Router {
         self
     }
 
-    /// Adds a handler of GET, and with it of HEAD.
-    ///
-    /// # Panics
-    ///
-    /// As [`route`](Self::route).
-    pub fn get(self, pattern: &str, handler: impl Handler) -> Self {
-        self.route(Method::Get, pattern, handler)
-    }
-
-    /// Adds a handler of POST.
-    ///
-    /// # Panics
-    ///
-    /// As [`route`](Self::route).
-    pub fn post(self, pattern: &str, handler: impl Handler) -> Self {
-        self.route(Method::Post, pattern, handler)
-    }
-
-    /// Adds a handler of PUT.
-    ///
-    /// # Panics
-    ///
-    /// As [`route`](Self::route).
-    pub fn put(self, pattern: &str, handler: impl Handler) -> Self {
-        self.route(Method::Put, pattern, handler)
-    }
-
-    /// Adds a handler of DELETE.
-    ///
-    /// # Panics
-    ///
-    /// As [`route`](Self::route).
-    pub fn delete(self, pattern: &str, handler: impl Handler) -> Self {
-        self.route(Method::Delete, pattern, handler)
-    }
-
     /// Adds a handler that reads the request's body as it arrives, in place of one that is given it whole:
     ///
     /// ```
     /// use std::io;
-    /// use allout::{BodyReader, Method, Request, Response, Router};
+    /// use allout::{Method, Response, Router};
     ///
-    /// let count = |_: &Request<'_>, body: &mut BodyReader<'_>| match io::copy(body, &mut io::sink()) {
+    /// let router = Router::new().stream(Method::Post, "/count", |_, body| match io::copy(body, &mut io::sink()) {
     ///     Ok(bytes) => Response::text(format!("{bytes}\n")),
     ///     Err(error) => Response::text(format!("{error}\n")), // Not sent: the body's own fault is answered.
-    /// };
-    /// let router = Router::new().stream(Method::Post, "/count", count);
+    /// });
     /// ```
     ///
     /// # Panics
     ///
     /// As [`route`](Self::route).
-    pub fn stream(
+    pub fn stream<R: Into<Response>>(
         self,
         method: Method,
         pattern: &str,
-        handler: impl Fn(&Request<'_>, &mut BodyReader<'_>) -> Response + Send + Sync + 'static,
+        handler: impl Fn(&Request<'_>, &mut BodyReader<'_>) -> R + Send + Sync + 'static,
     ) -> Self {
         self.route(method, pattern, Streaming(handler))
     }
@@ -130,15 +138,20 @@ impl Router {
     /// [`Handler::is_at_once`].
     ///
     /// ```
-    /// use allout::{Method, Request, Response, Router};
+    /// use allout::{Method, Response, Router};
     ///
-    /// let router = Router::new().at_once(Method::Get, "/livez", |_: &Request<'_>| Response::text("live\n"));
+    /// let router = Router::new().at_once(Method::Get, "/livez", |_| Response::text("live\n"));
     /// ```
     ///
     /// # Panics
     ///
     /// As [`route`](Self::route).
-    pub fn at_once(self, method: Method, pattern: &str, handler: impl Handler) -> Self {
+    pub fn at_once<R: Into<Response>>(
+        self,
+        method: Method,
+        pattern: &str,
+        handler: impl Fn(&Request<'_>) -> R + Send + Sync + 'static,
+    ) -> Self {
         self.route(method, pattern, AtOnce(handler))
     }
 
@@ -214,14 +227,15 @@ impl<H: Handler> Handler for AtOnce<H> {
 /// A function that reads the body itself.
 struct Streaming<F>(F);
 
-impl<F> Handler for Streaming<F>
+impl<F, R> Handler for Streaming<F>
 where
-    F: Fn(&Request<'_>, &mut BodyReader<'_>) -> Response + Send + Sync + 'static,
+    F: Fn(&Request<'_>, &mut BodyReader<'_>) -> R + Send + Sync + 'static,
+    R: Into<Response>,
 {
     /// Called for a request without a body.
     fn handle(&self, request: &Request<'_>) -> Response {
         let mut body = request.body();
-        self.0(request, &mut BodyReader::new(&mut body))
+        self.0(request, &mut BodyReader::new(&mut body)).into()
     }
 
     fn streams(&self, _: &Request<'_>) -> bool {
@@ -229,7 +243,7 @@ where
     }
 
     fn handle_streaming(&self, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
-        self.0(request, body)
+        self.0(request, body).into()
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use allout::{Bound, Cause, Config, Group, Request, Response, Router, Server};
+use allout::{Bound, Cause, Config, Group, Response, Router, Server};
 
 /// The system's allocator, and how often it was asked for memory.
 struct Counting;
@@ -58,9 +58,9 @@ fn a_keep_alive_ping_allocates_nothing() {
     let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], Config::default()).unwrap();
     let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     let router = Router::new()
-        .get("/users/{id}/posts", |_: &Request<'_>| Response::text("posts"))
-        .get("/ping", |_: &Request<'_>| Response::text("pong"))
-        .get("/box", |_: &Request<'_>| Response::text(String::from("pong")));
+        .get("/users/{id}/posts", |_| Response::text("posts"))
+        .get("/ping", |_| Response::text("pong"))
+        .get("/box", |_| Response::text(String::from("pong")));
     let mut group = Group::new();
     let stop = group.stop();
     group.add("http", move |stop| server.run(router, stop));

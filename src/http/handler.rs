@@ -6,7 +6,7 @@ use super::streamed::BodyReader;
 
 /// Answers requests: a function from a [`Request`] to a [`Response`], called on many threads at once.
 ///
-/// Any `Fn(&Request<'_>) -> Response` is one, and so is [`Router`](crate::Router).
+/// Any `Fn(&Request<'_>) -> R` is one whose `R` is `Into<Response>`, and so is [`Router`](crate::Router).
 pub trait Handler: Send + Sync + 'static {
     /// Answers a whole request. A panic is caught: the client gets 500 and its connection closes.
     fn handle(&self, request: &Request<'_>) -> Response;
@@ -43,11 +43,12 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-impl<F> Handler for F
+impl<F, R> Handler for F
 where
-    F: Fn(&Request<'_>) -> Response + Send + Sync + 'static,
+    F: Fn(&Request<'_>) -> R + Send + Sync + 'static,
+    R: Into<Response>,
 {
     fn handle(&self, request: &Request<'_>) -> Response {
-        self(request)
+        self(request).into()
     }
 }

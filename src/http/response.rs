@@ -353,6 +353,20 @@ impl Response {
     }
 }
 
+/// A status alone, without a body.
+impl From<Status> for Response {
+    fn from(status: Status) -> Self {
+        Self::new(status)
+    }
+}
+
+/// What went well, or the answer to what did not: so that a handler can use `?`.
+impl<T: Into<Self>, E: Into<Self>> From<Result<T, E>> for Response {
+    fn from(result: Result<T, E>) -> Self {
+        result.map_or_else(Into::into, Into::into)
+    }
+}
+
 #[derive(Debug)]
 enum Body {
     Whole(Cow<'static, [u8]>),

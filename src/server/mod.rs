@@ -86,7 +86,7 @@ type OnListening = Box<dyn Fn(&Bound) + Send>;
 ///
 /// let mut group = Group::new();
 /// let server = Server::bind(&["127.0.0.1:0".parse()?], Config::default())?;
-/// let router = Router::new().get("/ping", |_: &allout::Request<'_>| Response::text("pong"));
+/// let router = Router::new().get("/ping", |_| Response::text("pong"));
 /// group.add("http", move |stop| server.run(router, stop));
 /// # group.stop().trigger(allout::Cause::Signal);
 /// let outcome = group.run(std::time::Duration::from_secs(3));

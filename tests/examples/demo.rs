@@ -33,19 +33,19 @@ fn routes(router: Router) -> Router {
     router
         .post("/echo", echo)
         .put("/echo", echo)
-        .get("/sleep/{ms}", |request: &Request<'_>| {
+        .get("/sleep/{ms}", |request| {
             let Some(ms) = number(request, "ms") else { return bad_number() };
             std::thread::sleep(Duration::from_millis(ms));
             Response::text(format!("slept {ms} ms\n"))
         })
-        .get("/panic", |_: &Request<'_>| panic!("asked to"))
-        .get("/bytes/{n}", |request: &Request<'_>| {
+        .get("/panic", |_| -> Response { panic!("asked to") })
+        .get("/bytes/{n}", |request| {
             match number(request, "n").and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= BYTES_MAX) {
                 Some(n) => Response::bytes("application/octet-stream", vec![b'x'; n]),
                 None => bad_number(),
             }
         })
-        .get("/stream/{n}", |request: &Request<'_>| match number(request, "n") {
+        .get("/stream/{n}", |request| match number(request, "n") {
             Some(n) => Response::stream("text/plain; charset=utf-8", move |out| {
                 for line in 1..=n {
                     writeln!(out, "{line}")?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Bound, Cause, Config, Exit, Group, MemberResult, Request, Response, Router, Server, Stop};
+use allout::{Bound, Cause, Config, Exit, Group, MemberResult, Response, Router, Server, Stop};
 
 use crate::drain::{expect_answer, get, routes, wait_until_refused};
 use crate::support::{Client, Gate, HANG, PING, Site, demo};
@@ -133,7 +133,7 @@ fn site_with(config: Config, make: impl FnOnce(LateStop) -> Router) -> Site {
 #[test]
 fn a_handler_may_stop_its_own_server() {
     let site = site_with(Config::default(), |stop| {
-        Router::new().get("/stop", move |_: &Request<'_>| {
+        Router::new().get("/stop", move |_| {
             let is_first = stop.trigger(asked());
             Response::text(format!("{is_first} {}", stop.trigger(asked())))
         })
@@ -150,7 +150,7 @@ fn a_handler_may_stop_its_own_server() {
 /// `/shutdown` with an answer of so many bytes, and `/ping`.
 fn shutdown(bytes: usize) -> impl FnOnce(LateStop) -> Router {
     move |stop| {
-        routes(&Gate::new()).get("/shutdown", move |_: &Request<'_>| {
+        routes(&Gate::new()).get("/shutdown", move |_| {
             let stop = stop.clone();
             Response::bytes("application/octet-stream", vec![b'x'; bytes]).and_then(move || {
                 stop.trigger(Cause::Request("/shutdown".to_owned()));
@@ -207,7 +207,7 @@ fn a_stop_after_the_answer_comes_although_the_client_has_vanished() {
     let gate = Gate::new();
     let held = gate.clone();
     let site = site_with(Config::default(), |stop| {
-        Router::new().get("/shutdown", move |_: &Request<'_>| {
+        Router::new().get("/shutdown", move |_| {
             held.pass();
             let stop = stop.clone();
             Response::text("stopping").and_then(move || {

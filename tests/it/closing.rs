@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Config, Request, Response, Router};
+use allout::{Config, Response, Router};
 
 #[cfg(target_os = "linux")]
 use crate::drain::get;
@@ -15,9 +15,9 @@ const LARGE: usize = 2_000_000;
 
 fn router() -> Router {
     Router::new()
-        .get("/ping", |_: &Request<'_>| Response::text("pong"))
-        .post("/echo", |request: &Request<'_>| Response::bytes("application/octet-stream", request.body().to_vec()))
-        .get("/large", |_: &Request<'_>| Response::bytes("application/octet-stream", vec![b'x'; LARGE]).closing())
+        .get("/ping", |_| Response::text("pong"))
+        .post("/echo", |request| Response::bytes("application/octet-stream", request.body().to_vec()))
+        .get("/large", |_| Response::bytes("application/octet-stream", vec![b'x'; LARGE]).closing())
 }
 
 /// One connection at a time: another is served only once this one has gone.

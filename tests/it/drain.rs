@@ -29,14 +29,14 @@ pub(crate) fn routes(gate: &Gate) -> Router {
     let gate = gate.clone();
     let number = |request: &Request<'_>| Response::text(request.param("n").unwrap().into_owned());
     Router::new()
-        .get("/ping", |_: &Request<'_>| Response::text("pong"))
+        .get("/ping", |_| Response::text("pong"))
         .get("/n/{n}", number)
-        .get("/hold/{n}", move |request: &Request<'_>| {
+        .get("/hold/{n}", move |request| {
             gate.pass();
             number(request)
         })
-        .get("/big", |_: &Request<'_>| Response::bytes("application/octet-stream", vec![b'x'; BIG]))
-        .post("/echo", |request: &Request<'_>| Response::bytes("application/octet-stream", request.body().to_vec()))
+        .get("/big", |_| Response::bytes("application/octet-stream", vec![b'x'; BIG]))
+        .post("/echo", |request| Response::bytes("application/octet-stream", request.body().to_vec()))
 }
 
 /// A site that is known to run: a stop that comes before would start nothing.

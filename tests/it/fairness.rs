@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use allout::{Config, Method, Request, Response, Router};
+use allout::{Config, Method, Response, Router};
 
 use crate::drain::get;
 use crate::support::{Gate, HANG, PING, Site};
@@ -23,7 +23,7 @@ fn spin(time: Duration) {
 /// `/hold` waits until the gate is open.
 fn holding(gate: &Gate) -> Router {
     let gate = gate.clone();
-    Router::new().get("/hold", move |_: &Request<'_>| {
+    Router::new().get("/hold", move |_| {
         gate.pass();
         Response::text("held")
     })
@@ -43,7 +43,7 @@ impl Neighbour {
     fn routes(&self, router: Router) -> Router {
         let (many, own) = (self.clone(), self.clone());
         router
-            .get("/many", move |_: &Request<'_>| {
+            .get("/many", move |_| {
                 if many.others.fetch_add(1, Ordering::SeqCst) == 0 {
                     let stream = many.stream.lock().unwrap();
                     stream.as_ref().unwrap().write_all(b"GET /own HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
@@ -51,7 +51,7 @@ impl Neighbour {
                 spin(QUICK);
                 Response::text("one of many")
             })
-            .at_once(Method::Get, "/own", move |_: &Request<'_>| {
+            .at_once(Method::Get, "/own", move |_| {
                 own.before.store(own.others.load(Ordering::SeqCst), Ordering::SeqCst);
                 Response::text("own")
             })
@@ -118,11 +118,11 @@ fn a_loop_that_is_over_leaves_the_line_of_those_that_wait_for_a_permit() {
         let gate = Gate::new();
         let hold = gate.clone();
         let router = Router::new()
-            .get("/hold", move |_: &Request<'_>| {
+            .get("/hold", move |_| {
                 hold.pass();
                 Response::text("held")
             })
-            .get("/spin", |_: &Request<'_>| {
+            .get("/spin", |_| {
                 spin(Duration::from_micros(220));
                 Response::text("spun")
             });
@@ -157,7 +157,7 @@ fn a_loop_that_is_over_leaves_the_line_of_those_that_wait_for_a_permit() {
 #[test]
 fn what_promises_not_to_block_is_answered_beside_handlers_that_all_do() {
     let gate = Gate::new();
-    let router = holding(&gate).at_once(Method::Get, "/ping", |_: &Request<'_>| Response::text("pong"));
+    let router = holding(&gate).at_once(Method::Get, "/ping", |_| Response::text("pong"));
     let site = Site::start(Config { loops: 2, threads: 4, ..Config::default() }, router);
     let mut holders: Vec<_> = (0..40).map(|_| site.connect()).collect();
     holders.iter_mut().for_each(|client| client.send(get("/hold")));
@@ -178,8 +178,7 @@ fn what_promises_not_to_block_is_answered_beside_handlers_that_all_do() {
 #[test]
 fn what_promises_not_to_block_must_not_stream_where_it_is_answered_at_once() {
     let gate = Gate::new();
-    let router =
-        holding(&gate).at_once(Method::Get, "/stream", |_: &Request<'_>| Response::stream("text/plain", |_| Ok(())));
+    let router = holding(&gate).at_once(Method::Get, "/stream", |_| Response::stream("text/plain", |_| Ok(())));
     let site = Site::start(Config { loops: 1, threads: 1, ..Config::default() }, router);
     let mut holder = site.connect();
     holder.send(get("/hold"));
@@ -205,7 +204,7 @@ fn a_client_that_sends_without_end_has_one_place_in_the_queue() {
         let (neighbour, asked, asked_too) = (neighbour.clone(), Arc::clone(&asked), Arc::clone(&asked));
         let (longest, uploads_too) = (Arc::clone(&longest), Arc::clone(&uploads));
         Router::new()
-            .post("/upload", move |_: &Request<'_>| {
+            .post("/upload", move |_| {
                 let count = uploads.fetch_add(1, Ordering::SeqCst);
                 // One request of the neighbour's at a time.
                 if asked.compare_exchange(usize::MAX, count, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
@@ -214,7 +213,7 @@ fn a_client_that_sends_without_end_has_one_place_in_the_queue() {
                 }
                 Response::text("uploaded")
             })
-            .get("/own", move |_: &Request<'_>| {
+            .get("/own", move |_| {
                 let between = uploads_too.load(Ordering::SeqCst) - asked_too.swap(usize::MAX, Ordering::SeqCst);
                 longest.fetch_max(between, Ordering::SeqCst);
                 Response::text("own")

@@ -23,7 +23,7 @@ fn one_loop() -> Config {
 /// `/keep` is `/echo` that waits at the gate.
 fn routes_with_keep(gate: &Gate) -> Router {
     let at = gate.clone();
-    routes(gate).post("/keep", move |request: &Request<'_>| {
+    routes(gate).post("/keep", move |request| {
         at.pass();
         Response::bytes("application/octet-stream", request.body().to_vec())
     })
@@ -134,7 +134,7 @@ fn a_handler_may_call_its_own_server() {
     let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap();
     let Some(allout::Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     // Down to 0, each by a request to the next.
-    let router = Router::new().get("/n/{n}", move |request: &Request<'_>| {
+    let router = Router::new().get("/n/{n}", move |request| {
         let n: usize = request.param("n").unwrap().parse().unwrap();
         let below =
             if n == 0 { String::new() } else { Client::connect(address).ask(get(&format!("/n/{}", n - 1))).text() };
@@ -159,7 +159,7 @@ fn use_stack(depth: usize) -> usize {
 #[test]
 fn worker_threads_have_the_stack_that_was_asked_for() {
     let gate = Gate::new();
-    let router = routes(&gate).get("/deep", |_: &Request<'_>| Response::text(use_stack(63).to_string()));
+    let router = routes(&gate).get("/deep", |_| Response::text(use_stack(63).to_string()));
     let site = start(Config { stack_bytes: Some(8 * 1024 * 1024), ..one_loop() }, router);
     assert_eq!(site.connect().ask(get("/deep")).text(), "64");
     // A thread that was started later, too.
@@ -189,7 +189,7 @@ fn a_slow_request_in_every_place_of_a_batch_is_answered_in_order() {
     // Each has a gate of its own, and is the second of its three.
     let gates: Vec<Gate> = (0..10).map(|_| Gate::new()).collect();
     let at = gates.clone();
-    let router = routes(&Gate::new()).get("/step/{n}", move |request: &Request<'_>| {
+    let router = routes(&Gate::new()).get("/step/{n}", move |request| {
         let n = request.param("n").unwrap();
         at[n.parse::<usize>().unwrap()].pass();
         Response::text(n.into_owned())
@@ -344,7 +344,7 @@ fn check_gone(leave: impl FnOnce(Client)) {
     let gate = Gate::new();
     let (sender, ended) = mpsc::channel();
     let at = gate.clone();
-    let router = routes(&gate).get("/told", move |_: &Request<'_>| {
+    let router = routes(&gate).get("/told", move |_| {
         at.pass();
         let sender = sender.clone();
         Response::text("told").and_then(move || sender.send(()).unwrap())
@@ -400,7 +400,7 @@ fn threads_of_slow_handlers_are_used_again() {
     let threads = Arc::new(Mutex::new(HashSet::new()));
     let gates: Vec<Gate> = (0..ROUNDS).map(|_| Gate::new()).collect();
     let (at, noted) = (gates.clone(), Arc::clone(&threads));
-    let router = routes(&Gate::new()).get("/step/{n}", move |request: &Request<'_>| {
+    let router = routes(&Gate::new()).get("/step/{n}", move |request| {
         noted.lock().unwrap().insert(thread::current().id());
         at[request.param("n").unwrap().parse::<usize>().unwrap()].pass();
         Response::text("done")
@@ -483,7 +483,7 @@ fn there_is_a_thread_for_each_loop_at_least() {
 #[test]
 fn never_more_handlers_than_threads_run_while_they_come_and_go() {
     let gauge = Gauge::default();
-    let router = routes(&Gate::new()).get("/work", |_: &Request<'_>| {
+    let router = routes(&Gate::new()).get("/work", |_| {
         // It is slow, which is all that matters here.
         thread::sleep(Duration::from_millis(3));
         Response::text("worked")
@@ -514,7 +514,7 @@ fn requests_wait_in_the_order_in_which_they_came() {
     let gate = Gate::new();
     let order = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&order);
-    let router = routes(&gate).get("/note/{n}", move |request: &Request<'_>| {
+    let router = routes(&gate).get("/note/{n}", move |request| {
         noted.lock().unwrap().push(request.param("n").unwrap().parse::<usize>().unwrap());
         Response::text("noted")
     });
@@ -539,7 +539,7 @@ fn requests_wait_in_the_order_in_which_they_came() {
 fn answers_before_a_request_that_waits_arrive_meanwhile() {
     let gates = [Gate::new(), Gate::new()];
     let at = gates[1].clone();
-    let router = routes(&gates[0]).get("/second", move |_: &Request<'_>| {
+    let router = routes(&gates[0]).get("/second", move |_| {
         at.pass();
         Response::text("second")
     });
@@ -664,7 +664,7 @@ fn a_client_that_resets_while_it_waits_for_its_turn_has_no_handler_called() {
     let gate = Gate::new();
     let called = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&called);
-    let router = routes(&gate).get("/count", move |_: &Request<'_>| {
+    let router = routes(&gate).get("/count", move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         Response::text("counted")
     });
@@ -922,7 +922,7 @@ thread_local! {
 fn a_thread_whose_end_takes_its_time_makes_no_clean_end_unclean() {
     let gate = Gate::new();
     let at = gate.clone();
-    let router = routes(&Gate::new()).get("/local", move |_: &Request<'_>| {
+    let router = routes(&Gate::new()).get("/local", move |_| {
         LOCAL.set(Some(SlowEnd(at.clone())));
         Response::text("kept")
     });
@@ -946,7 +946,7 @@ fn a_handler_that_panics_after_it_has_lost_its_loop_is_answered_500_and_told_onc
     let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap();
     let server = server.on_notice(move |notice| sender.send(notice.to_string()).unwrap());
     let at = gate.clone();
-    let router = routes(&gate).get("/panic", move |_: &Request<'_>| {
+    let router = routes(&gate).get("/panic", move |_| -> Response {
         at.pass();
         // Without the panic hook, which would fill the test's output.
         std::panic::resume_unwind(Box::new("too late"))

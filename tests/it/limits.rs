@@ -13,11 +13,9 @@ const SHORT: Duration = Duration::from_millis(200);
 
 fn router() -> Router {
     Router::new()
-        .get("/ping", |_: &Request<'_>| Response::text("pong"))
-        .post("/echo", |request: &Request<'_>| Response::bytes("application/octet-stream", request.body().to_vec()))
-        .get("/users/{id}", |request: &Request<'_>| {
-            Response::text(request.param("id").unwrap_or_default().into_owned())
-        })
+        .get("/ping", |_| Response::text("pong"))
+        .post("/echo", |request| Response::bytes("application/octet-stream", request.body().to_vec()))
+        .get("/users/{id}", |request| Response::text(request.param("id").unwrap_or_default().into_owned()))
 }
 
 /// One loop, so that an answer on one connection shows that what came before on another has been seen; and no clock
@@ -490,7 +488,7 @@ fn with_no_connection_idle_a_newcomer_is_answered_503() {
 fn connections_with_a_running_handler_make_no_room() {
     let gate = Gate::new();
     let waits = gate.clone();
-    let router = router().get("/wait", move |_: &Request<'_>| {
+    let router = router().get("/wait", move |_| {
         waits.pass();
         Response::text("waited")
     });
@@ -680,7 +678,7 @@ fn handlers_that_panic_cost_nobody_else_anything() {
     let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], patient()).unwrap();
     let server = server.on_notice(move |notice| sender.send(notice.to_string()).unwrap());
     // Without the panic hook, which would fill the test's output.
-    let router = router().get("/panic/{n}", |request: &Request<'_>| {
+    let router = router().get("/panic/{n}", |request| -> Response {
         let text = format!("number {}", request.param("n").unwrap_or_default());
         std::panic::resume_unwind(Box::new(text))
     });
@@ -741,7 +739,7 @@ mod unix {
         let path = std::env::temp_dir().join(format!("allout-limits-{}.sock", std::process::id()));
         let addresses = ["127.0.0.1:0".parse().unwrap(), format!("unix:{}", path.display()).parse().unwrap()];
         let server = Server::bind(&addresses, patient()).unwrap();
-        let router = router().get("/who", |request: &Request<'_>| {
+        let router = router().get("/who", |request| {
             assert!(request.peer().is_local());
             Response::text(request.peer().to_string())
         });

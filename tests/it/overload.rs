@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{BodyReader, Config, Handler, Method, Notice, Request, Response, Router, Server, Want};
+use allout::{Config, Handler, Method, Notice, Request, Response, Router, Server, Want};
 
 use crate::drain::get;
 use crate::support::{Client, Gate, HANG, PING, Site, poll};
@@ -31,9 +31,9 @@ fn expect_refusal(client: &mut Client) {
 fn holding(gate: &Gate) -> Router {
     let gate = gate.clone();
     Router::new()
-        .get("/ping", |_: &Request<'_>| Response::text("pong"))
-        .post("/echo", |request: &Request<'_>| Response::bytes("application/octet-stream", request.body().to_vec()))
-        .get("/hold", move |_: &Request<'_>| {
+        .get("/ping", |_| Response::text("pong"))
+        .post("/echo", |request| Response::bytes("application/octet-stream", request.body().to_vec()))
+        .get("/hold", move |_| {
             gate.pass();
             Response::text("held")
         })
@@ -161,7 +161,7 @@ fn a_chunked_body_counts_as_it_grows() {
 #[test]
 fn bodies_that_wait_for_a_handler_count_and_streamed_ones_do_not() {
     let gate = Gate::new();
-    let router = holding(&gate).stream(Method::Post, "/count", |_: &Request<'_>, body: &mut BodyReader<'_>| {
+    let router = holding(&gate).stream(Method::Post, "/count", |_, body| {
         let bytes = std::io::copy(body, &mut std::io::sink());
         Response::text(bytes.unwrap_or_default().to_string())
     });
@@ -203,7 +203,7 @@ fn requests_that_lie_in_the_socket_when_their_clocks_run_out_are_answered() {
     for timeout in [500, 2000, 8000].map(Duration::from_millis) {
         let (hold, stall) = (Gate::new(), Gate::new());
         let stalling = stall.clone();
-        let router = holding(&hold).at_once(Method::Get, "/stall", move |_: &Request<'_>| {
+        let router = holding(&hold).at_once(Method::Get, "/stall", move |_| {
             stalling.pass();
             Response::text("stalled")
         });
@@ -243,7 +243,7 @@ fn a_request_that_may_be_answered_when_its_wait_is_over_is() {
     for timeout in [200, 1000, 5000].map(Duration::from_millis) {
         let (hold, stall) = (Gate::new(), Gate::new());
         let stalling = stall.clone();
-        let router = holding(&hold).at_once(Method::Get, "/stall", move |_: &Request<'_>| {
+        let router = holding(&hold).at_once(Method::Get, "/stall", move |_| {
             stalling.pass();
             Response::text("stalled")
         });

@@ -19,7 +19,7 @@ fn at_the_deadline<T>(config: &Config, run: impl Fn(&Site, &Gate) -> T) -> (Outc
     for _ in 0..20 {
         let (gate, stall) = (Gate::new(), Gate::new());
         let stalling = stall.clone();
-        let router = routes(&gate).at_once(Method::Get, "/stall", move |_: &Request<'_>| {
+        let router = routes(&gate).at_once(Method::Get, "/stall", move |_| {
             stalling.pass();
             Response::text("stalled")
         });
@@ -134,7 +134,7 @@ fn requests_that_nobody_came_to_read_are_owed() {
 fn a_handler_whose_client_stalls_is_waited_for_and_named() {
     let gate = Gate::new();
     let router = Router::new()
-        .get("/bytes/{n}", |request: &Request<'_>| {
+        .get("/bytes/{n}", |request| {
             let count = request.param("n").unwrap().parse().unwrap();
             Response::bytes("application/octet-stream", vec![b'x'; count])
         })

@@ -216,10 +216,7 @@ fn answers_that_leave_after_the_stop_are_counted() {
 #[test]
 fn requests_that_came_with_one_whose_answer_closes_are_answered_first() {
     for n in 1..4 {
-        let site = start(
-            Config::default(),
-            routes(&Gate::new()).get("/bye", |_: &Request<'_>| Response::text("bye").closing()),
-        );
+        let site = start(Config::default(), routes(&Gate::new()).get("/bye", |_| Response::text("bye").closing()));
         let mut client = site.connect();
         client.send(get("/bye") + &get("/n/1").repeat(n));
         expect_answer(&mut client, "bye", false);
@@ -243,7 +240,7 @@ fn requests_that_came_with_one_whose_answer_closes_are_answered_first() {
 #[test]
 fn a_slow_request_behind_one_whose_answer_closes_is_answered() {
     let gate = Gate::new();
-    let site = start(Config::default(), routes(&gate).get("/bye", |_: &Request<'_>| Response::text("bye").closing()));
+    let site = start(Config::default(), routes(&gate).get("/bye", |_| Response::text("bye").closing()));
     let mut client = site.connect();
     client.send(get("/bye") + &get("/hold/1") + &get("/n/2"));
     expect_answer(&mut client, "bye", false);

@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::sync::{Mutex, mpsc};
 
-use allout::{Config, FieldError, Handler, Method, Peer, Request, Response, Router, Server, Status, Version};
+use allout::{Config, FieldError, Method, Peer, Request, Response, Router, Server, Status, Version};
 
 use crate::support::{Client, HANG, Site};
 
 /// A handler that says which route it is.
-fn says(text: &'static str) -> impl Handler {
-    move |_: &Request<'_>| Response::text(text)
+fn says(text: &'static str) -> impl Fn(&Request<'_>) -> Response {
+    move |_| Response::text(text)
 }
 
 fn ask(client: &mut Client, line: &str) -> (u16, String) {
@@ -102,6 +102,47 @@ fn of_several_matches_the_one_with_fewer_captures_is_meant() {
 }
 
 #[test]
+fn a_handler_gives_whatever_becomes_a_response() {
+    struct Fault(&'static str);
+
+    impl From<Fault> for Response {
+        fn from(Fault(why): Fault) -> Self {
+            Response::text(why).with_status(Status::BAD_REQUEST)
+        }
+    }
+
+    fn half(request: &Request<'_>) -> Result<Response, Fault> {
+        let number = request.param("n").ok_or(Fault("no number"))?;
+        let number: u32 = number.parse().map_err(|_| Fault("not a number"))?;
+        Ok(Response::text((number / 2).to_string()))
+    }
+
+    let router = Router::new()
+        .get("/half/{n}", half)
+        .patch("/half/{n}", |request| half(request).map(|_| Status::CREATED))
+        .get("/teapot", |_| Status::from_code(418).unwrap())
+        .route(Method::Put, "/half/{n}", |_: &Request<'_>| Status::FORBIDDEN)
+        .at_once(Method::Get, "/at-once", |_| Ok::<_, Status>(Response::text("at once")))
+        .stream(Method::Post, "/stream", |_, body| {
+            let bytes = std::io::copy(body, &mut std::io::sink()).map_err(|_| Status::BAD_REQUEST)?;
+            Ok::<_, Status>(Response::text(bytes.to_string()))
+        });
+    check(
+        router,
+        &[
+            ("GET /half/8", 200, "4"),
+            ("GET /half/x", 400, "not a number"),
+            ("PATCH /half/8", 201, ""),
+            ("PATCH /half/x", 400, "not a number"),
+            ("GET /teapot", 418, ""),
+            ("PUT /half/8", 403, ""),
+            ("GET /at-once", 200, "at once"),
+            ("POST /stream", 200, "0"),
+        ],
+    );
+}
+
+#[test]
 fn every_method_has_its_handler() {
     let mut router = Router::new();
     for method in [Method::Get, Method::Head, Method::Post, Method::Put, Method::Patch, Method::Delete, Method::Options]
@@ -142,7 +183,7 @@ fn methods_that_a_path_does_not_have_are_told_those_that_it_has() {
         .delete("/a", says(""))
         .post("/b", says(""))
         .get("/{any}", says(""))
-        .route(Method::Patch, "/c/d", says(""));
+        .patch("/c/d", says(""));
     let site = Site::start(Config::default(), router);
     let mut client = site.connect();
     let mut allow = |line: &str| {
@@ -172,7 +213,7 @@ fn a_router_can_be_a_handler_within_another() {
     let inner = Router::new().get("/{y}/7", says("seven")).get("/in/{y}", show);
     // The inner router matches anew: its captures are the ones that are seen.
     check(
-        Router::new().get("/in/{x}", inner),
+        Router::new().route(Method::Get, "/in/{x}", inner),
         &[
             ("GET /in/7", 200, "seven"),
             ("GET /in/8", 200, r#"Some("8") None"#),
@@ -377,15 +418,15 @@ fn statuses_are_final_ones() {
 #[test]
 fn a_response_goes_out_as_it_was_made() {
     let router = Router::new()
-        .get("/fields", |_: &Request<'_>| {
+        .get("/fields", |_| {
             Response::text("a").with_field("X-A", "1").with_field("x-a", format!("{}", 2)).with_status(Status::CREATED)
         })
-        .get("/html", |_: &Request<'_>| Response::text("<p>").with_field("content-TYPE", "text/html"))
-        .get("/json", |_: &Request<'_>| Response::bytes("application/json", &b"{}"[..]))
-        .get("/own", |_: &Request<'_>| Response::new(Status::from_code(299).unwrap()).with_text("own"))
-        .get("/none", |_: &Request<'_>| Response::new(Status::OK))
-        .get("/cached", |_: &Request<'_>| Response::new(Status::NOT_MODIFIED).with_text("never sent"))
-        .get("/last", |_: &Request<'_>| Response::text("last").closing());
+        .get("/html", |_| Response::text("<p>").with_field("content-TYPE", "text/html"))
+        .get("/json", |_| Response::bytes("application/json", &b"{}"[..]))
+        .get("/own", |_| Response::new(Status::from_code(299).unwrap()).with_text("own"))
+        .get("/none", |_| Response::new(Status::OK))
+        .get("/cached", |_| Response::new(Status::NOT_MODIFIED).with_text("never sent"))
+        .get("/last", |_| Response::text("last").closing());
     let site = Site::start(Config { linger: HANG, ..Config::default() }, router);
     let mut client = site.connect();
     let mut head = |path: &str, end: &str| {

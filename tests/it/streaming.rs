@@ -20,7 +20,7 @@ fn one_loop() -> Config {
 }
 
 fn ping() -> Router {
-    Router::new().get("/ping", |_: &Request<'_>| Response::text("pong"))
+    Router::new().get("/ping", |_| Response::text("pong"))
 }
 
 /// `/ping`, `/hold` at the gate, and `/upload`, which answers with the length of what it has read.
@@ -35,17 +35,17 @@ fn uploads(gate: &Gate) -> (Router, Reads) {
         Response::text(format!("{length} bytes"))
     };
     let router = ping()
-        .get("/hold", move |_: &Request<'_>| {
+        .get("/hold", move |_| {
             at.pass();
             Response::text("held")
         })
         .stream(Method::Post, "/upload", upload)
-        .stream(Method::Post, "/unread", |_: &Request<'_>, _: &mut BodyReader<'_>| Response::text("unread"));
+        .stream(Method::Post, "/unread", |_, _| Response::text("unread"));
     (router, reads)
 }
 
 fn download(write: impl Fn(&mut BodyWriter<'_>) -> std::io::Result<()> + Clone + Send + Sync + 'static) -> Router {
-    ping().get("/stream", move |_: &Request<'_>| {
+    ping().get("/stream", move |_| {
         let write = write.clone();
         Response::stream("text/plain", move |out| write(out))
     })
@@ -219,7 +219,7 @@ fn a_body_that_stalls_is_answered_408() {
 fn the_time_that_the_handler_takes_is_not_the_clients() {
     let gate = Gate::new();
     let at = gate.clone();
-    let router = ping().stream(Method::Post, "/upload", move |_: &Request<'_>, body: &mut BodyReader<'_>| {
+    let router = ping().stream(Method::Post, "/upload", move |_, body| {
         at.pass();
         let mut text = String::new();
         let read = body.read_to_string(&mut text);
@@ -327,7 +327,7 @@ fn an_upload_that_waits_its_turn_when_the_stop_comes_is_answered() {
 
 #[test]
 fn a_handler_that_panics_while_it_reads_is_answered_500() {
-    let router = ping().stream(Method::Post, "/upload", |_: &Request<'_>, body: &mut BodyReader<'_>| {
+    let router = ping().stream(Method::Post, "/upload", |_, body| -> Response {
         let mut byte = [0];
         let _ = body.read(&mut byte);
         panic!("at {byte:?}");
@@ -412,7 +412,7 @@ fn on_http_1_0_a_streamed_body_ends_with_the_connection() {
 
 #[test]
 fn a_response_that_has_no_body_is_not_written() {
-    let router = download(|_| panic!("never called")).route(Method::Delete, "/stream", |_: &Request<'_>| {
+    let router = download(|_| panic!("never called")).delete("/stream", |_| {
         Response::stream("text/plain", |_| panic!("never called")).with_status(Status::NO_CONTENT)
     });
     let site = start(one_loop(), router);
@@ -512,7 +512,7 @@ fn check_sent_before(lengths: [usize; 3]) {
         at.pass();
         out.write_all(b"late")
     });
-    let router = router.get("/bytes/{n}", |request: &Request<'_>| {
+    let router = router.get("/bytes/{n}", |request| {
         Response::bytes("text/plain", vec![b'x'; request.param("n").unwrap().parse().unwrap()])
     });
     let addresses = ["127.0.0.1:0".parse().unwrap(), format!("unix:{}", path.display()).parse().unwrap()];
@@ -602,7 +602,7 @@ fn what_follows_an_answer_is_called_when_its_streamed_body_has_left() {
     let gate = Gate::new();
     let (sender, left) = mpsc::channel();
     let at = gate.clone();
-    let router = ping().get("/stream", move |_: &Request<'_>| {
+    let router = ping().get("/stream", move |_| {
         let (at, sender) = (at.clone(), sender.clone());
         let response = Response::stream("text/plain", move |out| {
             at.pass();
@@ -708,7 +708,7 @@ fn what_a_stream_has_failed_with_may_panic_when_it_is_written_or_dropped() {
 
 #[test]
 fn what_follows_a_streamed_answer_may_panic() {
-    let router = ping().get("/stream", |_: &Request<'_>| {
+    let router = ping().get("/stream", |_| {
         let response = Response::stream("text/plain", |out| out.write_all(b"body"));
         response.and_then(|| panic!("first")).and_then(|| panic!("second"))
     });
@@ -724,7 +724,7 @@ fn what_follows_a_streamed_answer_may_panic() {
 fn what_follows_the_answers_of_a_batch_may_panic_though_its_client_resets() {
     let (gate, count) = (Gate::new(), 3);
     let at = gate.clone();
-    let router = ping().get("/hold", move |_: &Request<'_>| {
+    let router = ping().get("/hold", move |_| {
         at.pass();
         Response::text("held").and_then(|| panic!("lost"))
     });
@@ -744,7 +744,7 @@ fn what_follows_the_answers_of_a_batch_may_panic_though_its_client_resets() {
 
 #[test]
 fn a_handler_may_panic_with_an_answer_in_its_hands_whose_closures_panic_too() {
-    let router = ping().get("/twice", |_: &Request<'_>| {
+    let router = ping().get("/twice", |_| -> Response {
         let bomb = Bomb;
         let _stream = Response::stream("text/plain", move |_| {
             let _bomb = &bomb;
@@ -789,7 +789,7 @@ fn a_stream_that_has_begun_is_finished_when_the_stop_comes() {
 fn a_stream_that_begins_while_draining_says_that_it_is_the_last_answer() {
     let gate = Gate::new();
     let at = gate.clone();
-    let router = download(|out| out.write_all(b"body")).get("/hold", move |_: &Request<'_>| {
+    let router = download(|out| out.write_all(b"body")).get("/hold", move |_| {
         at.pass();
         Response::stream("text/plain", |out| out.write_all(b"held"))
     });
@@ -859,7 +859,7 @@ fn stop_uploading(waits_for_body: bool, before: &str, after: &str) -> (Outcome, 
     let gate = Gate::new();
     let (begun, has_begun) = mpsc::channel();
     let at = gate.clone();
-    let router = ping().stream(Method::Post, "/upload", move |_: &Request<'_>, body: &mut BodyReader<'_>| {
+    let router = ping().stream(Method::Post, "/upload", move |_, body| {
         let _ = begun.send(());
         if !waits_for_body {
             at.pass();
@@ -935,7 +935,7 @@ fn at_the_deadline_an_upload_that_waits_for_a_thread_and_has_not_come_is_answere
 fn streams_go_over_unix_sockets_too() {
     let path = crate::support::socket_path();
     let (router, _reads) = uploads(&Gate::new());
-    let router = router.get("/stream", |_: &Request<'_>| Response::stream("text/plain", |out| out.write_all(b"body")));
+    let router = router.get("/stream", |_| Response::stream("text/plain", |out| out.write_all(b"body")));
     let address = format!("unix:{}", path.display()).parse().unwrap();
     let server = Server::bind(&["127.0.0.1:0".parse().unwrap(), address], one_loop()).unwrap();
     let site = Site::run(server, router, HANG);

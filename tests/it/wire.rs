@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
-use allout::{BodyReader, Config, Method, Request, Response, Router, Status};
+use allout::{Config, Method, Response, Router, Status};
 
 use crate::support::{Client, HANG, PING, Site};
 
@@ -58,13 +58,12 @@ const PONG_WIRE: &str = concat!(
 );
 
 fn router() -> Router {
-    other_routes()
-        .post("/echo", |request: &Request<'_>| Response::bytes("application/octet-stream", request.body().to_vec()))
+    other_routes().post("/echo", |request| Response::bytes("application/octet-stream", request.body().to_vec()))
 }
 
 /// The same, but that the body is read as it arrives.
 fn streaming_router() -> Router {
-    other_routes().stream(Method::Post, "/echo", |_: &Request<'_>, body: &mut BodyReader<'_>| {
+    other_routes().stream(Method::Post, "/echo", |_, body| {
         let mut bytes = Vec::new();
         match body.read_to_end(&mut bytes) {
             Ok(_) => Response::bytes("application/octet-stream", bytes),
@@ -75,13 +74,11 @@ fn streaming_router() -> Router {
 
 fn other_routes() -> Router {
     Router::new()
-        .get("/ping", |_: &Request<'_>| Response::text("pong"))
-        .get("/gone", |_: &Request<'_>| Response::new(Status::NO_CONTENT))
-        .delete("/gone", |_: &Request<'_>| Response::new(Status::NO_CONTENT))
-        .get("/same", |_: &Request<'_>| Response::text("never sent\n").with_status(Status::NOT_MODIFIED))
-        .get("/users/{id}", |request: &Request<'_>| {
-            Response::text(format!("user {}\n", request.param("id").unwrap_or_default()))
-        })
+        .get("/ping", |_| Response::text("pong"))
+        .get("/gone", |_| Response::new(Status::NO_CONTENT))
+        .delete("/gone", |_| Response::new(Status::NO_CONTENT))
+        .get("/same", |_| Response::text("never sent\n").with_status(Status::NOT_MODIFIED))
+        .get("/users/{id}", |request| Response::text(format!("user {}\n", request.param("id").unwrap_or_default())))
 }
 
 // ---- Expect: 100-continue, which is a conversation -----------------------------------------------------------------

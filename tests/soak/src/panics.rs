@@ -103,15 +103,15 @@ impl Handler for Asked {
 
 fn routes() -> Router {
     Router::new()
-        .at_once(Method::Get, "/ping", |_: &Request<'_>| Response::text("pong"))
-        .get("/sleep", |_: &Request<'_>| {
+        .at_once(Method::Get, "/ping", |_| Response::text("pong"))
+        .get("/sleep", |_| {
             thread::sleep(Duration::from_millis(2));
             Response::text("slept")
         })
-        .get("/text", |_: &Request<'_>| -> Response { panic!("text") })
-        .get("/string", |request: &Request<'_>| -> Response { panic!("asked for {}", request.raw_path()) })
-        .get("/grenade", |_: &Request<'_>| -> Response { panic_any(grenade()) })
-        .get("/holding", |_: &Request<'_>| {
+        .get("/text", |_| -> Response { panic!("text") })
+        .get("/string", |request| -> Response { panic!("asked for {}", request.raw_path()) })
+        .get("/grenade", |_| -> Response { panic_any(grenade()) })
+        .get("/holding", |_| -> Response {
             let (first, second) = (grenade(), grenade());
             let response = Response::stream("text/plain", move |_| {
                 drop(first);
@@ -120,14 +120,14 @@ fn routes() -> Router {
             let _response = response.and_then(move || drop(second));
             panic!("with a response that panics when it is dropped")
         })
-        .get("/at-once", Asked)
-        .post("/streams", Asked)
-        .get("/after", |_: &Request<'_>| Response::text("fine").and_then(|| panic!("after the answer")))
-        .get("/after-dropped", |_: &Request<'_>| {
+        .route(Method::Get, "/at-once", Asked)
+        .route(Method::Post, "/streams", Asked)
+        .get("/after", |_| Response::text("fine").and_then(|| panic!("after the answer")))
+        .get("/after-dropped", |_| {
             let grenade = grenade();
             Response::text("fine").and_then(move || drop(grenade))
         })
-        .get("/several", |_: &Request<'_>| {
+        .get("/several", |_| {
             let (first, last) = (grenade(), grenade());
             Response::text("fine")
                 .and_then(move || panic_any(first))
@@ -135,15 +135,15 @@ fn routes() -> Router {
                 .and_then(|| panic!("in between"))
                 .and_then(move || drop(last))
         })
-        .get("/uncalled", |_: &Request<'_>| {
+        .get("/uncalled", |_| {
             let grenade = grenade();
             Response::stream("text/plain", move |_| {
                 drop(grenade);
                 Ok(())
             })
         })
-        .get("/early", |_: &Request<'_>| Response::stream("text/plain", |_| panic!("before anything is sent")))
-        .get("/late", |_: &Request<'_>| {
+        .get("/early", |_| Response::stream("text/plain", |_| panic!("before anything is sent")))
+        .get("/late", |_| {
             let grenade = grenade();
             Response::stream("text/plain", move |out| {
                 out.write_all(b"some of it\n")?;
@@ -151,10 +151,10 @@ fn routes() -> Router {
                 panic_any(grenade)
             })
         })
-        .get("/after-stream", |_: &Request<'_>| {
+        .get("/after-stream", |_| {
             Response::stream("text/plain", |out| out.write_all(b"fine")).and_then(|| panic!("after the stream"))
         })
-        .get("/gone", |_: &Request<'_>| {
+        .get("/gone", |_| {
             let (first, second) = (grenade(), grenade());
             let response = Response::stream("text/plain", move |out| {
                 let written = out.write_all(&[b'x'; 100_000]);

@@ -184,25 +184,25 @@ fn routes(plan: &Plan, stop: &Stop, stuck: &Arc<AtomicUsize>) -> Router {
         (stop.clone(), stop.clone(), stop.clone(), stop.clone(), Arc::clone(stuck));
     let grace = plan.grace;
     Router::new()
-        .get("/ping", |request: &Request<'_>| tagged(request, Response::text("pong")))
-        .at_once(Method::Get, "/once", |request: &Request<'_>| tagged(request, Response::text("at once")))
-        .at_once(Method::Get, "/readyz", move |request: &Request<'_>| {
+        .get("/ping", |request| tagged(request, Response::text("pong")))
+        .at_once(Method::Get, "/once", |request| tagged(request, Response::text("at once")))
+        .at_once(Method::Get, "/readyz", move |request| {
             let status = if ready.cause().is_some() { Status::SERVICE_UNAVAILABLE } else { Status::OK };
             tagged(request, Response::text("").with_status(status))
         })
-        .get("/sleep/{n}", |request: &Request<'_>| {
+        .get("/sleep/{n}", |request| {
             thread::sleep(Duration::from_millis(number(request) as u64));
             tagged(request, Response::text("slept"))
         })
-        .get("/spin", |request: &Request<'_>| {
+        .get("/spin", |request| {
             let until = Instant::now() + Duration::from_micros(300);
             while Instant::now() < until {}
             tagged(request, Response::text("spun"))
         })
-        .get("/bytes/{n}", |request: &Request<'_>| {
+        .get("/bytes/{n}", |request| {
             tagged(request, Response::bytes("application/octet-stream", noise(0, number(request))))
         })
-        .get("/stream/{n}", |request: &Request<'_>| {
+        .get("/stream/{n}", |request| {
             let count = number(request);
             let stream = Response::stream("text/plain", move |out| {
                 for line in lines(count).lines() {
@@ -216,7 +216,7 @@ fn routes(plan: &Plan, stop: &Stop, stuck: &Arc<AtomicUsize>) -> Router {
             });
             tagged(request, stream)
         })
-        .post("/echo", |request: &Request<'_>| {
+        .post("/echo", |request| {
             tagged(request, Response::bytes("application/octet-stream", request.body().to_vec()))
         })
         .stream(Method::Post, "/count", |request, body| {
@@ -224,19 +224,19 @@ fn routes(plan: &Plan, stop: &Stop, stuck: &Arc<AtomicUsize>) -> Router {
             let is_whole = body.read_to_end(&mut bytes).is_ok() && due.starts_with(&bytes);
             tagged(request, Response::text(if is_whole { bytes.len().to_string() } else { "other bytes".to_owned() }))
         })
-        .get("/panic", |_: &Request<'_>| -> Response { panic!("asked to") })
-        .get("/shutdown", move |request: &Request<'_>| {
+        .get("/panic", |_| -> Response { panic!("asked to") })
+        .get("/shutdown", move |request| {
             let behind = behind.clone();
             tagged(request, Response::text("stopping")).closing().and_then(move || {
                 behind.trigger(allout::Cause::Request("/shutdown".to_owned()));
             })
         })
-        .get("/stop", move |request: &Request<'_>| {
+        .get("/stop", move |request| {
             inside.trigger(allout::Cause::Request("/stop".to_owned()));
             thread::sleep(Duration::from_millis(5));
             tagged(request, Response::text("stopping"))
         })
-        .get("/stuck", move |request: &Request<'_>| {
+        .get("/stuck", move |request| {
             stuck.fetch_add(1, Ordering::SeqCst);
             end.wait();
             thread::sleep(grace + Duration::from_millis(300));

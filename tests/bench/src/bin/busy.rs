@@ -216,28 +216,28 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
     let server = Server::bind(&[address], config)?.on_listening(|place| eprintln!("listening on http://{place}"));
     let param = |request: &Request<'_>| request.param("n").and_then(|n| n.parse().ok()).unwrap_or(0);
     let router = Router::new()
-        .at_once(Method::Get, "/livez", |_: &Request<'_>| Response::text("live\n"))
-        .at_once(Method::Get, "/ping", |_: &Request<'_>| Response::text("pong"))
-        .get("/sleep/{n}", move |request: &Request<'_>| {
+        .at_once(Method::Get, "/livez", |_| Response::text("live\n"))
+        .at_once(Method::Get, "/ping", |_| Response::text("pong"))
+        .get("/sleep/{n}", move |request| {
             thread::sleep(Duration::from_millis(param(request)));
             Response::text("slept")
         })
-        .get("/spin/{n}", move |request: &Request<'_>| {
+        .get("/spin/{n}", move |request| {
             let until = Instant::now() + Duration::from_micros(param(request));
             while Instant::now() < until {}
             Response::text("spun")
         })
-        .post("/length", |request: &Request<'_>| Response::text(request.body().len().to_string()));
+        .post("/length", |request| Response::text(request.body().len().to_string()));
     let blocked = Arc::new(AtomicUsize::new(0));
     let all_blocked = Arc::clone(&blocked);
     let router = router
-        .get("/block", move |_: &Request<'_>| -> Response {
+        .get("/block", move |_| -> Response {
             blocked.fetch_add(1, Ordering::Relaxed);
             loop {
                 thread::park();
             }
         })
-        .at_once(Method::Get, "/all-blocked", move |_: &Request<'_>| {
+        .at_once(Method::Get, "/all-blocked", move |_| {
             let is_so = all_blocked.load(Ordering::Relaxed) == BLOCKED;
             Response::new(if is_so { Status::OK } else { Status::SERVICE_UNAVAILABLE })
         });
