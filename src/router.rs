@@ -1,8 +1,9 @@
 //! Method and path to handler: exact paths and `{captures}`, 404, 405 with `Allow`, HEAD from GET, OPTIONS.
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::http::{BodyReader, Handler, Method, Pattern, Request, Response, Status};
+use crate::http::{BodyPlan, BodyReader, Handler, Method, Pattern, Request, Response, Status};
 
 /// Finds the handler for a request by its method and path.
 ///
@@ -36,15 +37,18 @@ use crate::http::{BodyReader, Handler, Method, Pattern, Request, Response, Statu
 /// fewest captures is meant, and of those the one that was added first.
 ///
 /// HEAD is answered by a path's handler of GET, its body left out. OPTIONS is answered with `Allow`, `OPTIONS *` with
-/// the methods of all paths. Another path is answered 404, another method of a known one 405.
-#[derive(Default)]
+/// the methods of all paths. Another path is answered 404, or by [`fallback`](Self::fallback); another method of a
+/// known one 405. A client that waits to send a body for one of these is answered before it does (RFC 9110 §10.1.1).
+#[derive(Clone, Default)]
 pub struct Router {
     paths: Vec<Path>,
+    fallback: Option<Arc<dyn Handler>>,
 }
 
+#[derive(Clone)]
 struct Path {
     pattern: Pattern,
-    routes: Vec<(Method, Box<dyn Handler>)>,
+    routes: Vec<(Method, Arc<dyn Handler>)>,
 }
 
 /// The shortest way for each method: a closure needs no annotations here.
@@ -106,7 +110,7 @@ impl Router {
         let path = &mut self.paths[at];
         assert!(path.routes.iter().all(|(have, _)| *have != method), "two handlers for {method} {pattern}");
         assert!(path.pattern.text() == pattern, "routes `{pattern}` and `{}` differ in names", path.pattern.text());
-        path.routes.push((method, Box::new(handler)));
+        path.routes.push((method, Arc::new(handler)));
         self
     }
 
@@ -155,17 +159,59 @@ impl Router {
         self.route(method, pattern, AtOnce(handler))
     }
 
-    /// The handler for a request, and the pattern that matched; or the answer if there is none.
-    fn find(&self, request: &Request<'_>) -> Result<(&Pattern, &dyn Handler), Response> {
+    /// Adds a handler of requests with a body that has a limit of its own, in bytes, in place of
+    /// [`Config::body_bytes_max`](crate::Config::body_bytes_max).
+    ///
+    /// ```
+    /// use allout::{Method, Response, Router};
+    ///
+    /// let router = Router::new().hold(Method::Put, "/picture", 10 << 20, |request| {
+    ///     Response::text(format!("{} bytes\n", request.body().len()))
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Self::route).
+    pub fn hold<R: Into<Response>>(
+        self,
+        method: Method,
+        pattern: &str,
+        body_bytes_max: usize,
+        handler: impl Fn(&Request<'_>) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.route(method, pattern, Holding(handler, body_bytes_max))
+    }
+
+    /// Answers requests whose path no route has, in place of 404. Whatever a path has no method for stays 405, and
+    /// `OPTIONS` is answered as ever. Of several, the last one counts.
+    ///
+    /// ```
+    /// use allout::{Response, Router, Status};
+    ///
+    /// let router = Router::new()
+    ///     .get("/ping", |_| Response::text("pong"))
+    ///     .fallback(|request| {
+    ///         let text = format!("there is no {}\n", request.raw_path());
+    ///         Response::text(text).with_status(Status::NOT_FOUND)
+    ///     });
+    /// ```
+    pub fn fallback<R: Into<Response>>(self, handler: impl Fn(&Request<'_>) -> R + Send + Sync + 'static) -> Self {
+        Self { fallback: Some(Arc::new(handler)), ..self }
+    }
+
+    /// The handler for a request, and the pattern that matched, if one has; or the answer if there is none.
+    fn find(&self, request: &Request<'_>) -> Result<(Option<&Pattern>, &dyn Handler), Response> {
         let raw_path = request.raw_path_bytes();
         if raw_path == b"*" {
             return Err(allowed(|method| self.paths.iter().any(|path| path.has(method))));
         }
         let Some(path) = self.paths.iter().find(|path| path.pattern.matches(raw_path)) else {
-            return Err(Response::text("not found\n").with_status(Status::NOT_FOUND));
+            let not_found = || Response::text("not found\n").with_status(Status::NOT_FOUND);
+            return self.fallback.as_deref().map(|handler| (None, handler)).ok_or_else(not_found);
         };
         match path.route(request.method()) {
-            Some(handler) => Ok((&path.pattern, handler)),
+            Some(handler) => Ok((Some(&path.pattern), handler)),
             None if request.method() == Method::Options => Err(allowed(|method| path.has(method))),
             None => {
                 let allowed = allowed(|method| path.has(method));
@@ -183,27 +229,14 @@ impl Handler for Router {
         }
     }
 
-    fn refuse(&self, request: &Request<'_>) -> Option<Response> {
-        match self.find(request) {
-            Ok((pattern, handler)) => handler.refuse(&request.matched(pattern)),
-            Err(response) => Some(response),
-        }
+    /// What no route is for needs no body.
+    fn body_plan(&self, request: &Request<'_>) -> BodyPlan {
+        self.find(request).map_or(BodyPlan::Refuse, |(pattern, handler)| handler.body_plan(&request.matched(pattern)))
     }
 
     /// What no route is for is answered at once too.
     fn is_at_once(&self, request: &Request<'_>) -> bool {
         self.find(request).map_or(true, |(pattern, handler)| handler.is_at_once(&request.matched(pattern)))
-    }
-
-    fn streams(&self, request: &Request<'_>) -> bool {
-        self.find(request).is_ok_and(|(pattern, handler)| handler.streams(&request.matched(pattern)))
-    }
-
-    fn handle_streaming(&self, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
-        match self.find(request) {
-            Ok((pattern, handler)) => handler.handle_streaming(&request.matched(pattern), body),
-            Err(response) => response,
-        }
     }
 }
 
@@ -215,12 +248,21 @@ impl<H: Handler> Handler for AtOnce<H> {
         self.0.handle(request)
     }
 
-    fn refuse(&self, request: &Request<'_>) -> Option<Response> {
-        self.0.refuse(request)
-    }
-
     fn is_at_once(&self, _: &Request<'_>) -> bool {
         true
+    }
+}
+
+/// A handler with a limit of its own.
+struct Holding<H>(H, usize);
+
+impl<H: Handler> Handler for Holding<H> {
+    fn handle(&self, request: &Request<'_>) -> Response {
+        self.0.handle(request)
+    }
+
+    fn body_plan(&self, _: &Request<'_>) -> BodyPlan {
+        BodyPlan::HoldUpTo(self.1)
     }
 }
 
@@ -232,18 +274,12 @@ where
     F: Fn(&Request<'_>, &mut BodyReader<'_>) -> R + Send + Sync + 'static,
     R: Into<Response>,
 {
-    /// Called for a request without a body.
     fn handle(&self, request: &Request<'_>) -> Response {
-        let mut body = request.body();
-        self.0(request, &mut BodyReader::new(&mut body)).into()
+        self.0(request, &mut request.body_reader()).into()
     }
 
-    fn streams(&self, _: &Request<'_>) -> bool {
-        true
-    }
-
-    fn handle_streaming(&self, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
-        self.0(request, body).into()
+    fn body_plan(&self, _: &Request<'_>) -> BodyPlan {
+        BodyPlan::Stream
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Body {
     decoded: usize,
     /// Where the bytes not yet read begin.
     raw: usize,
+    /// How many bytes of content there may be.
+    bytes_max: u64,
     /// How many bytes of content are to come: of the body (by length) or of the chunk (chunked).
     left: u64,
     size_digits: u32,
@@ -76,6 +78,7 @@ impl Body {
             at: At::Done,
             decoded: 0,
             raw: 0,
+            bytes_max: 0,
             left: 0,
             size_digits: 0,
             extension_bytes: 0,
@@ -91,7 +94,7 @@ impl Body {
     ///
     /// [`Reject::BodyTooLarge`] for a declared length over the limit, before a byte of it is read or reserved.
     pub(crate) fn start(&mut self, framing: Framing, limits: &BodyLimits) -> Result<(), Reject> {
-        (self.decoded, self.raw) = (0, 0);
+        (self.decoded, self.raw, self.bytes_max) = (0, 0, limits.body_bytes);
         match framing {
             Framing::Length(length) if length > limits.body_bytes => {
                 return Err(Reject::BodyTooLarge);
@@ -140,7 +143,8 @@ impl Body {
         self.at == At::Done
     }
 
-    /// Reads on in `bytes`, which begin where the body begins. `Ok(false)`: more is needed.
+    /// Reads on in `bytes`, which begin where the body begins. `Ok(false)`: more is needed. How long the content may be
+    /// was said at the start.
     ///
     /// # Errors
     ///
@@ -164,7 +168,7 @@ impl Body {
                     let Some(&byte) = bytes.get(self.raw) else {
                         return Ok(false);
                     };
-                    self.take_framing(byte, limits)?;
+                    self.take_framing(byte)?;
                     self.raw = self.raw.saturating_add(1);
                 }
             }
@@ -204,7 +208,7 @@ impl Body {
     }
 
     /// Reads one byte of the chunked coding itself.
-    fn take_framing(&mut self, byte: u8, limits: &BodyLimits) -> Result<(), Reject> {
+    fn take_framing(&mut self, byte: u8) -> Result<(), Reject> {
         self.at = match (self.at, byte) {
             // chunk-size = 1*HEXDIG
             (At::Size, b'\r') if self.size_digits > 0 => At::SizeLf,
@@ -224,7 +228,7 @@ impl Body {
             (At::Extension(extension), _) => self.take_extension_byte(extension.with(byte))?,
             (At::SizeLf, b'\n') => {
                 (self.size_digits, self.extension_line_bytes) = (0, 0);
-                let room = limits.body_bytes.saturating_sub(self.decoded as u64);
+                let room = self.bytes_max.saturating_sub(self.decoded as u64);
                 if self.left > room {
                     return Err(Reject::BodyTooLarge);
                 }

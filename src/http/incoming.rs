@@ -3,11 +3,13 @@
 //! ```text
 //! Head ──complete──▶ Body ──complete──▶ whole: `request()` may be read, `len()` bytes are spent
 //!          └──▶ Begun, if a body is to come ──`hold_body`──▶ Body
+//!                                           ├─`refuse_body`─▶ whole, without a body
 //!                                           └─`stream_body`─▶ given away
 //! ```
 
 use super::body::{Body, BodyLimits};
 use super::framing::{Facts, Framing, examine};
+use super::handler::BodyPlan;
 use super::head::{Head, HeadLimits};
 use super::method::{Method, Version};
 use super::reject::Reject;
@@ -89,16 +91,42 @@ impl Incoming {
         Ok(if whole { Progress::Whole } else { Progress::Body })
     }
 
+    /// Does with the body what its handler wants. Returns false if somebody else is to read it. `is_bare`: nothing has
+    /// come behind the head.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`hold_body`](Self::hold_body).
+    pub(crate) fn follow(&mut self, plan: BodyPlan, is_bare: bool, limits: &BodyLimits) -> Result<bool, Reject> {
+        match plan {
+            BodyPlan::Stream => return Ok(false),
+            // RFC 9110 §10.1.1: the client is asked for the body only if somebody will read it.
+            BodyPlan::Refuse if self.awaits_continue && is_bare => self.refuse_body(),
+            BodyPlan::HoldUpTo(bytes) => self.hold_body(&BodyLimits { body_bytes: bytes as u64, ..*limits })?,
+            BodyPlan::Hold | BodyPlan::Refuse => self.hold_body(limits)?,
+        }
+        Ok(true)
+    }
+
     /// Holds the body in memory.
     ///
     /// # Errors
     ///
     /// [`Reject::BodyTooLarge`] for a declared length over the limit.
-    pub(crate) fn hold_body(&mut self, limits: &Limits) -> Result<(), Reject> {
+    pub(crate) fn hold_body(&mut self, limits: &BodyLimits) -> Result<(), Reject> {
         let framing = self.known.map_or(Framing::Length(0), |(facts, _)| facts.framing);
-        self.body.start(framing, &limits.body)?;
+        self.body.start(framing, limits)?;
         self.has_body_begun = true;
         Ok(())
+    }
+
+    /// The client waits to be told to send the body, and will not be. It may send it all the same, and then nobody
+    /// could tell the body from the next request: so this request is the last.
+    fn refuse_body(&mut self) {
+        if let Some((facts, _)) = &mut self.known {
+            facts.keep_alive = false;
+        }
+        (self.has_body_begun, self.awaits_continue) = (true, false);
     }
 
     /// Returns a decoder for the body, for somebody else to read it with: from now on this is a request without a body.
@@ -144,7 +172,9 @@ impl Incoming {
     /// How many bytes of memory the body takes: all of it if its length is known, else what has come.
     pub(crate) fn body_bytes(&self) -> usize {
         match self.known {
-            Some((Facts { framing: Framing::Length(length), .. }, _)) => usize::try_from(length).unwrap_or(usize::MAX),
+            Some((Facts { framing: Framing::Length(length), .. }, _)) if !self.body.is_whole() => {
+                usize::try_from(length).unwrap_or(usize::MAX)
+            }
             _ => self.body.decoded(),
         }
     }

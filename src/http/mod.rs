@@ -38,7 +38,7 @@ mod scan;
 mod streamed;
 mod target;
 
-pub use handler::Handler;
+pub use handler::{BodyPlan, Handler, Next, around};
 pub use headers::Headers;
 pub use method::{Method, Version};
 pub use reject::Reject;
@@ -54,4 +54,4 @@ pub(crate) use head::HeadLimits;
 pub(crate) use incoming::{Incoming, Limits, Progress};
 pub(crate) use pattern::Pattern;
 pub(crate) use response::Then;
-pub(crate) use streamed::WriteBody;
+pub(crate) use streamed::{ReadBody, WriteBody};

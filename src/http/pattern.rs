@@ -2,14 +2,14 @@
 
 use super::grammar::unescaped;
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
     Exact(String),
     Capture(String),
 }
 
 /// A path to match against, `/users/{id}` for example. A capture matches one whole, non-empty segment.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
     text: String,
     segments: Vec<Segment>,

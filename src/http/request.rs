@@ -9,6 +9,7 @@ use super::head::Head;
 use super::headers::Headers;
 use super::method::{Method, Version};
 use super::pattern::Pattern;
+use super::streamed::{BodyReader, Content, ReadBody};
 use super::target::Target;
 
 /// Who sent a request.
@@ -48,19 +49,24 @@ pub struct Request<'a> {
     target: &'a Target,
     /// From the request's first byte on; what was found in them is told by positions.
     bytes: &'a [u8],
-    body: &'a [u8],
+    body: Content<'a>,
     peer: &'a Peer,
     pattern: Option<&'a Pattern>,
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn new(head: &'a Head, target: &'a Target, bytes: &'a [u8], body: &'a [u8], peer: &'a Peer) -> Self {
-        Self { head, target, bytes, body, peer, pattern: None }
+        Self { head, target, bytes, body: Content::Held(body), peer, pattern: None }
     }
 
-    /// The same request, its path matched by a pattern with captures.
-    pub(crate) fn matched(self, pattern: &'a Pattern) -> Self {
-        Self { pattern: Some(pattern), ..self }
+    /// The same request, its path matched by a pattern with captures, if by any.
+    pub(crate) fn matched(self, pattern: Option<&'a Pattern>) -> Self {
+        Self { pattern: pattern.or(self.pattern), ..self }
+    }
+
+    /// The same request, its body still to be read.
+    pub(crate) fn reading(self, source: &'a dyn ReadBody) -> Self {
+        Self { body: Content::Arriving(source), ..self }
     }
 
     /// The method.
@@ -118,9 +124,19 @@ impl<'a> Request<'a> {
         Headers::new(self.head.fields(), self.bytes)
     }
 
-    /// The body, whole, its transfer coding removed; at most as large as the configured limit.
+    /// The body, whole, its transfer coding removed; at most as large as the limit that holds for it. Empty if it is
+    /// streamed.
     pub fn body(&self) -> &'a [u8] {
-        self.body
+        match self.body {
+            Content::Held(bytes) => bytes,
+            Content::Arriving(_) => &[],
+        }
+    }
+
+    /// Reads the body: as it arrives, if it is [streamed](crate::BodyPlan::Stream), on from where any other reader of
+    /// it has come to; else what [`body`](Self::body) has, from its beginning.
+    pub fn body_reader(&self) -> BodyReader<'a> {
+        BodyReader::new(self.body)
     }
 
     /// Who sent it.

@@ -21,20 +21,33 @@ use super::given::{Fault, Given, OnFault};
 /// - `InvalidData`: the chunked coding is broken (RFC 9112 §7.1). It is answered 400.
 ///
 /// After one of these the body has no more to give, and what the handler answers is not sent.
-pub struct BodyReader<'a> {
-    source: &'a mut (dyn Read + 'a),
-}
+pub struct BodyReader<'a>(Content<'a>);
 
 impl<'a> BodyReader<'a> {
-    pub(crate) fn new(source: &'a mut (dyn Read + 'a)) -> Self {
-        Self { source }
+    pub(crate) fn new(content: Content<'a>) -> Self {
+        Self(content)
     }
 }
 
 impl Read for BodyReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        self.source.read(buffer)
+        match &mut self.0 {
+            Content::Held(bytes) => bytes.read(buffer),
+            Content::Arriving(source) => source.read(buffer),
+        }
     }
+}
+
+/// A request's body: what there is of it, or whoever has it.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'a> {
+    Held(&'a [u8]),
+    Arriving(&'a dyn ReadBody),
+}
+
+/// Where a body comes from that is read as it arrives, whoever reads it.
+pub(crate) trait ReadBody: Sync {
+    fn read(&self, buffer: &mut [u8]) -> Result<usize>;
 }
 
 impl fmt::Debug for BodyReader<'_> {

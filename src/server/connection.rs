@@ -211,7 +211,7 @@ impl Connection {
                     count += 1;
                     desk.finish_request();
                 }
-                Ok(Progress::Begun) if desk.incoming().hold_body(limits).is_ok() => continue,
+                Ok(Progress::Begun) if desk.incoming().hold_body(&limits.body).is_ok() => continue,
                 Ok(Progress::Begun) | Err(_) => return (count, true),
                 Ok(_) if sync::now() < until => {
                     reads += 1;

@@ -7,7 +7,7 @@
 use super::budget::{Budget, Reserved};
 use super::stream::{Moved, Stream};
 use super::table::Token;
-use crate::http::{Body, Incoming, Limits, Peer, Progress, Reject, Request, Response, Version, WriteBody};
+use crate::http::{Body, BodyPlan, Incoming, Limits, Peer, Progress, Reject, Request, Response, Version, WriteBody};
 use crate::sync::Arc;
 
 /// Bytes of one read. A socket's receive buffer holds more, but a larger read only evicts the caches.
@@ -217,6 +217,12 @@ impl Desk {
             None => &mut self.scratch[self.start..self.filled],
         };
         self.incoming.advance(bytes, limits)
+    }
+
+    /// Does with the body what the request's handler wants. Returns false if the handler is to read it itself.
+    pub(crate) fn follow(&mut self, plan: BodyPlan, limits: &Limits) -> Result<bool, Reject> {
+        let is_bare = self.rest().len() == self.incoming.head_len();
+        self.incoming.follow(plan, is_bare, &limits.body)
     }
 
     /// The request, as far as it has come. Its head must be complete.

@@ -11,7 +11,7 @@ use super::inbox::{Inbox, Parcel};
 use super::notice::{Notice, Want};
 use super::throttle::Throttle;
 use crate::group::CutOff;
-use crate::http::{BodyReader, Fault, Handler, Limits, Method, OnFault, Request, Response, Status};
+use crate::http::{BodyPlan, Fault, Handler, Limits, Method, OnFault, Request, Response, Status};
 use crate::panics::{Panic, caught};
 use crate::stop::{Cause, Stop};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
@@ -103,11 +103,6 @@ impl Shared {
         self.answered(request, caught(|| self.handler.handle(request)))
     }
 
-    /// Asks the handler whether it answers without the body.
-    pub(crate) fn refuse(self: &Arc<Self>, request: &Request<'_>) -> Option<Response> {
-        caught(|| self.handler.refuse(request)).transpose().map(|answer| self.answered(request, answer))
-    }
-
     /// Calls the handler on the loop, if it has promised that it does not block there. A streamed response would block
     /// the loop, and breaks the promise: the answer is 500.
     pub(crate) fn answer_at_once(self: &Arc<Self>, request: &Request<'_>) -> Option<Response> {
@@ -125,18 +120,13 @@ impl Shared {
         Some(response)
     }
 
-    /// Asks the handler whether it reads the body itself.
+    /// Asks the handler what is to become of the body.
     ///
     /// # Errors
     ///
     /// The answer to send if the handler panicked.
-    pub(crate) fn streams(&self, request: &Request<'_>) -> Result<bool, Response> {
-        caught(|| self.handler.streams(request)).map_err(|panic| self.answer_panic(request, &panic))
-    }
-
-    /// Calls the handler for a request whose body it reads itself.
-    pub(crate) fn call_streaming(self: &Arc<Self>, request: &Request<'_>, body: &mut BodyReader<'_>) -> Response {
-        self.answered(request, caught(|| self.handler.handle_streaming(request, body)))
+    pub(crate) fn body_plan(&self, request: &Request<'_>) -> Result<BodyPlan, Response> {
+        caught(|| self.handler.body_plan(request)).map_err(|panic| self.answer_panic(request, &panic))
     }
 
     /// Turns a handler's result into a response.

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use allout::{Config, Handler, Request, Response, Router, Server};
+use allout::{BodyPlan, Config, Handler, Request, Response, Router, Server};
 
 use crate::support::{Client, Gate, HANG, PING, Site, poll};
 
@@ -515,9 +515,9 @@ impl Handler for Blocking {
         Response::text("fine")
     }
 
-    fn refuse(&self, _: &Request<'_>) -> Option<Response> {
+    fn body_plan(&self, _: &Request<'_>) -> BodyPlan {
         self.0.pass();
-        None
+        BodyPlan::Hold
     }
 }
 

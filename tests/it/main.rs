@@ -15,6 +15,7 @@ mod command;
 mod drain;
 mod fairness;
 mod group;
+mod handlers;
 mod handoff;
 #[cfg(all(target_os = "linux", feature = "sys"))]
 mod handshakes;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Config, Handler, Method, Notice, Request, Response, Router, Server, Want};
+use allout::{BodyPlan, Config, Handler, Method, Notice, Request, Response, Router, Server, Want};
 
 use crate::drain::get;
 use crate::support::{Client, Gate, HANG, PING, Site, poll};
@@ -283,14 +283,8 @@ impl Handler for Asked {
         Response::text("handled")
     }
 
-    fn streams(&self, request: &Request<'_>) -> bool {
-        assert!(request.raw_path() != "/streams", "asked if it streams");
-        false
-    }
-
-    fn refuse(&self, request: &Request<'_>) -> Option<Response> {
-        assert!(request.raw_path() != "/refuse", "asked if it refuses");
-        None
+    fn body_plan(&self, request: &Request<'_>) -> BodyPlan {
+        panic!("asked for {}", request.raw_path())
     }
 }
 
@@ -299,19 +293,13 @@ fn a_handler_that_panics_when_it_is_asked_about_a_body_is_told_and_answered_500(
     let (site, told) = told_site(Config { loops: 1, ..Config::default() }, Asked);
     let mut neighbour = site.connect();
     assert_eq!(neighbour.ask(PING).text(), "handled");
-    for (path, expect) in [("/streams", ""), ("/refuse", "Expect: 100-continue\r\n")] {
+    for (path, expect) in [("/a", ""), ("/b", "Expect: 100-continue\r\n")] {
         let mut client = site.connect();
         client.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n{expect}\r\n"));
         let reply = client.reply();
         assert_eq!((reply.status, reply.is_last()), (500, true), "{path}");
     }
     let told = std::mem::take(&mut *told.lock().unwrap());
-    assert_eq!(
-        told,
-        [
-            "handler of POST /streams panicked: asked if it streams",
-            "handler of POST /refuse panicked: asked if it refuses"
-        ]
-    );
+    assert_eq!(told, ["handler of POST /a panicked: asked for /a", "handler of POST /b panicked: asked for /b"]);
     assert_eq!(neighbour.ask(PING).text(), "handled");
 }

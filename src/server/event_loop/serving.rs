@@ -189,14 +189,13 @@ impl<'a> Serving<'a> {
                 }
             };
             match progress {
-                Progress::Begun => return self.begin_body(desk),
+                // Its handler gets the socket, so nothing before it must be left to be sent.
+                Progress::Begun if self.flush() == Sent::All => return Step::Call,
+                Progress::Begun => return Step::PutDown(progress),
                 Progress::Body if !desk.reserve(&self.shared.bodies) => {
                     return without_body(self.shared.refuse_for(Want::Memory, self.now));
                 }
                 Progress::Body if desk.incoming().take_awaits_continue() => {
-                    if let Some(refusal) = self.refusal(desk) {
-                        return refusal;
-                    }
                     self.out.push_interim(CONTINUE);
                     self.flush();
                 }
@@ -207,36 +206,20 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// A body is to be read by its handler, unless it is answered without.
-    fn begin_body(&mut self, desk: &mut Desk) -> Step {
-        let refusal = if desk.awaits_continue() { self.refusal(desk) } else { None };
-        match refusal {
-            Some(refusal) => refusal,
-            // Its handler gets the socket, so nothing before it must be left to be sent.
-            None if self.flush() == Sent::All => Step::Call,
-            None => Step::PutDown(Progress::Begun),
-        }
-    }
-
     /// Understands what is on the desk. `Begun`: a request whose handler reads the body itself.
     fn progress(&self, desk: &mut Desk) -> Result<Progress, Obstacle> {
         loop {
-            let progress = desk.progress(&self.shared.limits).map_err(Obstacle::Reject)?;
-            if progress != Progress::Begun
-                || self
-                    .shared
-                    .streams(&desk.request(self.connection.peer()))
-                    .map_err(|response| Obstacle::Answer(Box::new(response)))?
-            {
+            let limits = &self.shared.limits;
+            let progress = desk.progress(limits).map_err(Obstacle::Reject)?;
+            if progress != Progress::Begun {
                 return Ok(progress);
             }
-            desk.incoming().hold_body(&self.shared.limits).map_err(Obstacle::Reject)?;
+            let plan = self.shared.body_plan(&desk.request(self.connection.peer()));
+            let plan = plan.map_err(|answer| Obstacle::Answer(Box::new(answer)))?;
+            if !desk.follow(plan, limits).map_err(Obstacle::Reject)? {
+                return Ok(progress);
+            }
         }
-    }
-
-    /// RFC 9110 §10.1.1: the client is asked for the body only if somebody will read it.
-    fn refusal(&self, desk: &Desk) -> Option<Step> {
-        self.shared.refuse(&desk.request(self.connection.peer())).map(without_body)
     }
 
     /// Reads once. Returns false if nothing came.

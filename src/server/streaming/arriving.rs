@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read};
 
 use super::line::Line;
-use crate::http::{Body, BodyLimits, CONTINUE, Reject};
+use crate::http::{Body, BodyLimits, CONTINUE, ReadBody, Reject};
 use crate::server::desk::Unfinished;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -169,8 +169,8 @@ impl Arriving {
     }
 }
 
-impl Read for &Arriving {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+impl ReadBody for Arriving {
+    fn read(&self, out: &mut [u8]) -> io::Result<usize> {
         match &mut *self.state() {
             State::Read(content) => content.read(out),
             State::Left { .. } => Ok(0),

@@ -5,7 +5,7 @@
 //! over:
 //!
 //! ```text
-//!         head has come, `Handler::streams`
+//!         head has come, `BodyPlan::Stream`
 //! loop ────────────────────────────────────▶ Upload ──handler has returned──▶ Answer ──▶ loop
 //!
 //! a handler has answered with `Response::stream`, and its body is being written

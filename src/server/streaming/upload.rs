@@ -2,7 +2,7 @@
 
 use super::arriving::{Arriving, Fault};
 use super::line::Line;
-use crate::http::{BodyReader, Response};
+use crate::http::Response;
 use crate::server::desk::{Answer, Begun, Caller, Exchange, Unfinished};
 use crate::server::notice::Notice;
 use crate::server::shared::Shared;
@@ -42,8 +42,7 @@ impl Upload {
     /// replaced.
     pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
         let Self { caller: Caller { token, peer }, mut exchange, head, body } = self;
-        let request = head.request(&peer);
-        let mut response = shared.call_streaming(&request, &mut BodyReader::new(&mut &*body));
+        let mut response = shared.call(&head.request(&peer).reading(&*body));
         let (rest, fault) = body.leave();
         if let Some(Fault::Reject(reject)) = fault {
             shared.tell(&Notice::Rejected { peer: &peer, reject });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::dice::Dice;
-use crate::http::{BodyReader, Handler, Progress, Reject, Request, Response, Status, Version};
+use crate::http::{BodyPlan, Handler, Progress, Reject, Request, Response, Status, Version};
 use crate::reader::{DEFAULT, End, Seen, read_whole};
 use crate::responses::{Answer, answers};
 use crate::server::play::{Outcome, SMOOTH, Script, Site};
@@ -99,19 +99,14 @@ impl Teller {
 impl Handler for Teller {
     fn handle(&self, request: &Request<'_>) -> Response {
         self.0.calls.fetch_add(1, Ordering::Relaxed);
-        self.answer(request, request.body())
-    }
-
-    fn streams(&self, request: &Request<'_>) -> bool {
-        request.raw_path().starts_with("/up")
-    }
-
-    fn handle_streaming(&self, request: &Request<'_>, reader: &mut BodyReader<'_>) -> Response {
-        self.0.calls.fetch_add(1, Ordering::Relaxed);
         let mut body = Vec::new();
         // What comes of a body that breaks off is not sent.
-        let _ = reader.read_to_end(&mut body);
+        let _ = request.body_reader().read_to_end(&mut body);
         self.answer(request, &body)
+    }
+
+    fn body_plan(&self, request: &Request<'_>) -> BodyPlan {
+        if request.raw_path().starts_with("/up") { BodyPlan::Stream } else { BodyPlan::Hold }
     }
 }
 

@@ -108,7 +108,7 @@ impl Reader {
     fn advance(&mut self) -> Result<Progress, Reject> {
         match self.incoming.advance(&mut self.bytes, &self.limits)? {
             Progress::Begun => {
-                self.incoming.hold_body(&self.limits)?;
+                self.incoming.hold_body(&self.limits.body)?;
                 self.incoming.advance(&mut self.bytes, &self.limits)
             }
             progress => Ok(progress),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Cause, Config, Group, Handler, Method, Request, Response, Router, Server};
+use allout::{BodyPlan, Cause, Config, Group, Handler, Method, Request, Response, Router, Server};
 use fastrand::Rng;
 
 use crate::Result;
@@ -96,7 +96,7 @@ impl Handler for Asked {
         if request.method() == Method::Get { panic!("is it at once?") } else { false }
     }
 
-    fn streams(&self, _: &Request<'_>) -> bool {
+    fn body_plan(&self, _: &Request<'_>) -> BodyPlan {
         panic_any(grenade())
     }
 }

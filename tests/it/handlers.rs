@@ -1,0 +1,251 @@
+//! Handlers that are put together from others: what is to become of a body, wrappers, a fallback.
+
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+
+use allout::{BodyPlan, Config, Handler, Method, Next, Request, Response, Router, Status, around};
+
+use crate::support::{Client, Gate, PING, Reply, Site};
+
+fn one_loop() -> Config {
+    Config { loops: 1, body_bytes_max: 100, ..Config::default() }
+}
+
+/// `/ping`, `/echo`, and more than a body held in memory may have: counted by `/count`, held by `/large`.
+fn routes() -> Router {
+    let echo = |request: &Request<'_>| Response::bytes("text/plain", request.body().to_vec());
+    Router::new()
+        .at_once(Method::Get, "/ping", |_| Response::text("pong"))
+        .post("/echo", echo)
+        .hold(Method::Post, "/large", 1000, echo)
+        .stream(Method::Post, "/count", |_, body| {
+            let bytes = io::copy(body, &mut io::sink()).map_err(|_| Status::BAD_REQUEST)?;
+            Ok::<_, Status>(Response::text(bytes.to_string()))
+        })
+        .get("/stream", |_| Response::stream("text/plain", |out| out.write_all(b"as it is made")))
+        .get("/panic", |_| -> Response { panic!("asked to") })
+}
+
+/// Says of every answer that it has passed.
+fn marked(inner: impl Handler) -> impl Handler {
+    around(inner, |request, next| next(request).with_field("X-Passed", request.raw_path().to_owned()))
+}
+
+fn post(path: &str, fields: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: test\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Waits for the answer to something of a body's length that has not been sent.
+fn ask_first(client: &mut Client, path: &str, length: usize) -> Reply {
+    client.send(format!(
+        "POST {path} HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    client.reply()
+}
+
+// ---- Bodies --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_route_has_a_limit_of_its_own_for_bodies() {
+    let site = Site::start(one_loop(), routes());
+    for (path, length, status) in
+        [("/echo", 100, 200), ("/echo", 101, 413), ("/large", 101, 200), ("/large", 1000, 200), ("/large", 1001, 413)]
+    {
+        let body = "x".repeat(length);
+        let mut client = site.connect();
+        assert_eq!(client.ask(post(path, "", &body)).status, status, "{path} {length}");
+        let mut client = site.connect();
+        // In two chunks: what counts is the sum.
+        let (size, rest) = (60, length - 60);
+        let chunks = format!("{size:x}\r\n{}\r\n{rest:x}\r\n{}\r\n0\r\n\r\n", &body[..size], &body[size..]);
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"));
+        assert_eq!(client.reply().status, status, "{path} {length}, chunked");
+    }
+}
+
+/// Refuses all bodies but those of the path `/wanted`.
+struct Choosy;
+
+impl Handler for Choosy {
+    fn handle(&self, request: &Request<'_>) -> Response {
+        Response::text(format!("{} bytes", request.body().len()))
+    }
+
+    fn body_plan(&self, request: &Request<'_>) -> BodyPlan {
+        if request.raw_path() == "/wanted" { BodyPlan::Hold } else { BodyPlan::Refuse }
+    }
+}
+
+#[test]
+fn a_body_that_is_refused_is_not_asked_for_and_not_held_against_who_sends_it_unasked() {
+    let site = Site::start(one_loop(), Choosy);
+    let mut client = site.connect();
+    assert_eq!(ask_first(&mut client, "/wanted", 5).status, 100);
+    client.send("hello");
+    assert_eq!(client.reply().text(), "5 bytes");
+    // Sent without being asked for: it is read, and the connection stays.
+    assert_eq!(client.ask(post("/", "", "hello")).text(), "5 bytes");
+    assert_eq!(client.ask(post("/", "Expect: 100-continue\r\n", "hello")).text(), "5 bytes");
+    let reply = ask_first(&mut client, "/", 5);
+    assert_eq!((reply.text().as_str(), reply.is_last()), ("0 bytes", true));
+    client.expect_fin();
+}
+
+#[test]
+fn a_refusal_waits_for_a_handlers_turn_like_any_other_answer() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let handler = around(Choosy, move |request, next| {
+        if request.raw_path() == "/hold" {
+            held.pass();
+        }
+        next(request)
+    });
+    let site = Site::start(Config { threads: 1, ..one_loop() }, handler);
+    let (mut holder, mut client) = (site.connect(), site.connect());
+    holder.send("GET /hold HTTP/1.1\r\nHost: test\r\n\r\n");
+    gate.wait_for(1);
+    // No more than what is held in memory by all is needed for a body that does not come.
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 99\r\n\r\n");
+    gate.open();
+    assert_eq!(holder.reply().text(), "0 bytes");
+    let reply = client.reply();
+    assert_eq!((reply.text().as_str(), reply.is_last()), ("0 bytes", true));
+}
+
+// ---- Wrappers ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn every_answer_passes_through_a_wrapper() {
+    let site = Site::start(one_loop(), marked(marked(routes())));
+    let mut client = site.connect();
+    let passed = |reply: &Reply| reply.head.matches("X-Passed: ").count();
+    let reply = client.ask(PING);
+    assert_eq!((reply.text().as_str(), passed(&reply)), ("pong", 2));
+    client.send("HEAD /ping HTTP/1.1\r\nHost: test\r\n\r\n");
+    let reply = client.reply_to_head();
+    assert_eq!((reply.header("content-length"), passed(&reply)), (Some("4"), 2));
+    client.send("GET /ping HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let reply = client.reply();
+    assert_eq!((reply.text().as_str(), passed(&reply), reply.is_last()), ("pong", 2, false));
+    let reply = client.ask("GET /stream HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!((reply.text().as_str(), passed(&reply)), ("as it is made", 2));
+    let reply = client.ask(post("/none", "", "body"));
+    assert_eq!((reply.status, passed(&reply), reply.is_last()), (404, 2, false));
+    let reply = client.ask("OPTIONS * HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!((reply.status, passed(&reply)), (204, 2));
+    // What needs no body is refused before it is sent.
+    for (path, status) in [("/none", 404), ("/ping", 405)] {
+        let reply = ask_first(&mut site.connect(), path, 5);
+        assert_eq!((reply.status, passed(&reply), reply.is_last()), (status, 2, true));
+    }
+}
+
+#[test]
+fn a_streamed_body_reaches_the_handler_inside_a_wrapper() {
+    let site = Site::start(one_loop(), marked(routes()));
+    let mut client = site.connect();
+    let reply = client.ask(post("/count", "", &"x".repeat(1000)));
+    assert_eq!((reply.text().as_str(), reply.header("x-passed")), ("1000", Some("/count")));
+    let reply = client.ask(post("/large", "", &"x".repeat(1000)));
+    assert_eq!((reply.body.len(), reply.header("x-passed")), (1000, Some("/large")));
+    assert_eq!(ask_first(&mut client, "/count", 200_000).status, 100);
+    client.send("x".repeat(200_000));
+    assert_eq!(client.reply().text(), "200000");
+}
+
+#[test]
+fn a_wrapper_can_answer_before_a_body_is_asked_for() {
+    let router = routes();
+    let guarded = around(router, |request, next| match request.headers().get("x-key") {
+        Some(b"secret") => Ok(next(request)),
+        _ => Err(Status::UNAUTHORIZED),
+    });
+    let site = Site::start(one_loop(), guarded);
+    let mut client = site.connect();
+    let reply = ask_first(&mut client, "/count", 1_000_000);
+    assert_eq!((reply.status, reply.is_last()), (401, true));
+    client.expect_fin();
+    let mut client = site.connect();
+    assert_eq!(client.ask(post("/count", "X-Key: secret\r\n", "body")).text(), "4");
+}
+
+#[test]
+fn what_is_answered_at_once_is_so_inside_a_wrapper_too() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let router = routes().get("/hold", move |_| {
+        held.pass();
+        Response::text("held")
+    });
+    let site = Site::start(Config { threads: 1, ..one_loop() }, marked(router));
+    let mut holder = site.connect();
+    holder.send("GET /hold HTTP/1.1\r\nHost: test\r\n\r\n");
+    gate.wait_for(1);
+    assert_eq!(site.connect().ask(PING).text(), "pong");
+    assert_eq!(ask_first(&mut site.connect(), "/none", 5).header("x-passed"), Some("/none"));
+    gate.open();
+    assert_eq!(holder.reply().header("x-passed"), Some("/hold"));
+}
+
+fn panic_page(request: &Request<'_>, next: &Next<'_>) -> Response {
+    let page = |_| Response::text("sorry\n").with_status(Status::INTERNAL_SERVER_ERROR);
+    catch_unwind(AssertUnwindSafe(|| next(request))).unwrap_or_else(page)
+}
+
+#[test]
+fn a_wrapper_can_catch_a_panic_and_its_own_is_answered_500() {
+    let site = Site::start(one_loop(), around(routes(), panic_page));
+    let mut client = site.connect();
+    let reply = client.ask("GET /panic HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!((reply.status, reply.text().as_str(), reply.is_last()), (500, "sorry\n", false));
+    assert_eq!(client.ask(PING).text(), "pong");
+
+    let site = Site::start(one_loop(), around(routes(), |_, _| -> Response { panic!("of the wrapper") }));
+    let reply = ask_first(&mut site.connect(), "/none", 5);
+    assert_eq!((reply.status, reply.is_last()), (500, true));
+    assert_eq!(site.connect().ask(PING).status, 500);
+    site.stop();
+    assert_eq!(site.outcome().exit_code(), 0);
+}
+
+#[test]
+fn a_wrapper_may_ask_twice_or_not_at_all() {
+    let (sender, calls) = mpsc::channel();
+    let router = Router::new().get("/{n}", move |request| {
+        sender.send(request.param("n").unwrap().into_owned()).unwrap();
+        Status::SERVICE_UNAVAILABLE
+    });
+    let again = around(router, |request, next| match request.raw_path() {
+        "/never" => Response::text("never asked"),
+        _ => [next(request), next(request)].into_iter().last().unwrap(),
+    });
+    let site = Site::start(one_loop(), again);
+    let mut client = site.connect();
+    assert_eq!(client.ask("GET /never HTTP/1.1\r\nHost: test\r\n\r\n").text(), "never asked");
+    assert_eq!(client.ask("GET /7 HTTP/1.1\r\nHost: test\r\n\r\n").status, 503);
+    assert_eq!(calls.try_iter().collect::<Vec<_>>(), ["7", "7"]);
+}
+
+// ---- Routers -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_fallback_answers_for_paths_that_no_route_has() {
+    let router = routes().fallback(|request| {
+        let text = format!("no {} here, {} bytes", request.raw_path(), request.body().len());
+        Response::text(text).with_status(Status::NOT_FOUND)
+    });
+    let site = Site::start(one_loop(), router.clone());
+    let mut client = site.connect();
+    let reply = client.ask(post("/none", "", "hello"));
+    assert_eq!((reply.status, reply.text().as_str()), (404, "no /none here, 5 bytes"));
+    assert_eq!(client.ask(PING).text(), "pong");
+    assert_eq!(client.ask(post("/ping", "", "")).status, 405);
+    let reply = client.ask("OPTIONS /ping HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!((reply.status, reply.header("allow")), (204, Some("GET, HEAD, OPTIONS")));
+    // A clone is the same router, and goes its own way.
+    let other = Site::start(one_loop(), router.get("/none", |_| Response::text("there")));
+    assert_eq!(other.connect().ask("GET /none HTTP/1.1\r\nHost: test\r\n\r\n").text(), "there");
+    assert_eq!(client.ask("GET /none HTTP/1.1\r\nHost: test\r\n\r\n").status, 404);
+}
