@@ -185,7 +185,7 @@ impl Shutdown {
             return Response::text("stopping\n");
         }
         let stop = self.stop.clone();
-        Response::text("stopping\n").closing().and_then(move || {
+        Response::text("stopping\n").closing().on_sent(move || {
             stop.trigger(Cause::Request("/shutdown".to_owned()));
         })
     }

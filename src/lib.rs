@@ -111,8 +111,8 @@ mod sync;
 
 pub use group::{CutOff, Exit, Group, MemberResult, Outcome};
 pub use http::{
-    BodyPlan, BodyReader, BodyWriter, FieldError, Handler, Headers, Method, Next, Peer, Reject, Request, Response,
-    Status, Version, around,
+    BodyPlan, BodyReader, BodyWriter, Content, FieldError, Handler, Headers, Method, Next, Peer, Reject, Request,
+    Response, Status, Version, around,
 };
 pub use router::Router;
 pub use server::{Address, AddressError, BindError, Bound, Config, Notice, Server, Stats, Want, remove_socket_files};

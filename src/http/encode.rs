@@ -2,7 +2,7 @@
 
 use super::date::ImfDate;
 use super::method::Version;
-use super::response::{Response, Status, TEXT};
+use super::response::{ContentType, Response, Status};
 
 /// The interim response that asks for a body (RFC 9110 §15.2.1).
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -41,11 +41,9 @@ pub(crate) fn encode(
         out.extend_from_slice(date);
     }
     match response.content_type() {
-        None => {}
-        Some(text) if std::ptr::eq(text, TEXT) => {
-            out.extend_from_slice(b"\r\nContent-Type: text/plain; charset=utf-8");
-        }
-        Some(text) => {
+        ContentType::None => {}
+        ContentType::Text => out.extend_from_slice(b"\r\nContent-Type: text/plain; charset=utf-8"),
+        ContentType::Other(text) => {
             out.extend_from_slice(b"\r\nContent-Type: ");
             out.extend_from_slice(text.as_bytes());
         }
@@ -57,11 +55,14 @@ pub(crate) fn encode(
         out.extend_from_slice(value.as_bytes());
     }
     // RFC 9110 §8.6: HEAD has the length that GET would have; 204 has none, 304 need not.
-    if !status.is_bodiless() && !response.is_streamed() {
-        out.extend_from_slice(b"\r\nContent-Length: ");
-        encode_decimal(body.len(), out);
-    } else if !status.is_bodiless() && version == Version::Http11 {
-        out.extend_from_slice(b"\r\nTransfer-Encoding: chunked");
+    match response.length() {
+        _ if status.is_bodiless() => {}
+        Some(length) => {
+            out.extend_from_slice(b"\r\nContent-Length: ");
+            encode_decimal(length, out);
+        }
+        None if version == Version::Http11 => out.extend_from_slice(b"\r\nTransfer-Encoding: chunked"),
+        None => {}
     }
     // Each copies a length known at compile time, which takes a few instructions; so do those above.
     match persistence {
@@ -76,7 +77,7 @@ pub(crate) fn encode(
 
 fn encode_status_line(status: Status, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    encode_decimal(usize::from(status.code()), out);
+    encode_decimal(status.code().into(), out);
     // The space is required even if the phrase is empty.
     out.push(b' ');
     out.extend_from_slice(status.reason().as_bytes());
@@ -84,7 +85,7 @@ fn encode_status_line(status: Status, out: &mut Vec<u8>) {
 }
 
 /// By hand: `write!` would use the formatting machinery for each response.
-fn encode_decimal(number: usize, out: &mut Vec<u8>) {
+fn encode_decimal(number: u64, out: &mut Vec<u8>) {
     if let Ok(digit @ 0..=9) = u8::try_from(number) {
         return out.push(b'0' | digit);
     }
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn decimals() {
-        for number in [0, 9, 10, 1_234_567_890, usize::MAX] {
+        for number in [0, 9, 10, 1_234_567_890, u64::MAX] {
             let mut out = Vec::new();
             encode_decimal(number, &mut out);
             assert_eq!(String::from_utf8_lossy(&out), number.to_string());

@@ -43,7 +43,7 @@ pub use headers::Headers;
 pub use method::{Method, Version};
 pub use reject::Reject;
 pub use request::{Peer, Request};
-pub use response::{FieldError, Response, Status};
+pub use response::{Content, FieldError, Response, Status};
 pub use streamed::{BodyReader, BodyWriter};
 
 pub(crate) use body::{Body, BodyLimits};

@@ -9,7 +9,7 @@ use super::head::Head;
 use super::headers::Headers;
 use super::method::{Method, Version};
 use super::pattern::Pattern;
-use super::streamed::{BodyReader, Content, ReadBody};
+use super::streamed::{BodyReader, ReadBody, Source};
 use super::target::Target;
 
 /// Who sent a request.
@@ -49,14 +49,14 @@ pub struct Request<'a> {
     target: &'a Target,
     /// From the request's first byte on; what was found in them is told by positions.
     bytes: &'a [u8],
-    body: Content<'a>,
+    body: Source<'a>,
     peer: &'a Peer,
     pattern: Option<&'a Pattern>,
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn new(head: &'a Head, target: &'a Target, bytes: &'a [u8], body: &'a [u8], peer: &'a Peer) -> Self {
-        Self { head, target, bytes, body: Content::Held(body), peer, pattern: None }
+        Self { head, target, bytes, body: Source::Held(body), peer, pattern: None }
     }
 
     /// The same request, its path matched by a pattern with captures, if by any.
@@ -66,7 +66,7 @@ impl<'a> Request<'a> {
 
     /// The same request, its body still to be read.
     pub(crate) fn reading(self, source: &'a dyn ReadBody) -> Self {
-        Self { body: Content::Arriving(source), ..self }
+        Self { body: Source::Arriving(source), ..self }
     }
 
     /// The method.
@@ -128,8 +128,8 @@ impl<'a> Request<'a> {
     /// streamed.
     pub fn body(&self) -> &'a [u8] {
         match self.body {
-            Content::Held(bytes) => bytes,
-            Content::Arriving(_) => &[],
+            Source::Held(bytes) => bytes,
+            Source::Arriving(_) => &[],
         }
     }
 

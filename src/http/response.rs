@@ -124,8 +124,9 @@ impl std::error::Error for FieldError {}
 const RESERVED: [&str; 7] =
     ["connection", "content-length", "date", "keep-alive", "trailer", "transfer-encoding", "upgrade"];
 
-/// What [`Response::text`] has: one place in memory, by which it is known again.
-pub(crate) static TEXT: &str = "text/plain; charset=utf-8";
+/// What [`Response::text`] has.
+const TEXT: &str = "text/plain; charset=utf-8";
+const CONTENT_TYPE: &str = "Content-Type";
 
 /// What becomes of the connection after a response, unless its client or the server has other reasons to close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,7 +145,7 @@ pub(crate) enum Then {
 pub struct Response {
     status: Status,
     fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
-    content_type: Option<&'static str>,
+    content_type: ContentType,
     body: Body,
     then: Then,
     after: AfterAnswer,
@@ -156,7 +157,7 @@ impl Response {
         Self {
             status,
             fields: Vec::new(),
-            content_type: None,
+            content_type: ContentType::None,
             body: Body::Whole(Cow::Borrowed(&[])),
             then: Then::Keep,
             after: AfterAnswer::new(),
@@ -165,49 +166,95 @@ impl Response {
 
     /// 200 with plain text in UTF-8.
     pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { content_type: Some(TEXT), body: Body::text(text.into()), ..Self::new(Status::OK) }
+        Self {
+            content_type: ContentType::Text,
+            body: Body::Whole(Content::from(text.into()).0),
+            ..Self::new(Status::OK)
+        }
     }
 
-    /// 200 with bytes of a media type, `application/json` for example.
-    pub fn bytes(content_type: &'static str, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
-        Self { content_type: Some(content_type), body: Body::Whole(bytes.into()), ..Self::new(Status::OK) }
+    /// 200 with content of a media type: of a `String`, a `Vec<u8>`, or what is there for ever.
+    ///
+    /// ```
+    /// let response = allout::Response::bytes("application/json", r#"{"answer": 42}"#);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the media type has a control character, as [`with_field`](Self::with_field).
+    pub fn bytes(content_type: impl Into<Cow<'static, str>>, content: impl Into<Content>) -> Self {
+        let body = Body::Whole(content.into().0);
+        Self { body, ..Self::new(Status::OK) }.with_field(CONTENT_TYPE, content_type)
     }
 
     /// 200 with a body that `write` makes: sent as it is written, chunked on HTTP/1.1 (RFC 9112 §7.1) and until the
     /// connection's end on 1.0. For HEAD, `write` is not called.
     ///
     /// `write` runs on the handler's thread, behind the handler, and counts as one with it: it may block, and a stop
-    /// waits for it until the deadline. The head is sent with the first 16 KiB of the body, or when `write` flushes or
-    /// has returned. If it fails or panics before, the client is answered 500; after that, the connection is closed
-    /// without the body's end, so that the client sees that something is missing. Either is told
+    /// waits for it until the deadline. Its length can be said before it is made: [`with_length`](Self::with_length).
+    /// The head is sent with the first 16 KiB of the body, or when `write` flushes or has returned. If it fails or
+    /// panics before, the client is answered 500; after that, the connection is closed without the body's end, so that
+    /// the client sees that something is missing. Either is told
     /// ([`Notice::StreamFailed`](crate::Notice::StreamFailed)).
     ///
     /// ```
     /// use std::io::Write;
-    /// use allout::{Request, Response};
+    /// use allout::{Response, Router};
     ///
-    /// fn count(_: &Request<'_>) -> Response {
+    /// let router = Router::new().get("/numbers", |_| {
     ///     Response::stream("text/plain; charset=utf-8", |out| {
     ///         for n in 0..1_000_000 {
     ///             writeln!(out, "{n}")?;
     ///         }
     ///         Ok(())
     ///     })
-    /// }
+    /// });
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`bytes`](Self::bytes).
     pub fn stream(
-        content_type: &'static str,
+        content_type: impl Into<Cow<'static, str>>,
         write: impl FnOnce(&mut BodyWriter<'_>) -> std::io::Result<()> + Send + 'static,
     ) -> Self {
-        let body = Body::Streamed(Some(WriteBody::new(write)));
-        Self { content_type: Some(content_type), body, ..Self::new(Status::OK) }
+        let body = Body::Streamed(Box::new(Streamed { write: Some(WriteBody::new(write)), length: None }));
+        Self { body, ..Self::new(Status::OK) }.with_field(CONTENT_TYPE, content_type)
+    }
+
+    /// How many bytes the body of [`stream`](Self::stream) is going to have: it is sent with a `Content-Length` in
+    /// place of chunks, which HEAD gets too, and which lets a client of HTTP/1.0 keep its connection. If it turns out
+    /// to be another length, if it fails or panics, or if a stop's deadline comes before its end, the connection is
+    /// closed short of that length, so that every client and proxy sees that something is missing. A write of more
+    /// than was said fails.
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::io::{self, Read};
+    /// use allout::{Response, Status};
+    ///
+    /// fn download(path: &str) -> Result<Response, Status> {
+    ///     let file = File::open(path).map_err(|_| Status::NOT_FOUND)?;
+    ///     let length = file.metadata().map_err(|_| Status::NOT_FOUND)?.len();
+    ///     let response = Response::stream("application/octet-stream", move |out| {
+    ///         io::copy(&mut file.take(length), out).map(drop)
+    ///     });
+    ///     Ok(response.with_length(length))
+    /// }
+    /// ```
+    ///
+    /// A body that is not streamed has its own length, whatever is said here.
+    pub fn with_length(mut self, bytes: u64) -> Self {
+        if let Body::Streamed(streamed) = &mut self.body {
+            streamed.length = Some(bytes);
+        }
+        self
     }
 
     /// Plain text in UTF-8 as the body, in place of any other, and of what `Content-Type` there was.
     pub fn with_text(mut self, text: impl Into<Cow<'static, str>>) -> Self {
-        self.drop_content_type();
-        self.content_type = Some(TEXT);
-        self.body = Body::text(text.into());
+        self.content_type = ContentType::Text;
+        self.body = Body::Whole(Content::from(text.into()).0);
         self
     }
 
@@ -248,21 +295,13 @@ impl Response {
         if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
             return Err(FieldError::Reserved);
         }
-        if name.eq_ignore_ascii_case("content-type") {
-            self.drop_content_type();
+        // A response says what it is at most once (RFC 9110 §8.3).
+        if name.eq_ignore_ascii_case(CONTENT_TYPE) {
+            self.content_type = ContentType::Other(value);
+        } else {
+            self.fields.push((name, value));
         }
-        self.fields.push((name, value));
         Ok(self)
-    }
-
-    /// A response says what it is at most once (RFC 9110 §8.3).
-    #[inline]
-    fn drop_content_type(&mut self) {
-        self.content_type = None;
-        // As a rule it has no other fields.
-        if !self.fields.is_empty() {
-            self.fields.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
-        }
     }
 
     /// Closes the connection after this response, and after those to requests that the client has sent behind it
@@ -276,7 +315,7 @@ impl Response {
     ///
     /// It runs on the thread of an event loop and must not block. A panic in it is caught and told
     /// ([`Notice::HandlerPanicked`](crate::Notice::HandlerPanicked)), and costs nobody else anything.
-    pub fn and_then(mut self, then: impl FnOnce() + Send + 'static) -> Self {
+    pub fn on_sent(mut self, then: impl FnOnce() + Send + 'static) -> Self {
         self.after.push(then);
         self
     }
@@ -294,19 +333,31 @@ impl Response {
         }
     }
 
-    /// The header fields that were added.
+    /// The header fields that were added, `Content-Type` first.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.content_type.map(|value| ("Content-Type", value)).into_iter().chain(self.other_fields())
+        let content_type = match &self.content_type {
+            ContentType::None => None,
+            ContentType::Text => Some(TEXT),
+            ContentType::Other(text) => Some(text.as_ref()),
+        };
+        content_type.map(|value| (CONTENT_TYPE, value)).into_iter().chain(self.other_fields())
     }
 
-    /// The header fields without `Content-Type`, unless that was added like any other.
+    /// The header fields without `Content-Type`.
     pub(crate) fn other_fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
-    /// What the body is, as far as it was told with the body.
-    pub(crate) fn content_type(&self) -> Option<&'static str> {
-        self.content_type
+    pub(crate) fn content_type(&self) -> &ContentType {
+        &self.content_type
+    }
+
+    /// The length of the body, if it is known before it is made.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match &self.body {
+            Body::Whole(bytes) => Some(bytes.len() as u64),
+            Body::Streamed(streamed) => streamed.length,
+        }
     }
 
     /// Closes the connection after this response, whatever has been sent behind its request.
@@ -331,7 +382,7 @@ impl Response {
     pub(crate) fn take_write(&mut self) -> Option<WriteBody> {
         match &mut self.body {
             Body::Whole(_) => None,
-            Body::Streamed(write) => write.take(),
+            Body::Streamed(streamed) => streamed.write.take(),
         }
     }
 
@@ -341,14 +392,14 @@ impl Response {
 
     /// True if closures of the handler's come with it.
     pub(crate) fn has_closures(&self) -> bool {
-        !self.after.is_empty() || matches!(self.body, Body::Streamed(Some(_)))
+        !self.after.is_empty() || matches!(&self.body, Body::Streamed(streamed) if streamed.write.is_some())
     }
 
     /// The handler has given the response away: from now on, `on_fault` hears of what its closures do wrong.
     pub(crate) fn tell_faults(&mut self, on_fault: &OnFault) {
         self.after.tell(on_fault);
-        if let Body::Streamed(Some(write)) = &mut self.body {
-            write.tell(on_fault);
+        if let Body::Streamed(streamed) = &mut self.body {
+            streamed.write.iter_mut().for_each(|write| write.tell(on_fault));
         }
     }
 }
@@ -367,17 +418,57 @@ impl<T: Into<Self>, E: Into<Self>> From<Result<T, E>> for Response {
     }
 }
 
+/// What the body of a response is made from: text or bytes, owned or there for ever. See [`Response::bytes`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Content(Cow<'static, [u8]>);
+
+macro_rules! contents {
+    ($($from:ty, $content:ident => $cow:expr;)*) => {
+        $(impl From<$from> for Content {
+            fn from($content: $from) -> Self {
+                Self($cow)
+            }
+        })*
+    };
+}
+
+contents! {
+    &'static str, text => Cow::Borrowed(text.as_bytes());
+    String, text => Cow::Owned(text.into_bytes());
+    &'static [u8], bytes => Cow::Borrowed(bytes);
+    Vec<u8>, bytes => Cow::Owned(bytes);
+    Cow<'static, [u8]>, bytes => bytes;
+    Cow<'static, str>, text => match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    };
+}
+
+impl<const N: usize> From<&'static [u8; N]> for Content {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        Self(Cow::Borrowed(bytes))
+    }
+}
+
+/// What a response says that its body is.
+#[derive(Debug)]
+pub(crate) enum ContentType {
+    None,
+    /// That of nearly all short answers.
+    Text,
+    Other(Cow<'static, str>),
+}
+
 #[derive(Debug)]
 enum Body {
     Whole(Cow<'static, [u8]>),
-    Streamed(Option<WriteBody>),
+    /// In a box, so that those that are not streamed are no larger for it.
+    Streamed(Box<Streamed>),
 }
 
-impl Body {
-    fn text(text: Cow<'static, str>) -> Self {
-        Self::Whole(match text {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        })
-    }
+#[derive(Debug)]
+struct Streamed {
+    /// Until it is taken.
+    write: Option<WriteBody>,
+    length: Option<u64>,
 }

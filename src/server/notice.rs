@@ -34,7 +34,7 @@ pub enum Notice<'a> {
         error: &'a io::Error,
     },
     /// A handler panicked, and its client got 500. Or a closure of its response
-    /// ([`Response::stream`](crate::Response::stream), [`and_then`](crate::Response::and_then)) panicked when it was
+    /// ([`Response::stream`](crate::Response::stream), [`on_sent`](crate::Response::on_sent)) panicked when it was
     /// called or dropped. If the closure was writing a streamed body, the client got 500 if nothing had been sent yet;
     /// otherwise it sees that the end of the body is missing.
     HandlerPanicked {

@@ -152,7 +152,7 @@ fn shutdown(bytes: usize) -> impl FnOnce(LateStop) -> Router {
     move |stop| {
         routes(&Gate::new()).get("/shutdown", move |_| {
             let stop = stop.clone();
-            Response::bytes("application/octet-stream", vec![b'x'; bytes]).and_then(move || {
+            Response::bytes("application/octet-stream", vec![b'x'; bytes]).on_sent(move || {
                 stop.trigger(Cause::Request("/shutdown".to_owned()));
             })
         })
@@ -210,7 +210,7 @@ fn a_stop_after_the_answer_comes_although_the_client_has_vanished() {
         Router::new().get("/shutdown", move |_| {
             held.pass();
             let stop = stop.clone();
-            Response::text("stopping").and_then(move || {
+            Response::text("stopping").on_sent(move || {
                 stop.trigger(asked());
             })
         })

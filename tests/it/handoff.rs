@@ -347,7 +347,7 @@ fn check_gone(leave: impl FnOnce(Client)) {
     let router = routes(&gate).get("/told", move |_| {
         at.pass();
         let sender = sender.clone();
-        Response::text("told").and_then(move || sender.send(()).unwrap())
+        Response::text("told").on_sent(move || sender.send(()).unwrap())
     });
     let site = start(one_loop(), router);
     let mut client = site.connect();

@@ -291,7 +291,7 @@ fn large_site(config: Config) -> (Site, mpsc::Receiver<()>) {
     let site = Site::start(config, move |request: &Request<'_>| {
         let sender = sender.clone();
         match request.raw_path() {
-            "/large" => Response::bytes("application/octet-stream", vec![b'x'; LARGE]).and_then(move || {
+            "/large" => Response::bytes("application/octet-stream", vec![b'x'; LARGE]).on_sent(move || {
                 // The test may have ended.
                 let _ = sender.send(());
             }),

@@ -438,7 +438,7 @@ fn a_response_goes_out_as_it_was_made() {
         "/fields",
         "HTTP/1.1 201 Created | Content-Type: text/plain; charset=utf-8 | X-A: 1 | x-a: 2 | Content-Length: 1 | a",
     );
-    head("/html", "HTTP/1.1 200 OK | content-TYPE: text/html | Content-Length: 3 | <p>");
+    head("/html", "HTTP/1.1 200 OK | Content-Type: text/html | Content-Length: 3 | <p>");
     head("/json", "HTTP/1.1 200 OK | Content-Type: application/json | Content-Length: 2 | {}");
     head("/own", "HTTP/1.1 299  | Content-Type: text/plain; charset=utf-8 | Content-Length: 3 | own");
     head("/none", "HTTP/1.1 200 OK | Content-Length: 0 | ");
@@ -452,11 +452,41 @@ fn a_response_goes_out_as_it_was_made() {
 }
 
 #[test]
+fn content_is_text_or_bytes_of_a_media_type_that_may_be_made() {
+    let vendor = String::from("application/vnd.allout+json");
+    let made = Response::bytes(vendor.clone(), format!("{{\"{}\": 1}}", "a"));
+    assert_eq!(made.fields().collect::<Vec<_>>(), [("Content-Type", vendor.as_str())]);
+    assert_eq!(made.body(), b"{\"a\": 1}");
+    for same in [
+        Response::bytes("a/b", "text"),
+        Response::bytes("a/b", b"text"),
+        Response::bytes("a/b", &b"text"[..]),
+        Response::bytes("a/b", String::from("text")),
+        Response::bytes("a/b", b"text".to_vec()),
+        Response::bytes("a/b", std::borrow::Cow::Borrowed("text")),
+    ] {
+        assert_eq!(same.body(), b"text");
+    }
+}
+
+#[test]
+#[should_panic(expected = "cannot add a header field: the field value has a control character")]
+fn a_media_type_with_a_line_break_panics() {
+    let _ = Response::bytes(String::from("a/b\r\nSet-Cookie: c=d"), "");
+}
+
+#[test]
+#[should_panic(expected = "cannot add a header field: the field value has a control character")]
+fn a_streams_media_type_with_a_line_break_panics() {
+    let _ = Response::stream("a/b\n", |_| Ok(()));
+}
+
+#[test]
 fn a_later_content_type_replaces_an_earlier_whichever_way_it_was_given() {
     #[track_caller]
     fn check(response: Response, wanted: (&str, &str)) {
         let fields: Vec<_> = response.fields().filter(|(name, _)| name.eq_ignore_ascii_case("content-type")).collect();
-        assert_eq!(fields, [wanted]);
+        assert_eq!(fields, [("Content-Type", wanted.1)]);
         // And on the wire.
         let response = Mutex::new(Some(response));
         let answer = move |_: &Request<'_>| response.lock().unwrap().take().unwrap();
@@ -482,7 +512,7 @@ fn a_later_content_type_replaces_an_earlier_whichever_way_it_was_given() {
     let kept = Response::bytes("a/b", b"c".as_slice());
     assert_eq!(kept.try_field("Content-Type", "d\r\ne").unwrap_err(), FieldError::Value);
     let others = Response::text("a").with_field("X", "1").with_field("Content-Type", "a/b").with_field("x", "2");
-    assert_eq!(others.fields().collect::<Vec<_>>(), [("X", "1"), ("Content-Type", "a/b"), ("x", "2")]);
+    assert_eq!(others.fields().collect::<Vec<_>>(), [("Content-Type", "a/b"), ("X", "1"), ("x", "2")]);
 }
 
 #[test]
@@ -509,7 +539,7 @@ fn what_follows_an_answer_is_called_once_it_has_left() {
     let (sender, called) = mpsc::channel();
     let site = Site::start(Config::default(), move |_: &Request<'_>| {
         let sender = sender.clone();
-        Response::text("hello").and_then(move || sender.send(()).unwrap())
+        Response::text("hello").on_sent(move || sender.send(()).unwrap())
     });
     let mut client = site.connect();
     for _ in 0..3 {
@@ -532,7 +562,7 @@ fn all_that_follows_an_answer_is_called_in_order_and_nothing_before_it_has_left(
         } else {
             Response::text("hello")
         };
-        let response = response.and_then(tell("first")).and_then(tell("second")).and_then(tell("third"));
+        let response = response.on_sent(tell("first")).on_sent(tell("second")).on_sent(tell("third"));
         sender.send("handled").unwrap();
         response
     });
@@ -554,12 +584,12 @@ fn what_follows_an_answer_that_is_never_sent_is_called_in_order_too() {
         let sender = sender.clone();
         move || sender.send(what).unwrap()
     };
-    let response = Response::text("lost").and_then(tell("first")).and_then(tell("second"));
+    let response = Response::text("lost").on_sent(tell("first")).on_sent(tell("second"));
     assert!(called.try_recv().is_err(), "before it is lost");
     drop(response);
     assert_eq!(called.try_iter().collect::<Vec<_>>(), ["first", "second"]);
     // A panic in one takes nothing away from the others.
-    let response = Response::text("lost").and_then(|| panic!("of the first")).and_then(tell("second"));
+    let response = Response::text("lost").on_sent(|| panic!("of the first")).on_sent(tell("second"));
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(response)));
     assert_eq!(called.try_iter().collect::<Vec<_>>(), ["second"]);
 }

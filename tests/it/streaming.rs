@@ -410,6 +410,154 @@ fn on_http_1_0_a_streamed_body_ends_with_the_connection() {
     assert_eq!(client.rest(), b"all of it");
 }
 
+/// A stream of a length that is said, and what is written in its place.
+fn of_length(
+    length: u64,
+    write: impl Fn(&mut BodyWriter<'_>) -> std::io::Result<()> + Clone + Send + Sync + 'static,
+) -> Router {
+    ping().get("/stream", move |_| {
+        let write = write.clone();
+        Response::stream("text/plain", move |out| write(out)).with_length(length)
+    })
+}
+
+#[test]
+fn a_stream_of_a_length_is_sent_with_it_and_told_to_head() {
+    const LENGTH: usize = 100_000;
+    let router = of_length(LENGTH as u64, |out| (0..LENGTH / 1000).try_for_each(|_| out.write_all(&[b'x'; 1000])));
+    let site = start(one_loop(), router);
+    let mut client = site.connect();
+    for _ in 0..2 {
+        client.send("HEAD /stream HTTP/1.1\r\nHost: test\r\n\r\n");
+        let head = client.reply_to_head();
+        assert_eq!((head.header("content-length"), head.header("transfer-encoding")), (Some("100000"), None));
+        let reply = client.ask(STREAM);
+        assert_eq!((reply.header("transfer-encoding"), reply.is_last()), (None, false));
+        assert_eq!(reply.body, vec![b'x'; LENGTH]);
+        // A client of HTTP/1.0 keeps its connection.
+        let reply = client.ask("GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        assert_eq!((reply.header("connection"), reply.body.len()), (Some("keep-alive"), LENGTH));
+    }
+    assert_eq!(client.ask(PING).text(), "pong");
+    site.stop();
+    expect_clean(site);
+}
+
+#[test]
+fn a_stream_of_length_0_is_whole_at_once() {
+    let site = start(one_loop(), of_length(0, |_| Ok(())));
+    let mut client = site.connect();
+    let reply = client.ask(STREAM);
+    assert_eq!((reply.header("content-length"), reply.text().as_str()), (Some("0"), ""));
+    assert_eq!(client.ask(PING).text(), "pong");
+}
+
+/// What a client sees of a stream that is not as long as was said, on either version; and what is told of it.
+#[track_caller]
+fn check_length(
+    write: impl Fn(&mut BodyWriter<'_>) -> std::io::Result<()> + Clone + Send + Sync + 'static,
+    body: Option<&[u8]>,
+    told_of: &str,
+) {
+    let (site, told) = told_of_failures(of_length(10, write));
+    for request in [STREAM, "GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"] {
+        let mut client = site.connect();
+        client.send(request);
+        match body {
+            None => assert_eq!(client.reply().status, 500, "{told_of}"),
+            Some(body) => {
+                let head = client.next_head().unwrap();
+                assert_eq!((head.status, head.header("content-length")), (200, Some("10")), "{told_of}");
+                assert_eq!(client.rest(), body, "{told_of}");
+            }
+        }
+    }
+    expect_unharmed(site, &told, &[told_of, told_of]);
+}
+
+#[test]
+fn a_stream_that_is_shorter_than_was_said_is_500_or_seen_to_be_cut_short() {
+    let told = "stream of GET /stream failed: the body is 3 bytes shorter than was said";
+    check_length(|out| out.write_all(b"1234567"), None, told);
+    check_length(
+        |out| {
+            out.write_all(b"1234567")?;
+            out.flush()
+        },
+        Some(b"1234567"),
+        told,
+    );
+}
+
+#[test]
+fn a_stream_that_is_longer_than_was_said_fails_and_is_never_taken_for_whole() {
+    let told = "stream of GET /stream failed: the body is longer than was said";
+    check_length(|out| out.write_all(b"12345678901"), None, told);
+    check_length(
+        |out| {
+            out.write_all(b"1234567890")?;
+            out.write_all(b"1")
+        },
+        None,
+        told,
+    );
+    // Whoever does not care for the error gains nothing by that.
+    check_length(
+        |out| {
+            out.write_all(b"12345")?;
+            out.flush()?;
+            let _ = out.write_all(b"123456");
+            let _ = out.write_all(b"67890");
+            Ok(())
+        },
+        Some(b"12345"),
+        told,
+    );
+}
+
+#[test]
+fn a_stream_of_a_length_that_fails_or_panics_is_seen_to_be_cut_short() {
+    let begin = |out: &mut BodyWriter<'_>| {
+        out.write_all(b"12345")?;
+        out.flush()
+    };
+    check_length(
+        move |out| begin(out).and_then(|()| Err(std::io::Error::other("no more"))),
+        Some(b"12345"),
+        "stream of GET /stream failed: no more",
+    );
+    check_length(
+        move |out| {
+            begin(out)?;
+            panic!("no more")
+        },
+        Some(b"12345"),
+        "handler of GET /stream panicked: no more",
+    );
+}
+
+#[test]
+fn a_stream_of_a_length_that_the_deadline_cuts_off_is_seen_to_be_short() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let router = of_length(10, move |out| {
+        out.write_all(b"12345")?;
+        out.flush()?;
+        at.pass();
+        out.write_all(b"67890")
+    });
+    let site = Site::start_with_grace(one_loop(), router, GRACE);
+    // On 1.0 there is nothing else by which it could be seen.
+    let mut client = site.connect();
+    client.send("GET /stream HTTP/1.0\r\n\r\n");
+    gate.wait_for(1);
+    site.stop();
+    assert_eq!(client.next_head().unwrap().header("content-length"), Some("10"));
+    assert_eq!(client.rest(), b"12345");
+    assert_eq!(site.outcome().exit_code(), 124);
+    gate.open();
+}
+
 #[test]
 fn a_response_that_has_no_body_is_not_written() {
     let router = download(|_| panic!("never called")).delete("/stream", |_| {
@@ -608,7 +756,7 @@ fn what_follows_an_answer_is_called_when_its_streamed_body_has_left() {
             at.pass();
             out.write_all(b"body")
         });
-        response.and_then(move || _ = sender.send(()))
+        response.on_sent(move || _ = sender.send(()))
     });
     let site = start(one_loop(), router);
     let mut client = site.connect();
@@ -710,7 +858,7 @@ fn what_a_stream_has_failed_with_may_panic_when_it_is_written_or_dropped() {
 fn what_follows_a_streamed_answer_may_panic() {
     let router = ping().get("/stream", |_| {
         let response = Response::stream("text/plain", |out| out.write_all(b"body"));
-        response.and_then(|| panic!("first")).and_then(|| panic!("second"))
+        response.on_sent(|| panic!("first")).on_sent(|| panic!("second"))
     });
     let (site, told) = told_of_failures(router);
     let mut client = site.connect();
@@ -726,7 +874,7 @@ fn what_follows_the_answers_of_a_batch_may_panic_though_its_client_resets() {
     let at = gate.clone();
     let router = ping().get("/hold", move |_| {
         at.pass();
-        Response::text("held").and_then(|| panic!("lost"))
+        Response::text("held").on_sent(|| panic!("lost"))
     });
     let (site, told) = told_of_failures(router);
     let mut client = site.connect();
@@ -750,7 +898,7 @@ fn a_handler_may_panic_with_an_answer_in_its_hands_whose_closures_panic_too() {
             let _bomb = &bomb;
             Ok(())
         });
-        let _answer = Response::text("never sent").and_then(|| panic!("second"));
+        let _answer = Response::text("never sent").on_sent(|| panic!("second"));
         panic!("first")
     });
     let (site, told) = told_of_failures(router);

@@ -248,7 +248,7 @@ impl<'a> Serving<'a> {
         }
         // The last answer is the one behind which no further whole request has come, unless the client has said that
         // it sends none, its handler has panicked, or nothing but the connection's end can end it.
-        let has_no_end = response.is_streamed() && exchange.version == Version::Http10;
+        let has_no_end = response.length().is_none() && exchange.version == Version::Http10;
         let is_last = !exchange.keeps_alive
             || response.then() == Then::CloseNow
             || has_no_end

@@ -88,9 +88,10 @@ pub(crate) fn write_body(
     write: WriteBody,
     start: impl FnMut(Answer) -> Option<Download>,
 ) -> Option<Result<Streamed, Box<Answer>>> {
-    let is_chunked = answer.exchange.version == Version::Http11;
+    let length = answer.response.length();
+    let is_chunked = length.is_none() && answer.exchange.version == Version::Http11;
     let mut sink = Sink { stage: Stage::Kept(Box::new(answer)), start, is_chunked, buffer: Vec::new() };
-    let written = write.call(&mut BodyWriter::new(&mut sink));
+    let written = write.call(&mut BodyWriter::new(&mut sink, length));
     let is_whole = match written {
         Some(Ok(())) => sink.send(if is_chunked { LAST_CHUNK } else { &[] }).is_ok(),
         // Nobody needs a report that a client has gone or stalls.

@@ -117,23 +117,23 @@ fn routes() -> Router {
                 drop(first);
                 Ok(())
             });
-            let _response = response.and_then(move || drop(second));
+            let _response = response.on_sent(move || drop(second));
             panic!("with a response that panics when it is dropped")
         })
         .route(Method::Get, "/at-once", Asked)
         .route(Method::Post, "/streams", Asked)
-        .get("/after", |_| Response::text("fine").and_then(|| panic!("after the answer")))
+        .get("/after", |_| Response::text("fine").on_sent(|| panic!("after the answer")))
         .get("/after-dropped", |_| {
             let grenade = grenade();
-            Response::text("fine").and_then(move || drop(grenade))
+            Response::text("fine").on_sent(move || drop(grenade))
         })
         .get("/several", |_| {
             let (first, last) = (grenade(), grenade());
             Response::text("fine")
-                .and_then(move || panic_any(first))
-                .and_then(|| {})
-                .and_then(|| panic!("in between"))
-                .and_then(move || drop(last))
+                .on_sent(move || panic_any(first))
+                .on_sent(|| {})
+                .on_sent(|| panic!("in between"))
+                .on_sent(move || drop(last))
         })
         .get("/uncalled", |_| {
             let grenade = grenade();
@@ -152,7 +152,7 @@ fn routes() -> Router {
             })
         })
         .get("/after-stream", |_| {
-            Response::stream("text/plain", |out| out.write_all(b"fine")).and_then(|| panic!("after the stream"))
+            Response::stream("text/plain", |out| out.write_all(b"fine")).on_sent(|| panic!("after the stream"))
         })
         .get("/gone", |_| {
             let (first, second) = (grenade(), grenade());
@@ -160,7 +160,7 @@ fn routes() -> Router {
                 let written = out.write_all(&[b'x'; 100_000]);
                 panic_any((first, written.is_ok()))
             });
-            response.and_then(move || drop(second))
+            response.on_sent(move || drop(second))
         })
 }
 

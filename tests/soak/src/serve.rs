@@ -227,7 +227,7 @@ fn routes(plan: &Plan, stop: &Stop, stuck: &Arc<AtomicUsize>) -> Router {
         .get("/panic", |_| -> Response { panic!("asked to") })
         .get("/shutdown", move |request| {
             let behind = behind.clone();
-            tagged(request, Response::text("stopping")).closing().and_then(move || {
+            tagged(request, Response::text("stopping")).closing().on_sent(move || {
                 behind.trigger(allout::Cause::Request("/shutdown".to_owned()));
             })
         })
