@@ -14,7 +14,7 @@
 //! let mut group = Group::new();
 //! # #[cfg(feature = "signals")]
 //! let signals = allout::signals::install(&group.stop())?;
-//! let server = Server::bind(&["127.0.0.1:0".parse()?], Config::default())?;
+//! let server = Server::bind("127.0.0.1:0", Config::default())?;
 //! let router = Router::new().get("/ping", |_| Response::text("pong"));
 //!
 //! group.add("http", move |stop| server.run(router, stop));
@@ -58,6 +58,11 @@
 //!     });
 //! ```
 //!
+//! # In a test
+//!
+//! [`answer()`] lets a handler, a router or a wrapper answer without a socket: the bytes of a request in, its
+//! [`Response`] out. A server in a test is bound to `127.0.0.1:0`, and says which [port](Server::port) it has got.
+//!
 //! # In scope, and not
 //!
 //! An origin server of HTTP/1.1 (RFC 9110 and 9112) over TCP and Unix sockets, for what runs behind a proxy or on a
@@ -91,6 +96,7 @@
 //! | `signals` | the only room that names `ctrlc` | `stop`, `group`, `server`, `panics` |
 //! | `http` | the protocol, without sockets, threads or clocks | `panics` |
 //! | `router` | method and path to handler | `http` |
+//! | `answer` | a handler's answer without a socket, for tests | `http`, `server` |
 //! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group`, `helpers`, `panics` |
 //! | `main`, `command`, `options`, `log` | the binary | this crate's public face |
 
@@ -98,6 +104,7 @@
 #![cfg_attr(all(doctest, feature = "signals"), doc = include_str!("../README.md"))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
 
+mod answer;
 mod group;
 mod helpers;
 mod http;
@@ -109,11 +116,15 @@ pub mod signals;
 mod stop;
 mod sync;
 
+pub use answer::answer;
 pub use group::{CutOff, Exit, Group, MemberResult, Outcome};
 pub use http::{
     BodyPlan, BodyReader, BodyWriter, Content, FieldError, Handler, Headers, Method, Next, Peer, Reject, Request,
     Response, Status, Version, around,
 };
 pub use router::Router;
-pub use server::{Address, AddressError, BindError, Bound, Config, Notice, Server, Stats, Want, remove_socket_files};
+pub use server::{
+    Address, AddressError, BindError, Bound, Config, Inherited, Notice, Server, Stats, ToAddresses, Want,
+    remove_socket_files,
+};
 pub use stop::{Cause, GRACE, Stop};

@@ -137,13 +137,32 @@ pub(crate) enum Phase {
 impl Stop {
     /// A stop that nobody has triggered, with a grace period of [`GRACE`].
     pub fn new() -> Self {
+        Self::with_grace(GRACE)
+    }
+
+    /// A stop of its own, with this grace period: for a server that runs without a group. (That of a group is given to
+    /// [`Group::run`](crate::Group::run).)
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use allout::{Config, MemberResult, Response, Router, Server, Stop};
+    ///
+    /// fn main() -> MemberResult {
+    ///     let stop = Stop::with_grace(Duration::from_secs(10));
+    ///     # #[cfg(feature = "signals")]
+    ///     allout::signals::install(&stop)?;
+    ///     let router = Router::new().get("/ping", |_| Response::text("pong"));
+    ///     Server::bind("127.0.0.1:8080", Config::default())?.run(router, &stop)
+    /// }
+    /// ```
+    pub fn with_grace(grace: Duration) -> Self {
         Self(Arc::new(Shared {
             set: AtomicBool::new(false),
             state: Mutex::new(State {
                 first: None,
                 told_at: None,
                 end: None,
-                grace: GRACE,
+                grace: grace.min(FAR),
                 lame_duck: Duration::ZERO,
                 ours: Wakers::default(),
                 theirs: Wakers::default(),

@@ -55,7 +55,7 @@ const BOX: &[u8] = b"GET /box HTTP/1.1\r\nHost: test\r\n\r\n";
 
 #[test]
 fn a_keep_alive_ping_allocates_nothing() {
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], Config::default()).unwrap();
+    let server = Server::bind("127.0.0.1:0", Config::default()).unwrap();
     let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     let router = Router::new()
         .get("/users/{id}/posts", |_| Response::text("posts"))

@@ -333,6 +333,16 @@ impl Response {
         }
     }
 
+    /// The value of the first field of this name that was added, without regard to case.
+    ///
+    /// ```
+    /// let response = allout::Response::text("moved").with_field("Location", "/new");
+    /// assert_eq!(response.field("location"), Some("/new"));
+    /// ```
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
     /// The header fields that were added, `Content-Type` first.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let content_type = match &self.content_type {
@@ -384,6 +394,11 @@ impl Response {
             Body::Whole(_) => None,
             Body::Streamed(streamed) => streamed.write.take(),
         }
+    }
+
+    /// The body has been written.
+    pub(crate) fn hold(&mut self, body: Vec<u8>) {
+        self.body = Body::Whole(Cow::Owned(body));
     }
 
     pub(crate) fn take_after(&mut self) -> AfterAnswer {

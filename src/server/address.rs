@@ -16,7 +16,7 @@ use std::str::FromStr;
 /// | `unix:/run/allout.sock` | a Unix socket, by the path of its file |
 ///
 /// Port 0 lets the system choose one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// A host (empty for every address) and a port.
@@ -52,6 +52,114 @@ impl Address {
         } else {
             Ok(found)
         }
+    }
+}
+
+impl TryFrom<&str> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: &str) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+/// Exactly this address; `0.0.0.0` and `[::]` stand for one family each.
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        let host = match address {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+            address => address.ip().to_string(),
+        };
+        Self::Tcp { host, port: address.port() }
+    }
+}
+
+/// What can be listened on, one address or several: text, [`SocketAddr`], [`Address`], references to them, and arrays,
+/// slices and vectors of them. Nothing else can implement it.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use allout::{Config, Server};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let one = Server::bind("127.0.0.1:0", Config::default())?;
+/// let several = Server::bind(["127.0.0.1:0", "localhost:0"], Config::default())?;
+/// let address: SocketAddr = "127.0.0.1:0".parse()?;
+/// let parsed = Server::bind(address, Config::default())?;
+/// let both = Server::bind([address.into(), "localhost:0".parse::<allout::Address>()?], Config::default())?;
+/// # Ok(())
+/// # }
+/// ```
+pub trait ToAddresses: sealed::Sealed {
+    /// In the order in which they are bound.
+    #[doc(hidden)]
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError>;
+}
+
+mod sealed {
+    use super::{Address, SocketAddr};
+
+    pub trait Sealed {}
+
+    impl Sealed for str {}
+    impl Sealed for String {}
+    impl Sealed for SocketAddr {}
+    impl Sealed for Address {}
+    impl<T> Sealed for [T] {}
+    impl<T, const N: usize> Sealed for [T; N] {}
+    impl<T> Sealed for Vec<T> {}
+    impl<T: ?Sized> Sealed for &T {}
+}
+
+impl ToAddresses for str {
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+        Ok(vec![self.parse()?])
+    }
+}
+
+impl ToAddresses for String {
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+        self.as_str().to_addresses()
+    }
+}
+
+impl ToAddresses for SocketAddr {
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+        Ok(vec![(*self).into()])
+    }
+}
+
+impl ToAddresses for Address {
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+        Ok(vec![self.clone()])
+    }
+}
+
+impl<T: ToAddresses> ToAddresses for [T] {
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+        let mut all = Vec::new();
+        for some in self {
+            all.extend(some.to_addresses()?);
+        }
+        Ok(all)
+    }
+}
+
+impl<T: ToAddresses, const N: usize> ToAddresses for [T; N] {
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+        self.as_slice().to_addresses()
+    }
+}
+
+impl<T: ToAddresses> ToAddresses for Vec<T> {
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+        self.as_slice().to_addresses()
+    }
+}
+
+impl<T: ToAddresses + ?Sized> ToAddresses for &T {
+    fn to_addresses(&self) -> Result<Vec<Address>, AddressError> {
+        (*self).to_addresses()
     }
 }
 
@@ -105,8 +213,8 @@ impl fmt::Display for Address {
 /// A text that is not an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
-    text: String,
-    problem: &'static str,
+    pub(super) text: String,
+    pub(super) problem: &'static str,
 }
 
 impl fmt::Display for AddressError {
@@ -125,6 +233,14 @@ mod tests {
     fn addresses_read_back_as_they_are_written() {
         for text in ["127.0.0.1:8080", ":0", "[::1]:80", "localhost:65535", "unix:/tmp/a b", "unix:x"] {
             assert_eq!(text.parse::<Address>().map(|address| address.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn socket_addresses_are_themselves() {
+        for text in ["127.0.0.1:8080", "[::1]:80", "0.0.0.0:0", "[::]:1", "[fe80::1%3]:80"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(Address::from(address).to_string(), text);
         }
     }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use super::accept_error::errno;
-use super::address::Address;
+use super::address::{Address, AddressError, ToAddresses};
 #[cfg(unix)]
 use super::address::{NO_ABSTRACT, is_abstract};
 use super::listener::{Bound, Listener};
@@ -35,6 +35,12 @@ impl fmt::Display for BindError {
     }
 }
 
+impl From<AddressError> for BindError {
+    fn from(AddressError { text, problem }: AddressError) -> Self {
+        Self { address: text, source: io::Error::new(io::ErrorKind::InvalidInput, problem) }
+    }
+}
+
 impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.source)
@@ -46,13 +52,13 @@ impl std::error::Error for BindError {
 /// # Errors
 ///
 /// [`BindError`]; then nothing stays bound.
-pub(crate) fn bind(addresses: &[Address]) -> Result<Vec<Listener>, BindError> {
+pub(crate) fn bind(addresses: &impl ToAddresses) -> Result<Vec<Listener>, BindError> {
     let mut listeners = Vec::new();
-    for address in addresses {
-        match listeners_of(address) {
+    for address in addresses.to_addresses()? {
+        match listeners_of(&address) {
             Ok(more) => listeners.extend(more),
             Err(source) => {
-                let source = told_of_ourselves(address, &listeners, source);
+                let source = told_of_ourselves(&address, &listeners, source);
                 return Err(BindError { address: address.to_string(), source });
             }
         }

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn what_others_hold_too_is_reported_to_no_loop_that_has_left_it() {
         let keeper = TcpListener::bind("127.0.0.1:0").unwrap();
-        let gate = Gate::new(Listener::take_over(keeper.try_clone().unwrap()).unwrap(), 2);
+        let gate = Gate::new(Listener::take_over(keeper.try_clone().unwrap().into()).unwrap(), 2);
         let mut pollers: Vec<_> = (0..2).map(|_| Poller::new().unwrap()).collect();
         for poller in &mut pollers {
             gate.with(|listener| poller.add_listener(listener, TOKEN)).unwrap().unwrap();

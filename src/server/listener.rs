@@ -46,12 +46,12 @@ enum Socket {
 }
 
 /// Where a listener really listens, with the port that the system chose.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Bound {
     /// A TCP address.
     Tcp(SocketAddr),
-    /// The path of a Unix socket.
+    /// The path of a Unix socket; empty if one that was taken over has none.
     Unix(PathBuf),
 }
 
@@ -64,18 +64,48 @@ impl fmt::Display for Bound {
     }
 }
 
+/// A socket that somebody else has bound, and that listens already: see
+/// [`Server::from_listeners`](crate::Server::from_listeners).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Inherited {
+    /// Of TCP.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    #[cfg(unix)]
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Inherited {
+    fn from(socket: TcpListener) -> Self {
+        Self::Tcp(socket)
+    }
+}
+
+#[cfg(unix)]
+impl From<UnixListener> for Inherited {
+    fn from(socket: UnixListener) -> Self {
+        Self::Unix(socket)
+    }
+}
+
 impl Listener {
     /// Takes over a socket that is already bound, and that others may hold too.
     ///
     /// # Errors
     ///
     /// It cannot be duplicated, has no address, or cannot be made non-blocking.
-    pub(crate) fn take_over(socket: TcpListener) -> io::Result<Self> {
+    pub(crate) fn take_over(socket: Inherited) -> io::Result<Self> {
         // Children that a handler starts must not inherit it: std's duplicate is close-on-exec, the socket that was
         // handed to us may not be.
-        let ours = socket.try_clone()?;
-        drop(socket);
-        Self::tcp(ours, true)
+        match socket {
+            Inherited::Tcp(socket) => Self::tcp(socket.try_clone()?, true),
+            #[cfg(unix)]
+            Inherited::Unix(socket) => {
+                let path = socket.local_addr()?.as_pathname().map(ToOwned::to_owned).unwrap_or_default();
+                Self::of_unix(socket.try_clone()?, None, path, true)
+            }
+        }
     }
 
     /// A socket that this process has bound, and nobody else holds.
@@ -95,9 +125,14 @@ impl Listener {
     #[cfg(unix)]
     pub(super) fn unix(socket: UnixListener, file: SocketFile, path: PathBuf) -> io::Result<Self> {
         deepen(&socket);
+        Self::of_unix(socket, Some(file), path, false)
+    }
+
+    #[cfg(unix)]
+    fn of_unix(socket: UnixListener, file: Option<SocketFile>, path: PathBuf, is_shared: bool) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let socket = Socket::Unix { socket, file: Some(file) };
-        Ok(Self { socket, place: Bound::Unix(path), is_shared: false, failures: AtomicUsize::new(0) })
+        let socket = Socket::Unix { socket, file };
+        Ok(Self { socket, place: Bound::Unix(path), is_shared, failures: AtomicUsize::new(0) })
     }
 
     pub(crate) fn place(&self) -> &Bound {

@@ -54,14 +54,12 @@ mod table;
 mod throttle;
 mod timeouts;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, ToAddresses};
 pub use bind::BindError;
 pub use config::Config;
-pub use listener::Bound;
+pub use listener::{Bound, Inherited};
 pub use notice::{Notice, Want};
 pub use shared::Stats;
-
-use std::net::TcpListener;
 
 use crate::group::MemberResult;
 use crate::http::Handler;
@@ -85,7 +83,7 @@ type OnListening = Box<dyn Fn(&Bound) + Send>;
 /// use allout::{Config, Group, Response, Router, Server};
 ///
 /// let mut group = Group::new();
-/// let server = Server::bind(&["127.0.0.1:0".parse()?], Config::default())?;
+/// let server = Server::bind("127.0.0.1:0", Config::default())?;
 /// let router = Router::new().get("/ping", |_| Response::text("pong"));
 /// group.add("http", move |stop| server.run(router, stop));
 /// # group.stop().trigger(allout::Cause::Signal);
@@ -101,24 +99,45 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds all addresses. None is listened on if one cannot be.
+    /// Binds all [addresses](ToAddresses), of text as [`Address`] has it. None is listened on if one cannot be.
+    ///
+    /// ```
+    /// use allout::{Config, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?;
+    /// assert_ne!(server.port(), Some(0)); // the one that the system has chosen
+    /// # Ok::<(), allout::BindError>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// [`BindError`] names the address and the reason.
-    pub fn bind(addresses: &[Address], config: Config) -> Result<Self, BindError> {
-        Ok(Self::with_listeners(bind::bind(addresses)?, config))
+    pub fn bind(addresses: impl ToAddresses, config: Config) -> Result<Self, BindError> {
+        Ok(Self::with_listeners(bind::bind(&addresses)?, config))
     }
 
-    /// Takes over a socket that listens already, from a service manager for example. Others may hold it too: it becomes
-    /// non-blocking for them as well, but is not closed for them. At the stop our share of its queue is answered, and
-    /// what comes later is theirs. Processes that a handler starts do not inherit it.
+    /// Takes over sockets that listen already, from a service manager for example. Others may hold them too: they
+    /// become non-blocking for them as well, but are not closed for them. At the stop our share of their queues is
+    /// answered, and what comes later is theirs; a Unix socket's file stays. Processes that a handler starts do not
+    /// inherit them.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use allout::{Config, Server};
+    ///
+    /// let server = Server::from_listeners([TcpListener::bind("127.0.0.1:0")?], Config::default())?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// If it cannot be duplicated or made non-blocking, or has no address.
-    pub fn from_listener(socket: TcpListener, config: Config) -> std::io::Result<Self> {
-        Ok(Self::with_listeners(vec![Listener::take_over(socket)?], config))
+    /// If one cannot be duplicated or made non-blocking, or has no address.
+    pub fn from_listeners(
+        sockets: impl IntoIterator<Item = impl Into<Inherited>>,
+        config: Config,
+    ) -> std::io::Result<Self> {
+        let listeners = sockets.into_iter().map(|socket| Listener::take_over(socket.into()));
+        Ok(Self::with_listeners(listeners.collect::<Result<_, _>>()?, config))
     }
 
     fn with_listeners(listeners: Vec<Listener>, config: Config) -> Self {
@@ -128,6 +147,15 @@ impl Server {
     /// Where it listens, the ports that the system chose included.
     pub fn addresses(&self) -> impl Iterator<Item = &Bound> {
         self.listeners.iter().map(Listener::place)
+    }
+
+    /// The port of the first TCP listener: of `:0`, the one that the system chose. `None` if there are Unix sockets
+    /// alone.
+    pub fn port(&self) -> Option<u16> {
+        self.addresses().find_map(|place| match place {
+            Bound::Tcp(address) => Some(address.port()),
+            Bound::Unix(_) => None,
+        })
     }
 
     /// Counts that go on being updated while it runs.

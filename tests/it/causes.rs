@@ -16,7 +16,7 @@ use crate::support::{Client, Gate, HANG, PING, Site, demo};
 const GRACE: Duration = Duration::from_secs(20);
 
 fn bind() -> (Server, SocketAddr) {
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], Config::default()).unwrap();
+    let server = Server::bind("127.0.0.1:0", Config::default()).unwrap();
     let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     (server, address)
 }
@@ -243,7 +243,7 @@ fn a_stop_after_the_answer_comes_although_the_client_vanished_in_its_middle() {
 fn breakable(config: Config) -> (Server, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let handle = TcpStream::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()));
-    (Server::from_listener(listener, config).unwrap(), handle)
+    (Server::from_listeners([listener], config).unwrap(), handle)
 }
 
 #[cfg(target_os = "linux")]

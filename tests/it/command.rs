@@ -966,7 +966,7 @@ mod unix {
         check_fails(Process::spawn(&mut command), 2, &["bad address `unix:@name`: abstract sockets are not served"]);
         assert_eq!(std::fs::read_dir(folder.path("")).unwrap().count(), 0);
         let address = allout::Address::Unix("@name".into());
-        let error = allout::Server::bind(&[address], allout::Config::default()).unwrap_err().to_string();
+        let error = allout::Server::bind(address, allout::Config::default()).unwrap_err().to_string();
         assert!(error.starts_with("cannot listen on `unix:@name`: abstract"), "{error}");
     }
 

@@ -125,7 +125,7 @@ pub(crate) fn wait_for_answer(client: &Client) {
 #[cfg(unix)]
 pub(crate) fn unix_site(config: Config, router: Router) -> (Site, std::path::PathBuf) {
     let path = crate::support::socket_path();
-    let addresses = ["127.0.0.1:0".parse().unwrap(), format!("unix:{}", path.display()).parse().unwrap()];
+    let addresses = ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
     let site = Site::run(Server::bind(&addresses, config).unwrap(), router, Duration::from_secs(20));
     assert_eq!(site.connect().ask(PING).status, 200);
     (site, path)

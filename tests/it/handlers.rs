@@ -4,7 +4,9 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
-use allout::{BodyPlan, Config, Handler, Method, Next, Request, Response, Router, Status, around};
+use allout::{
+    BodyPlan, Config, Handler, Method, Next, Peer, Reject, Request, Response, Router, Status, answer, around,
+};
 
 use crate::support::{Client, Gate, PING, Reply, Site};
 
@@ -248,4 +250,53 @@ fn a_fallback_answers_for_paths_that_no_route_has() {
     let other = Site::start(one_loop(), router.get("/none", |_| Response::text("there")));
     assert_eq!(other.connect().ask("GET /none HTTP/1.1\r\nHost: test\r\n\r\n").text(), "there");
     assert_eq!(client.ask("GET /none HTTP/1.1\r\nHost: test\r\n\r\n").status, 404);
+}
+
+// ---- Without a socket ----------------------------------------------------------------------------------------------
+
+#[test]
+fn a_handler_answers_in_a_test_without_a_socket_as_it_does_on_one() {
+    let router = routes().get("/who", |request| Response::text(request.peer().to_string()));
+    let handler = marked(router.clone());
+    let site = Site::start(Config { body_bytes_max: 1024 * 1024, ..one_loop() }, marked(router));
+    let chunked = "POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for request in [
+        PING.to_owned(),
+        post("/echo", "", "hello"),
+        post("/large", "", &"x".repeat(1000)),
+        post("/large", "", &"x".repeat(1001)),
+        post("/count", "", &"x".repeat(200_000)),
+        chunked.to_owned(),
+        chunked.replace("abc", "abcd"),
+        post("/none", "Expect: 100-continue\r\n", "hello"),
+        "POST /none HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n".to_owned(),
+        "GET /stream HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\n\r\n".to_owned(),
+    ] {
+        let reply = site.connect().ask(&request);
+        match answer(&handler, &request, &Peer::Unix) {
+            Ok(response) => {
+                assert_eq!((response.status().code(), response.body()), (reply.status, &reply.body[..]), "{request}");
+                assert_eq!(response.field("x-passed"), reply.header("x-passed"));
+            }
+            Err(reject) => assert_eq!((reject.status().code(), reject.reason()), (reply.status, &*reply.text())),
+        }
+    }
+    let who = answer(&handler, "GET /who HTTP/1.1\r\nHost: a\r\n\r\n", &Peer::Unix).unwrap();
+    assert_eq!(who.body(), b"unix socket");
+    let head = answer(&handler, "HEAD /stream HTTP/1.1\r\nHost: a\r\n\r\n", &Peer::Unix).unwrap();
+    assert_eq!((head.status(), head.body()), (Status::OK, &b""[..]));
+    assert_eq!(answer(&handler, "GET /who HT", &Peer::Unix).unwrap_err(), Reject::Timeout);
+    assert_eq!(
+        answer(&handler, post("/echo", "", "hello").trim_end_matches('o'), &Peer::Unix).err(),
+        Some(Reject::Timeout)
+    );
+}
+
+#[test]
+#[should_panic(expected = "the stream failed: the body is 3 bytes shorter than was said")]
+fn a_stream_that_fails_fails_the_test() {
+    let short = |_: &Request<'_>| Response::stream("a/b", |out| out.write_all(b"12")).with_length(5);
+    let _ = answer(&short, PING, &Peer::Unix);
 }

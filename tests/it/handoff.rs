@@ -131,7 +131,7 @@ fn hundreds_of_handlers_that_block_one_after_another_stall_nobody_on_two_loops()
 
 #[test]
 fn a_handler_may_call_its_own_server() {
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap();
+    let server = Server::bind("127.0.0.1:0", one_loop()).unwrap();
     let Some(allout::Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     // Down to 0, each by a request to the next.
     let router = Router::new().get("/n/{n}", move |request| {
@@ -943,7 +943,7 @@ fn a_thread_whose_end_takes_its_time_makes_no_clean_end_unclean() {
 fn a_handler_that_panics_after_it_has_lost_its_loop_is_answered_500_and_told_once() {
     let gate = Gate::new();
     let (sender, notices) = mpsc::channel();
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap();
+    let server = Server::bind("127.0.0.1:0", one_loop()).unwrap();
     let server = server.on_notice(move |notice| sender.send(notice.to_string()).unwrap());
     let at = gate.clone();
     let router = routes(&gate).get("/panic", move |_| -> Response {

@@ -143,7 +143,7 @@ fn of_all_addresses_too_whichever_its_family() {
             return skip("this machine has no IPv6");
         }
         check_completes(|| {
-            let server = Server::bind(&[":0".parse().unwrap()], patient(1)).unwrap();
+            let server = Server::bind(":0", patient(1)).unwrap();
             let site = Site::run(server, routes(&Gate::new()), LONG * 2);
             let address = SocketAddr::new(ip, site.address.port());
             assert_eq!(Client::connect(address).ask(PING).status, 200);
@@ -225,7 +225,7 @@ fn a_client_that_has_not_answered_for_seconds_is_not_waited_for() {
 fn a_listener_that_others_hold_too_goes_on_taking_handshakes() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let keeper = listener.try_clone().unwrap();
-    let site = Site::run(Server::from_listener(listener, patient(2)).unwrap(), routes(&Gate::new()), LONG * 2);
+    let site = Site::run(Server::from_listeners([listener], patient(2)).unwrap(), routes(&Gate::new()), LONG * 2);
     assert_eq!(site.connect().ask(PING).status, 200);
     let (far, address) = (Far::connect(site.address), site.address);
     site.stop();

@@ -675,7 +675,7 @@ fn a_client_that_asks_without_reading_is_not_read_from_for_ever() {
 #[test]
 fn handlers_that_panic_cost_nobody_else_anything() {
     let (sender, notices) = mpsc::channel();
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], patient()).unwrap();
+    let server = Server::bind("127.0.0.1:0", patient()).unwrap();
     let server = server.on_notice(move |notice| sender.send(notice.to_string()).unwrap());
     // Without the panic hook, which would fill the test's output.
     let router = router().get("/panic/{n}", |request| -> Response {
@@ -708,7 +708,7 @@ fn handlers_that_panic_cost_nobody_else_anything() {
 
 #[test]
 fn a_listener_to_notices_that_panics_costs_nothing() {
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], patient()).unwrap();
+    let server = Server::bind("127.0.0.1:0", patient()).unwrap();
     let server = server.on_notice(|_| std::panic::resume_unwind(Box::new("no")));
     let site = Site::run(server, router(), HANG);
     for _ in 0..3 {
@@ -737,7 +737,7 @@ mod unix {
     #[test]
     fn a_unix_socket_has_the_same_limits() {
         let path = std::env::temp_dir().join(format!("allout-limits-{}.sock", std::process::id()));
-        let addresses = ["127.0.0.1:0".parse().unwrap(), format!("unix:{}", path.display()).parse().unwrap()];
+        let addresses = ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
         let server = Server::bind(&addresses, patient()).unwrap();
         let router = router().get("/who", |request| {
             assert!(request.peer().is_local());

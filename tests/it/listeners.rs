@@ -11,8 +11,95 @@ use crate::drain::{LONG, routes};
 use crate::support::PING;
 
 fn bind_error(addresses: &[&str]) -> String {
-    let addresses: Vec<_> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    Server::bind(&addresses, Config::default()).expect_err("it is taken").to_string()
+    Server::bind(addresses, Config::default()).expect_err("it is taken").to_string()
+}
+
+// ---- What is listened on --------------------------------------------------------------------------------------------
+
+#[test]
+fn what_is_listened_on_is_text_or_addresses_one_or_several() {
+    let socket: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let text = String::from("127.0.0.1:0");
+    let count = |server: Server| {
+        assert!(server.port().is_some_and(|port| port > 0));
+        server.addresses().count()
+    };
+    let bind = |server: Result<Server, allout::BindError>| count(server.unwrap());
+    assert_eq!(bind(Server::bind("127.0.0.1:0", Config::default())), 1);
+    assert_eq!(bind(Server::bind(&text, Config::default())), 1);
+    assert_eq!(bind(Server::bind(socket, Config::default())), 1);
+    assert_eq!(bind(Server::bind(allout::Address::from(socket), Config::default())), 1);
+    assert_eq!(bind(Server::bind(["127.0.0.1:0", &text], Config::default())), 2);
+    assert_eq!(bind(Server::bind(vec![socket, socket], Config::default())), 2);
+    assert_eq!(bind(Server::bind(&[socket][..], Config::default())), 1);
+    let both = [socket.into(), allout::Address::try_from("127.0.0.1:0").unwrap()];
+    assert_eq!(bind(Server::bind(&both, Config::default())), 2);
+}
+
+#[test]
+fn a_text_that_is_no_address_is_named() {
+    let error = Server::bind(["127.0.0.1:0", "localhost"], Config::default()).unwrap_err();
+    assert_eq!(error.to_string(), "cannot listen on `localhost`: the port is missing");
+}
+
+#[cfg(unix)]
+#[test]
+fn sockets_of_both_kinds_are_taken_over_and_left_to_the_others_who_hold_them() {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use crate::support::{Client, HANG, Site, socket_path};
+
+    let path = socket_path();
+    let (tcp, unix) = (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());
+    let shared = (tcp.try_clone().unwrap(), unix.try_clone().unwrap());
+    let sockets = [allout::Inherited::from(shared.0), shared.1.into()];
+    let server = Server::from_listeners(sockets, Config::default()).unwrap();
+    let places: Vec<_> = server.addresses().map(ToString::to_string).collect();
+    assert_eq!(places, [tcp.local_addr().unwrap().to_string(), format!("unix:{}", path.display())]);
+    let site = Site::run(server, |_: &allout::Request<'_>| allout::Response::text("taken over"), HANG);
+    for mut client in [site.connect(), Client::connect_unix(&path)] {
+        assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: test\r\n\r\n").text(), "taken over");
+    }
+    site.stop();
+    assert_eq!(site.outcome().exit_code(), 0);
+    // They go on listening, for whoever has bound them, and the file is theirs to remove.
+    let late = Client::connect_unix(&path);
+    unix.set_nonblocking(false).unwrap();
+    unix.accept().unwrap();
+    drop(late);
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_server_needs_no_group_and_a_stop_has_a_grace_of_its_own() {
+    use std::time::{Duration, Instant};
+
+    use crate::support::{Client, Gate, HANG};
+
+    for (grace, is_answered) in [(HANG, true), (Duration::from_millis(200), false)] {
+        let (gate, stop) = (Gate::new(), allout::Stop::with_grace(grace));
+        let server = Server::bind("127.0.0.1:0", Config::default()).unwrap();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], server.port().unwrap()));
+        let (at, told) = (gate.clone(), stop.clone());
+        let router = allout::Router::new().get("/", move |_| {
+            at.pass();
+            allout::Response::text("answered")
+        });
+        let running = std::thread::spawn(move || server.run(router, &told).map_err(|error| error.to_string()));
+        let mut client = Client::connect(address);
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        gate.wait_for(1);
+        let begun = Instant::now();
+        stop.trigger(allout::Cause::Signal);
+        if is_answered {
+            gate.open();
+            assert_eq!(client.reply().text(), "answered");
+        }
+        assert_eq!(running.join().unwrap().is_ok(), is_answered);
+        assert!(is_answered || begun.elapsed() >= grace);
+        gate.open();
+    }
 }
 
 // ---- TCP -----------------------------------------------------------------------------------------------------------
@@ -50,7 +137,7 @@ fn the_accept_queue_is_as_deep_as_the_system_lets_it_be() {
         return crate::support::skip("this system has no deeper queue than std's");
     }
     let path = crate::support::socket_path();
-    let addresses = ["127.0.0.1:0".parse().unwrap(), format!("unix:{}", path.display()).parse().unwrap()];
+    let addresses = ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
     let server = Server::bind(&addresses, Config::default()).unwrap();
     let Some(allout::Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     let places = [socket2::SockAddr::from(address), socket2::SockAddr::unix(&path).unwrap()];
@@ -75,7 +162,7 @@ fn children_do_not_inherit_a_listener_that_was_taken_over() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     // As a service manager hands it over.
     socket2::SockRef::from(&listener).set_cloexec(false).unwrap();
-    let server = Server::from_listener(listener, Config::default()).unwrap();
+    let server = Server::from_listeners([listener], Config::default()).unwrap();
     // As a handler may start one; it lives on when the server has gone.
     let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
     let site = crate::support::Site::run(server, routes(&crate::support::Gate::new()), LONG);

@@ -15,7 +15,7 @@ type Told = Arc<Mutex<Vec<String>>>;
 fn told_site(config: Config, handler: impl Handler) -> (Site, Told) {
     let told = Told::default();
     let to = Arc::clone(&told);
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], config).unwrap().on_notice(move |notice| {
+    let server = Server::bind("127.0.0.1:0", config).unwrap().on_notice(move |notice| {
         if !notice.is_verbose() {
             to.lock().unwrap().push(notice.to_string());
         }

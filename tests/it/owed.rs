@@ -146,10 +146,9 @@ fn a_handler_whose_client_stalls_is_waited_for_and_named() {
             }
         });
     let path = crate::support::socket_path();
-    let address = format!("unix:{}", path.display()).parse().unwrap();
-    let tcp = "127.0.0.1:0".parse().unwrap();
+    let addresses = ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
     let config = Config { write_timeout: SHORT, ..one_loop() };
-    let site = Site::run(Server::bind(&[tcp, address], config).unwrap(), router, SHORT);
+    let site = Site::run(Server::bind(addresses, config).unwrap(), router, SHORT);
     // With one of these sizes the first two answers fit into the socket and the third does not: it is gathered with what
     // comes next, and has been written in part when the handler of that is found to be slow.
     let sizes = (60_000..140_000).step_by(5_000);

@@ -517,7 +517,7 @@ fn a_later_content_type_replaces_an_earlier_whichever_way_it_was_given() {
 
 #[test]
 fn a_field_that_cannot_be_sent_never_reaches_the_wire() {
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], Config::default()).unwrap();
+    let server = Server::bind("127.0.0.1:0", Config::default()).unwrap();
     let (sender, notices) = mpsc::channel();
     let server = server.on_notice(move |notice| sender.send(notice.to_string()).unwrap());
     let handler = |request: &Request<'_>| {

@@ -472,8 +472,8 @@ fn child() {
             let folder = Folder::new("signals-default");
             let socket = folder.path("socket");
             let signals = signals::install(&stop).unwrap();
-            let place = format!("unix:{}", socket.display()).parse().unwrap();
-            let server = allout::Server::bind(&[place], allout::Config::default()).unwrap();
+            let place = format!("unix:{}", socket.display());
+            let server = allout::Server::bind(place, allout::Config::default()).unwrap();
             group.add("signals", move |stop| signals.run(stop));
             group.add("holder", move |stop| {
                 eprintln!("socket: {}", socket.display());
@@ -505,7 +505,7 @@ fn child() {
         }
         "start" => {
             let signals = signals::install(&stop).unwrap();
-            let server = allout::Server::bind(&["127.0.0.1:0".parse().unwrap()], allout::Config::default()).unwrap();
+            let server = allout::Server::bind("127.0.0.1:0", allout::Config::default()).unwrap();
             eprintln!("listening on http://{}", server.addresses().next().unwrap());
             stop.wait();
             let router = allout::Router::new().get("/ping", |_: &allout::Request<'_>| allout::Response::text("pong"));

@@ -54,7 +54,7 @@ fn download(write: impl Fn(&mut BodyWriter<'_>) -> std::io::Result<()> + Clone +
 /// A site with one loop, and what it tells of handlers that fail.
 fn told_of_failures(router: Router) -> (Site, mpsc::Receiver<String>) {
     let (sender, told) = mpsc::channel();
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap().on_notice(move |notice| {
+    let server = Server::bind("127.0.0.1:0", one_loop()).unwrap().on_notice(move |notice| {
         if matches!(notice, Notice::HandlerPanicked { .. } | Notice::StreamFailed { .. }) {
             let _ = sender.send(notice.to_string());
         }
@@ -185,7 +185,7 @@ fn a_broken_chunked_body_is_answered_400_whatever_the_handler_says() {
     let (router, reads) = uploads(&Gate::new());
     let rejects = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&rejects);
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], one_loop()).unwrap().on_notice(move |notice| {
+    let server = Server::bind("127.0.0.1:0", one_loop()).unwrap().on_notice(move |notice| {
         if matches!(notice, Notice::Rejected { .. }) {
             told.lock().unwrap().push(notice.to_string());
         }
@@ -663,7 +663,7 @@ fn check_sent_before(lengths: [usize; 3]) {
     let router = router.get("/bytes/{n}", |request| {
         Response::bytes("text/plain", vec![b'x'; request.param("n").unwrap().parse().unwrap()])
     });
-    let addresses = ["127.0.0.1:0".parse().unwrap(), format!("unix:{}", path.display()).parse().unwrap()];
+    let addresses = ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
     let site = Site::run(Server::bind(&addresses, one_loop()).unwrap(), router, HANG);
     let mut client = Client::connect_unix(&path);
     client.send(lengths.map(|length| get(&format!("/bytes/{length}"))).concat() + STREAM);
@@ -1084,8 +1084,8 @@ fn streams_go_over_unix_sockets_too() {
     let path = crate::support::socket_path();
     let (router, _reads) = uploads(&Gate::new());
     let router = router.get("/stream", |_| Response::stream("text/plain", |out| out.write_all(b"body")));
-    let address = format!("unix:{}", path.display()).parse().unwrap();
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap(), address], one_loop()).unwrap();
+    let addresses = ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
+    let server = Server::bind(addresses, one_loop()).unwrap();
     let site = Site::run(server, router, HANG);
     let mut client = Client::connect_unix(&path);
     let large = large();

@@ -63,7 +63,7 @@ impl Site {
     }
 
     pub fn start_with_grace(config: Config, handler: impl Handler, grace: Duration) -> Self {
-        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], config).unwrap();
+        let server = Server::bind("127.0.0.1:0", config).unwrap();
         Self::run(server, handler, grace)
     }
 

@@ -14,7 +14,7 @@ use std::process::Command;
 use source::{Name, Source, sources};
 
 /// Which modules of the crate each part may name. A module's own inside is always open to it.
-const MAY_NAME: [(&str, &[&str]); 13] = [
+const MAY_NAME: [(&str, &[&str]); 14] = [
     ("http", &["panics"]),
     ("sync", &[]),
     ("panics", &["sync"]),
@@ -23,6 +23,7 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
     ("group", &["helpers", "panics", "stop", "sync"]),
     ("signals", &["group", "panics", "server", "stop", "sync"]),
     ("router", &["http"]),
+    ("answer", &["http", "server", "sync"]),
     ("server", &["group", "helpers", "http", "panics", "stop", "sync"]),
     // The binary: for the rest it uses `allout::`, the public face, like anybody else.
     ("options", &[]),

@@ -100,13 +100,13 @@ fn bind(plan: &Plan, folder: &Path) -> Result<(Server, Option<TcpStream>)> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         // `accept` of a socket that was shut down fails for good.
         let breaker = TcpStream::from(OwnedFd::from(listener.try_clone()?));
-        return Ok((Server::from_listener(listener, config)?, Some(breaker)));
+        return Ok((Server::from_listeners([listener], config)?, Some(breaker)));
     }
     let unix = format!("unix:{}", folder.join(format!("{:x}.sock", plan.seed)).display());
     let addresses = match plan.sockets {
-        Sockets::Tcp => vec!["127.0.0.1:0".parse()?],
-        Sockets::Unix => vec![unix.parse()?],
-        Sockets::Both => vec!["127.0.0.1:0".parse()?, unix.parse()?],
+        Sockets::Tcp => vec!["127.0.0.1:0".to_owned()],
+        Sockets::Unix => vec![unix],
+        Sockets::Both => vec!["127.0.0.1:0".to_owned(), unix],
     };
     Ok((Server::bind(&addresses, config)?, None))
 }

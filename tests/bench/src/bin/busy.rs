@@ -204,7 +204,7 @@ fn expect_200(client: &mut Client) -> Result<()> {
 
 /// The server: `--listen ADDRESS --loops N --threads N`.
 fn serve(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
-    let address = arguments.next().ok_or("no address")?.parse()?;
+    let address = arguments.next().ok_or("no address")?;
     let mut number = |option: &str| -> Result<usize> {
         match (arguments.next(), arguments.next()) {
             (Some(given), Some(number)) if given == option => Ok(number.parse()?),
@@ -213,7 +213,7 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
     };
     let config =
         Config { loops: number("--loops")?, threads: number("--threads")?, turn_timeout: HANG, ..Config::default() };
-    let server = Server::bind(&[address], config)?.on_listening(|place| eprintln!("listening on http://{place}"));
+    let server = Server::bind(address, config)?.on_listening(|place| eprintln!("listening on http://{place}"));
     let param = |request: &Request<'_>| request.param("n").and_then(|n| n.parse().ok()).unwrap_or(0);
     let router = Router::new()
         .at_once(Method::Get, "/livez", |_| Response::text("live\n"))

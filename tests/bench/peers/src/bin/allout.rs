@@ -8,7 +8,7 @@ use allout::{Config, Group, Outcome, Response, Router, Server};
 fn main() -> Result<Outcome, Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).ok_or("no address")?;
     let mut group = Group::new();
-    let server = Server::bind(&[address.parse()?], Config { loops: 2, ..Config::default() })?;
+    let server = Server::bind(address, Config { loops: 2, ..Config::default() })?;
     let router = Router::new()
         .get("/ping", |_| Response::text("pong"))
         .get("/sleep", |_| {
