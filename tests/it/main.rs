@@ -12,6 +12,7 @@ mod support;
 mod causes;
 mod closing;
 mod command;
+mod compile;
 mod drain;
 mod fairness;
 mod group;
