@@ -63,6 +63,13 @@
 //! [`answer()`] lets a handler, a router or a wrapper answer without a socket: the bytes of a request in, its
 //! [`Response`] out. A server in a test is bound to `127.0.0.1:0`, and says which [port](Server::port) it has got.
 //!
+//! # Features
+//!
+//! | feature | by default | what for | without it |
+//! |---|---|---|---|
+//! | `signals` | yes | [`signals`]: Ctrl-C, SIGTERM and SIGHUP stop a group; brings `ctrlc` | no dependency at all |
+//! | `sys` | yes | what std lacks, on Linux `epoll`; the one file with `unsafe` | `forbid(unsafe_code)` |
+//!
 //! # In scope, and not
 //!
 //! An origin server of HTTP/1.1 (RFC 9110 and 9112) over TCP and Unix sockets, for what runs behind a proxy or on a
@@ -119,8 +126,8 @@ mod sync;
 pub use answer::answer;
 pub use group::{CutOff, Exit, Group, MemberResult, Outcome};
 pub use http::{
-    BodyPlan, BodyReader, BodyWriter, Content, FieldError, Handler, Headers, Method, Next, Peer, Reject, Request,
-    Response, Status, Version, around,
+    BodyPlan, BodyReader, BodyWriter, Content, FieldError, Handler, Headers, HeadersIter, Method, Next, Peer, Reject,
+    Request, Response, Status, Version, around,
 };
 pub use router::Router;
 pub use server::{

@@ -32,7 +32,7 @@ pub const GRACE: Duration = Duration::from_secs(3);
 pub(crate) const FAR: Duration = Duration::from_secs(1 << 30);
 
 /// Why everything stops.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
     /// SIGINT, SIGTERM or SIGHUP.

@@ -33,11 +33,8 @@ impl<'a> Headers<'a> {
     }
 
     /// All fields: the name as sent, and the value.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        let bytes = self.bytes;
-        // A name consists of tchar, which is ASCII, so it is always text.
-        let text = |name: &'a [u8]| std::str::from_utf8(name).unwrap_or_default();
-        self.fields.iter().map(move |field| (text(field.name.of(bytes)), field.value.of(bytes)))
+    pub fn iter(&self) -> HeadersIter<'a> {
+        HeadersIter { fields: self.fields.iter(), bytes: self.bytes }
     }
 
     /// How many fields there are.
@@ -48,6 +45,48 @@ impl<'a> Headers<'a> {
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
+    }
+}
+
+impl<'a> IntoIterator for Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+    type IntoIter = HeadersIter<'a>;
+
+    fn into_iter(self) -> HeadersIter<'a> {
+        self.iter()
+    }
+}
+
+impl<'a> IntoIterator for &Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+    type IntoIter = HeadersIter<'a>;
+
+    fn into_iter(self) -> HeadersIter<'a> {
+        self.iter()
+    }
+}
+
+/// What [`Headers::iter`] gives.
+#[derive(Clone)]
+pub struct HeadersIter<'a> {
+    fields: std::slice::Iter<'a, Field>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for HeadersIter<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let field = self.fields.next()?;
+        // A name consists of tchar, which is ASCII, so it is always text.
+        let name = std::str::from_utf8(field.name.of(self.bytes)).unwrap_or_default();
+        Some((name, field.value.of(self.bytes)))
+    }
+}
+
+impl std::fmt::Debug for HeadersIter<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.clone().map(|(name, _)| name)).finish()
     }
 }
 

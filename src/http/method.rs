@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The methods that this server has (RFC 9110 §9 and RFC 5789). CONNECT, TRACE and unknown ones are answered 501.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 #[expect(missing_docs)] // The names say it all.
 pub enum Method {
     Get,
@@ -54,9 +55,19 @@ impl fmt::Display for Method {
 }
 
 /// The supported versions. A minor version above 1 counts as 1.1 (RFC 9110 §2.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 #[expect(missing_docs)] // The names say it all.
 pub enum Version {
     Http10,
     Http11,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+        })
+    }
 }

@@ -39,7 +39,7 @@ mod streamed;
 mod target;
 
 pub use handler::{BodyPlan, Handler, Next, around};
-pub use headers::Headers;
+pub use headers::{Headers, HeadersIter};
 pub use method::{Method, Version};
 pub use reject::Reject;
 pub use request::{Peer, Request};

@@ -8,7 +8,7 @@ use super::response::Status;
 ///
 /// Each of them closes the connection: we and the peer no longer agree where the next request begins, or the peer has
 /// learnt that its request is refused while its body may still be on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reject {
     /// The request line breaks RFC 9112 §3.

@@ -13,7 +13,7 @@ use super::streamed::{BodyReader, ReadBody, Source};
 use super::target::Target;
 
 /// Who sent a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Peer {
     /// Over TCP, from this address.
@@ -30,6 +30,12 @@ impl Peer {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Self::Unix => true,
         }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
     }
 }
 

@@ -90,6 +90,12 @@ impl Status {
     }
 }
 
+impl From<Status> for u16 {
+    fn from(status: Status) -> Self {
+        status.code()
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.0, self.reason())
@@ -97,7 +103,7 @@ impl fmt::Display for Status {
 }
 
 /// A header field that cannot be put into a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FieldError {
     /// The name is not a token (RFC 9110 §5.1).

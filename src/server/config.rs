@@ -11,7 +11,9 @@ use crate::sync::available_parallelism;
 /// ```
 /// let config = allout::Config { body_bytes_max: 64 * 1024, ..allout::Config::default() };
 /// ```
-#[derive(Clone, Debug)]
+///
+/// Write `..Config::default()` always, even behind all fields that there are: a minor version may add one.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How many event loops, each on its own thread. Default: one per core, since a busy loop takes a whole core.
     pub loops: usize,

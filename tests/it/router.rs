@@ -308,11 +308,8 @@ fn a_target_is_seen_raw_and_decoded() {
 
 #[test]
 fn versions_are_seen() {
-    let look = |request: &Request<'_>| match request.version() {
-        Version::Http10 => "1.0".to_owned(),
-        Version::Http11 => "1.1".to_owned(),
-    };
-    for (sent, read) in [("1.0", "1.0"), ("1.1", "1.1"), ("1.7", "1.1")] {
+    let look = |request: &Request<'_>| request.version().to_string();
+    for (sent, read) in [("1.0", "HTTP/1.0"), ("1.1", "HTTP/1.1"), ("1.7", "HTTP/1.1")] {
         assert_eq!(seen(format!("GET / HTTP/{sent}\r\nHost: a\r\n\r\n"), look), read);
     }
 }
@@ -592,4 +589,40 @@ fn what_follows_an_answer_that_is_never_sent_is_called_in_order_too() {
     let response = Response::text("lost").on_sent(|| panic!("of the first")).on_sent(tell("second"));
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(response)));
     assert_eq!(called.try_iter().collect::<Vec<_>>(), ["second"]);
+}
+
+#[test]
+fn what_is_public_can_be_sent_shared_shown_and_compared() {
+    fn shared<T: Send + Sync + std::fmt::Debug>() {}
+    fn plain<T: Clone + Eq + std::hash::Hash + std::fmt::Debug>() {}
+    fn error<T: std::error::Error + Send + Sync + 'static>() {}
+
+    fn sent<T: Send + std::fmt::Debug>() {}
+
+    sent::<(Server, allout::Group, Response)>();
+    shared::<(Router, Config, allout::Stop, allout::Outcome, allout::Stats)>();
+    shared::<(Request<'_>, allout::Headers<'_>, allout::Notice<'_>)>();
+    plain::<(Method, Version, Status, Peer, FieldError, allout::Reject, allout::BodyPlan, allout::Content)>();
+    plain::<(allout::Address, allout::Bound, allout::Cause, allout::Want)>();
+    error::<allout::AddressError>();
+    error::<allout::BindError>();
+    error::<FieldError>();
+    error::<allout::Reject>();
+    error::<allout::CutOff>();
+    #[cfg(feature = "signals")]
+    error::<allout::signals::InstallError>();
+    assert_eq!((u16::from(Status::OK), Version::Http10.to_string()), (200, "HTTP/1.0".to_owned()));
+}
+
+#[test]
+fn header_fields_can_be_gone_through() {
+    let text = seen("GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", |request| {
+        let mut names = Vec::new();
+        for (name, _) in request.headers() {
+            names.push(name);
+        }
+        let values = (&request.headers()).into_iter().map(|(_, value)| String::from_utf8_lossy(value));
+        format!("{names:?} {:?} {:?}", values.collect::<Vec<_>>(), request.headers().iter())
+    });
+    assert_eq!(text, r#"["Host", "X"] ["a", "y"] ["Host", "X"]"#);
 }
