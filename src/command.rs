@@ -8,32 +8,58 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
 use allout::{
-    Bound, Cause, Exit, Group, Method, Notice, Outcome, Request, Response, Router, Server, Stats, Status, Stop,
+    Bound, Cause, Exit, Group, Inherited, Method, Notice, Outcome, Request, Response, Router, Server, Stats, Status,
+    Stop,
 };
 
 use crate::log::{self, say};
-use crate::options::{self, Command, Options, Volume};
+use crate::options::{self, Command, Options, UsageError, Volume};
 
 /// Runs the command called `name`. `extend` adds routes to the command's own.
 pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> ExitCode {
     let variable = |key: &str| std::env::var_os(key);
     let code = match options::read(name, std::env::args_os().skip(1), variable) {
-        Ok(Command::Serve(options)) => serve(name, *options, extend),
+        // Before there is any other thread.
+        Ok(Command::Serve(options)) => match inherited(&options) {
+            Ok(sockets) => serve(name, *options, sockets, extend),
+            Err(error) => wrong_usage(name, &UsageError::of_socket(&error)),
+        },
         Ok(Command::Print(text)) => {
             // It is no failure if the reader has gone (`| head` for example).
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            log::start();
-            say(format_args!("{name}: {error}"));
-            ExitCode::from(2)
-        }
+        Err(error) => wrong_usage(name, &error),
     };
     log::flush();
     // Those that a thread still binds, for which nobody waits any more.
     allout::remove_socket_files();
     code
+}
+
+fn wrong_usage(name: &str, error: &UsageError) -> ExitCode {
+    log::start();
+    say(format_args!("{name}: {error}"));
+    ExitCode::from(2)
+}
+
+/// The sockets that were handed over.
+fn inherited(options: &Options) -> std::io::Result<Vec<Inherited>> {
+    let mut sockets: Vec<_> = Inherited::from_environment()?.into_iter().map(|(_, socket)| socket).collect();
+    if options.listens_on_stdin {
+        sockets.push(stdin()?);
+    }
+    Ok(sockets)
+}
+
+#[cfg(unix)]
+fn stdin() -> std::io::Result<Inherited> {
+    Inherited::stdin()
+}
+
+#[cfg(not(unix))]
+fn stdin() -> std::io::Result<Inherited> {
+    Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "stdin is no socket on this system"))
 }
 
 /// How many lines to print about cut-off requests, one each; one more line then says how many are left out.
@@ -76,7 +102,12 @@ fn at(place: Option<String>) -> String {
     place.map(|place| format!(" (at {place})")).unwrap_or_default()
 }
 
-fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Router) -> ExitCode {
+fn serve(
+    name: &'static str,
+    mut options: Options,
+    sockets: Vec<Inherited>,
+    extend: impl FnOnce(Router) -> Router,
+) -> ExitCode {
     let volume = options.volume;
     log::start();
     note_panics();
@@ -103,7 +134,10 @@ fn serve(name: &'static str, options: Options, extend: impl FnOnce(Router) -> Ro
         Err(error) => return fail(name, &error),
     };
 
-    let server = match bind(&options, &stop) {
+    if options.listen.is_empty() && sockets.is_empty() {
+        options.listen.push(options::default_address());
+    }
+    let server = match bind(&options, sockets, &stop) {
         Some(Ok(server)) => server.on_notice(move |notice| {
             if volume >= Volume::Verbose || !notice.is_verbose() {
                 tell(notice);
@@ -133,11 +167,13 @@ type BindResult = Result<Server, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Binds on a thread of its own, since resolving a name can take long. `None`: the stop came first, and the thread is
 /// left behind.
-fn bind(options: &Options, stop: &Stop) -> Option<BindResult> {
+fn bind(options: &Options, sockets: Vec<Inherited>, stop: &Stop) -> Option<BindResult> {
     let (sender, first) = mpsc::channel();
     let (listen, config, bound) = (options.listen.clone(), options.config.clone(), sender.clone());
     let thread = thread::Builder::new().name("bind".to_owned()).spawn(move || {
-        let _ = bound.send(Some(Server::bind(&listen, config).map_err(Into::into)));
+        let all = Server::bind(&listen, config).map_err(Into::into);
+        let all = all.and_then(|server| server.and_listeners(sockets).map_err(Into::into));
+        let _ = bound.send(Some(all));
     });
     if let Err(error) = thread {
         return Some(Err(format!("cannot start the thread that binds: {error}").into()));

@@ -18,8 +18,10 @@ pub(crate) enum Command {
 /// How to serve.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// Where to listen.
+    /// Where to listen, beside the sockets that were handed over; if there is neither, see [`default_address`].
     pub(crate) listen: Vec<Address>,
+    /// Standard input is a listening socket.
+    pub(crate) listens_on_stdin: bool,
     /// The server's limits.
     pub(crate) config: Config,
     /// The deadline for draining.
@@ -47,6 +49,13 @@ pub(crate) enum Volume {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UsageError(String);
 
+impl UsageError {
+    /// A socket was handed over that is none.
+    pub(crate) fn of_socket(error: &std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (try --help)", self.0)
@@ -72,6 +81,11 @@ const COUNT_MAX: usize = 10_000_000;
 const THREADS_MAX: usize = 10_000;
 const SECONDS_MAX: u64 = 1_000_000;
 
+/// Where to listen if nothing else is asked for.
+pub(crate) fn default_address() -> Address {
+    Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 }
+}
+
 fn help(name: &str) -> String {
     format!(
         "\
@@ -79,7 +93,7 @@ One out, all out: a small HTTP/1.1 server that loses no request when it stops.
 
 Usage: {name} [OPTIONS]
 
-  --listen ADDR           HOST:PORT, :PORT, [::]:PORT or unix:PATH; repeatable   [127.0.0.1:8080]
+  --listen ADDR           HOST:PORT, :PORT, unix:PATH or stdin; repeatable       [127.0.0.1:8080]
   --grace SECONDS         deadline for draining                                  [3]
   --idle-grace SECONDS    how long a quiet connection is kept while draining     [0.25]
   --lame-duck SECONDS     keep serving, not ready, before draining               [0]
@@ -92,6 +106,9 @@ Usage: {name} [OPTIONS]
   --help, --version
 
 With a token only its bearer may call /shutdown; without, clients on this machine may. A proxy is such a client.
+
+`--listen stdin`: standard input is a listening socket, as of systemd's StandardInput=socket. The sockets that a service
+manager hands over (LISTEN_FDS) are served too; the default address is not, if there is any of these.
 
 Each option can be set by the environment too: ALLOUT_LISTEN (separated by commas), ALLOUT_GRACE and so on;
 ALLOUT_QUIET=1. Prefer it for the token: a command line is seen by every user of the machine.
@@ -115,6 +132,7 @@ pub(crate) fn read(
 ) -> Result<Command, UsageError> {
     let mut options = Options {
         listen: Vec::new(),
+        listens_on_stdin: false,
         config: Config::default(),
         grace: allout::GRACE,
         lame_duck: Duration::ZERO,
@@ -157,9 +175,6 @@ pub(crate) fn read(
         }
     }
     options.read_environment(variable, &given, is_volume_given)?;
-    if options.listen.is_empty() {
-        options.listen.push(Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 });
-    }
     Ok(Command::Serve(Box::new(options)))
 }
 
@@ -198,6 +213,7 @@ impl Options {
     /// Sets one option. `origin` is its name as the user wrote it: the option or the variable.
     fn set(&mut self, option: &str, origin: &str, value: &str) -> Result<(), UsageError> {
         match option {
+            "--listen" if value == "stdin" => self.listens_on_stdin = true,
             "--listen" => {
                 self.listen.push(value.parse().map_err(|error| UsageError(format!("{origin}: {error}")))?);
             }
@@ -263,7 +279,8 @@ mod tests {
     #[test]
     fn defaults() {
         let options = read_with(&[], &[]).expect("nothing is wrong");
-        assert_eq!(listen(&options), ["127.0.0.1:8080"]);
+        assert!(options.listen.is_empty() && !options.listens_on_stdin);
+        assert_eq!(default_address().to_string(), "127.0.0.1:8080");
         assert_eq!(options.grace, Duration::from_secs(3));
         assert_eq!(options.config.idle_grace, Duration::from_millis(250));
         assert_eq!(options.config.threads, 64);
@@ -293,6 +310,8 @@ mod tests {
         assert_eq!(listen(&options), ["unix:/a,b"]);
         let options = read_with(&[], &[("ALLOUT_LISTEN", "unix:/a, :1")]).expect("nothing is wrong");
         assert_eq!(listen(&options), ["unix:/a", ":1"]);
+        let options = read_with(&[], &[("ALLOUT_LISTEN", "stdin, :1")]).expect("nothing is wrong");
+        assert_eq!((listen(&options), options.listens_on_stdin), (vec![":1".to_owned()], true));
     }
 
     #[test]

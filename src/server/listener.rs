@@ -51,7 +51,7 @@ enum Socket {
 pub enum Bound {
     /// A TCP address.
     Tcp(SocketAddr),
-    /// The path of a Unix socket; empty if one that was taken over has none.
+    /// The path of a Unix socket; for one that was taken over, perhaps `@` and its abstract name, or nothing.
     Unix(PathBuf),
 }
 
@@ -102,7 +102,7 @@ impl Listener {
             Inherited::Tcp(socket) => Self::tcp(socket.try_clone()?, true),
             #[cfg(unix)]
             Inherited::Unix(socket) => {
-                let path = socket.local_addr()?.as_pathname().map(ToOwned::to_owned).unwrap_or_default();
+                let path = name_of(&socket.local_addr()?);
                 Self::of_unix(socket.try_clone()?, None, path, true)
             }
         }
@@ -276,6 +276,16 @@ impl std::os::fd::AsFd for Listener {
             Socket::Unix { socket, .. } => socket.as_fd(),
         }
     }
+}
+
+/// The path of a Unix socket; of an abstract one `@` and its name, as other programs write it.
+#[cfg(unix)]
+fn name_of(address: &std::os::unix::net::SocketAddr) -> PathBuf {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
+        return format!("@{}", String::from_utf8_lossy(name)).into();
+    }
+    address.as_pathname().map(ToOwned::to_owned).unwrap_or_default()
 }
 
 /// Sets the option on the listener: on Linux and the BSDs its connections inherit it, which saves a system call for

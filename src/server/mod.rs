@@ -5,6 +5,7 @@
 //! | `config`, `budget` | every limit; the one on memory that all share |
 //! | `notice`, `throttle` | what is told to whoever runs it, and how often |
 //! | `address`, `bind`, `listener`, `accept_error` | where to listen, accepting and its errors |
+//! | `inherited` | listeners that somebody else has bound |
 //! | `gate`, `handshakes` | a listener that loops share, and how it is closed |
 //! | `stream` | connected sockets: reading and writing |
 //! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
@@ -35,6 +36,7 @@ mod gate;
 mod handoff;
 mod handshakes;
 mod inbox;
+mod inherited;
 mod listener;
 mod notice;
 mod outgoing;
@@ -136,8 +138,19 @@ impl Server {
         sockets: impl IntoIterator<Item = impl Into<Inherited>>,
         config: Config,
     ) -> std::io::Result<Self> {
-        let listeners = sockets.into_iter().map(|socket| Listener::take_over(socket.into()));
-        Ok(Self::with_listeners(listeners.collect::<Result<_, _>>()?, config))
+        Self::with_listeners(Vec::new(), config).and_listeners(sockets)
+    }
+
+    /// Takes over more sockets, as [`from_listeners`](Self::from_listeners) does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_listeners`](Self::from_listeners).
+    pub fn and_listeners(mut self, sockets: impl IntoIterator<Item = impl Into<Inherited>>) -> std::io::Result<Self> {
+        for socket in sockets {
+            self.listeners.push(Listener::take_over(socket.into())?);
+        }
+        Ok(self)
     }
 
     fn with_listeners(listeners: Vec<Listener>, config: Config) -> Self {

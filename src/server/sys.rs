@@ -16,9 +16,11 @@ use super::path::Path;
 
 unsafe extern "C" {
     fn accept4(fd: c_int, address: *mut c_void, length: *mut u32, flags: c_int) -> c_int;
+    fn dup2(from: c_int, to: c_int) -> c_int;
     fn epoll_create1(flags: c_int) -> c_int;
     fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut EpollEvent) -> c_int;
     fn epoll_wait(epfd: c_int, events: *mut EpollEvent, maxevents: c_int, timeout: c_int) -> c_int;
+    fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut u32) -> c_int;
     fn listen(fd: c_int, backlog: c_int) -> c_int;
     fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32) -> c_int;
@@ -217,6 +219,77 @@ const SOCK_NONBLOCK: c_int = 0x80;
 const SOCK_NONBLOCK: c_int = 0x4000;
 #[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64")))]
 const SOCK_NONBLOCK: c_int = 0o4000;
+
+#[cfg(any(target_arch = "mips", target_arch = "mips64"))]
+const SOCK_STREAM: c_int = 2;
+#[cfg(not(any(target_arch = "mips", target_arch = "mips64")))]
+const SOCK_STREAM: c_int = 1;
+#[cfg(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64"))]
+const SO_TYPE: c_int = 0x1008;
+#[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64")))]
+const SO_TYPE: c_int = 3;
+#[cfg(any(target_arch = "mips", target_arch = "mips64"))]
+const SO_ACCEPTCONN: c_int = 0x1009;
+#[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
+const SO_ACCEPTCONN: c_int = 0x8000;
+#[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64")))]
+const SO_ACCEPTCONN: c_int = 30;
+
+// ---- Descriptors of others -----------------------------------------------------------------------------------------
+
+/// True for a socket that listens for streams.
+pub(crate) fn is_listening(socket: &impl AsFd) -> bool {
+    option(socket, SO_ACCEPTCONN) == Some(1) && option(socket, SO_TYPE) == Some(SOCK_STREAM)
+}
+
+/// An option of a socket; `None` if it is no socket, or has none of this name.
+fn option(socket: &impl AsFd, name: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
+    let mut length = length_of::<c_int>();
+    // SAFETY: `value` is writable and `length` is how long it is; the kernel writes at most that much, and both outlive
+    // the call. Any bytes are a valid `c_int`. The descriptor is open, as its type vouches for.
+    let result =
+        unsafe { getsockopt(socket.as_fd().as_raw_fd(), SOL_SOCKET, name, (&raw mut value).cast(), &raw mut length) };
+    checked(result).ok().map(|_| value)
+}
+
+/// Takes over a descriptor that this process was started with, and makes it close-on-exec.
+///
+/// The caller knows from whoever started the process that it was handed over, and that it is ours to take. Whatever
+/// else the process has opened since, this does not take: see below.
+///
+/// # Errors
+///
+/// It is not open, or was opened by this process.
+pub(crate) fn take_descriptor(number: c_int) -> io::Result<OwnedFd> {
+    const F_GETFD: c_int = 1;
+    const F_SETFD: c_int = 2;
+    const FD_CLOEXEC: c_int = 1;
+    // SAFETY: no pointer is passed, and this command takes no argument; if the number is no open descriptor, the result
+    // says so.
+    let flags = unsafe { fcntl(number, F_GETFD) };
+    // What is close-on-exec was not there when this process was executed.
+    if flags < 0 || flags & FD_CLOEXEC != 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "was not handed over"));
+    }
+    // SAFETY: no pointer is passed; this command takes a number.
+    checked(unsafe { fcntl(number, F_SETFD, flags | FD_CLOEXEC) })?;
+    // SAFETY: it is open, as `fcntl` has shown. Nobody else in this process owns it: std opens every descriptor
+    // close-on-exec, and this one was not, so it was not opened by std but was there from the start, put there for the
+    // taker by whoever executed this program. Nobody takes it twice: it is close-on-exec now, and the one caller takes
+    // each number once, even if several threads call it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Has standard input read nothing, so that what was there is not held by it, nor by children. Where there is no
+/// /dev/null, it stays.
+pub(crate) fn empty_stdin() {
+    if let Ok(null) = File::open("/dev/null") {
+        // SAFETY: no pointer is passed, and both descriptors are open. Nobody owns standard input: std only lends it,
+        // and the number stays open all the time, with another file behind it.
+        let _ = checked(unsafe { dup2(null.as_raw_fd(), io::stdin().as_raw_fd()) });
+    }
+}
 
 // ---- Connections ---------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,8 @@ mod handlers;
 mod handoff;
 #[cfg(all(target_os = "linux", feature = "sys"))]
 mod handshakes;
+#[cfg(unix)]
+mod inherited;
 mod limits;
 mod listeners;
 mod overload;

@@ -119,7 +119,12 @@ impl Process {
 
     /// Starts a command, with its stderr to be read by the test.
     pub fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn_as_it_is(command.stdin(Stdio::null()))
+    }
+
+    /// The same, with the stdin that the command has.
+    pub fn spawn_as_it_is(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
