@@ -1,10 +1,10 @@
 //! The command: options, members, routes, exit code. With `log`, the only file that prints.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use allout::{
@@ -13,6 +13,7 @@ use allout::{
 };
 
 use crate::log::{self, say};
+use crate::notify::Manager;
 use crate::options::{self, Command, Options, UsageError, Volume};
 
 /// Runs the command called `name`. `extend` adds routes to the command's own.
@@ -114,12 +115,8 @@ fn serve(
     let mut group = Group::new();
     group.lame_duck(options.lame_duck);
     let stop = group.stop();
-    stop.on_cause(move |cause| {
-        if volume >= Volume::Normal {
-            let place = if let Cause::Panicked { who, .. } = cause { panicked_at(who) } else { None };
-            say(format_args!("stopping: {cause}{}", at(place)));
-        }
-    });
+    let manager = Arc::new(Manager::from_environment(|key| std::env::var_os(key)));
+    tell_of_stop(&stop, &options, &manager);
     // First of all, so that a signal stops the start-up too.
     #[cfg(feature = "signals")]
     let listening = allout::signals::install_with(&stop, || {
@@ -149,11 +146,40 @@ fn serve(
     };
     let stats = server.stats();
     let router = extend(routes(&stop, options.shutdown_token));
-    let server = if volume >= Volume::Normal { server.on_listening(announce) } else { server };
+    let liveness = server.liveness();
+    let server = tell_of_start(server, volume, &stop, &manager);
     group.add("http", move |stop| server.run(router, stop));
+    if manager.has_watchdog() {
+        group.add("watchdog", move |stop| manager.watch(&liveness, stop));
+    }
     #[cfg(feature = "signals")]
     group.add("signals", move |stop| signals.run(stop));
     finish(volume, &stats, &group.run(options.grace))
+}
+
+fn tell_of_stop(stop: &Stop, options: &Options, manager: &Arc<Manager>) {
+    let (volume, time, manager) = (options.volume, options.lame_duck + options.grace, Arc::clone(manager));
+    stop.on_cause(move |cause| {
+        if volume >= Volume::Normal {
+            let place = if let Cause::Panicked { who, .. } = cause { panicked_at(who) } else { None };
+            say(format_args!("stopping: {cause}{}", at(place)));
+        }
+        manager.stopping(cause, time);
+    });
+}
+
+fn tell_of_start(server: Server, volume: Volume, stop: &Stop, manager: &Arc<Manager>) -> Server {
+    let (unsaid, stop, manager) = (Cell::new(server.addresses().count()), stop.clone(), Arc::clone(manager));
+    server.on_listening(move |place| {
+        if volume >= Volume::Normal {
+            announce(place);
+        }
+        unsaid.set(unsaid.get().saturating_sub(1));
+        // Whoever has been told of the stop is not to hear this after it.
+        if unsaid.get() == 0 && stop.cause().is_none() {
+            manager.ready();
+        }
+    })
 }
 
 fn announce(place: &Bound) {

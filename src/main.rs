@@ -4,6 +4,7 @@
 
 mod command;
 mod log;
+mod notify;
 mod options;
 
 fn main() -> std::process::ExitCode {

@@ -108,7 +108,8 @@ Usage: {name} [OPTIONS]
 With a token only its bearer may call /shutdown; without, clients on this machine may. A proxy is such a client.
 
 `--listen stdin`: standard input is a listening socket, as of systemd's StandardInput=socket. The sockets that a service
-manager hands over (LISTEN_FDS) are served too; the default address is not, if there is any of these.
+manager hands over (LISTEN_FDS) are served too; the default address is not, if there is any of these. A manager with a
+NOTIFY_SOCKET is told of start and stop, and for its watchdog that every event loop responds.
 
 Each option can be set by the environment too: ALLOUT_LISTEN (separated by commas), ALLOUT_GRACE and so on;
 ALLOUT_QUIET=1. Prefer it for the token: a command line is seen by every user of the machine.

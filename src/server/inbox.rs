@@ -17,6 +17,8 @@ pub(crate) enum Parcel {
     /// An answer whose body the sender will write, once the loop has sent it what it needs for that.
     Asked(Box<Answer>, SyncSender<Download>),
     Streamed(Streamed),
+    /// Somebody wants to know whether the loop comes to its inbox.
+    Check(SyncSender<()>),
     /// Makes the loop run a test's code.
     #[cfg(test)]
     Test(Box<dyn FnOnce() + Send>),

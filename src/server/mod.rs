@@ -16,6 +16,7 @@
 //! | `desk`, `outgoing` | what is read, what is sent |
 //! | `call` | a handler that has been called |
 //! | `shared`, `inbox` | what loops have in common, and how they reach each other |
+//! | `liveness` | whether every loop responds |
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
 //! | `handoff` | which thread turns a loop, and who takes it over while a handler blocks |
 //!
@@ -38,6 +39,7 @@ mod handshakes;
 mod inbox;
 mod inherited;
 mod listener;
+mod liveness;
 mod notice;
 mod outgoing;
 mod path;
@@ -60,6 +62,7 @@ pub use address::{Address, AddressError, ToAddresses};
 pub use bind::BindError;
 pub use config::Config;
 pub use listener::{Bound, Inherited};
+pub use liveness::Liveness;
 pub use notice::{Notice, Want};
 pub use shared::Stats;
 
@@ -96,6 +99,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     config: Config,
     stats: Arc<Stats>,
+    liveness: Liveness,
     on_notice: OnNotice,
     on_listening: OnListening,
 }
@@ -154,7 +158,14 @@ impl Server {
     }
 
     fn with_listeners(listeners: Vec<Listener>, config: Config) -> Self {
-        Self { listeners, config, stats: Arc::default(), on_notice: Box::new(|_| {}), on_listening: Box::new(|_| {}) }
+        Self {
+            listeners,
+            config,
+            stats: Arc::default(),
+            liveness: Liveness::default(),
+            on_notice: Box::new(|_| {}),
+            on_listening: Box::new(|_| {}),
+        }
     }
 
     /// Where it listens, the ports that the system chose included.
@@ -174,6 +185,11 @@ impl Server {
     /// Counts that go on being updated while it runs.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.stats)
+    }
+
+    /// Asks whether the event loops respond, from now until the stop: for a watchdog.
+    pub fn liveness(&self) -> Liveness {
+        self.liveness.clone()
     }
 
     /// Calls `listen` with everything that is worth a line in a log. It runs on the threads that serve, and should not
@@ -203,7 +219,7 @@ impl Server {
 
     /// All that it takes to serve.
     fn assemble(self, handler: impl Handler, stop: &Stop) -> Result<(Vec<EventLoop>, Arc<Shared>), String> {
-        let Self { listeners, config, stats, on_notice, on_listening } = self;
+        let Self { listeners, config, stats, liveness, on_notice, on_listening } = self;
         let config = config.sane();
         let pollers: Vec<Poller> = (0..config.loops)
             .map(|_| Poller::new())
@@ -242,6 +258,7 @@ impl Server {
                 .unwrap_or(Ok(()))
                 .map_err(|error| format!("cannot accept on `{}`: {error}", gate.place()))?;
         }
+        liveness.of(&shared);
         shared.gates.iter().for_each(|gate| on_listening(gate.place()));
         Ok((event_loops, shared))
     }

@@ -15,6 +15,8 @@
 mod command;
 #[path = "../../src/log.rs"]
 mod log;
+#[path = "../../src/notify.rs"]
+mod notify;
 #[path = "../../src/options.rs"]
 mod options;
 

@@ -24,6 +24,8 @@ mod handshakes;
 mod inherited;
 mod limits;
 mod listeners;
+#[cfg(unix)]
+mod notify;
 mod overload;
 mod owed;
 mod pipelined;

@@ -28,8 +28,9 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     // The binary: for the rest it uses `allout::`, the public face, like anybody else.
     ("options", &[]),
     ("log", &[]),
-    ("command", &["log", "options"]),
-    ("main", &["command", "log", "options"]),
+    ("notify", &["log"]),
+    ("command", &["log", "notify", "options"]),
+    ("main", &["command", "log", "notify", "options"]),
 ];
 
 /// What may write to stdout and stderr.

@@ -247,6 +247,8 @@ impl EventLoop {
                     let _ = reply.send(download);
                 }
             }
+            // There is room for one response of each loop; nobody may be waiting any more.
+            Parcel::Check(reply) => _ = reply.try_send(()),
             #[cfg(test)]
             Parcel::Test(code) => code(),
         }
