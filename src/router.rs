@@ -1,9 +1,9 @@
 //! Method and path to handler: exact paths and `{captures}`, 404, 405 with `Allow`, HEAD from GET, OPTIONS.
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::http::{BodyPlan, BodyReader, Handler, Method, Pattern, Request, Response, Status};
+use crate::sync::Arc;
 
 /// Finds the handler for a request by its method and path.
 ///

@@ -49,6 +49,7 @@ parser! {
     response = "../../../../src/http/response.rs";
     scan = "../../../../src/http/scan.rs";
     streamed = "../../../../src/http/streamed.rs";
+    sync = "../../../../src/sync.rs";
     target = "../../../../src/http/target.rs";
 }
 
@@ -156,7 +157,7 @@ fn target(bytes: &[u8], times: usize) {
         head.clear();
         let bytes = black_box(bytes);
         assert!(head.advance(bytes, &LIMITS) == Ok(true));
-        let target = target::dissect(head.target(), bytes, head.method());
+        let target = target::dissect(&head, bytes);
         assert!(target.is_ok_and(|target| target.path != Span::default()));
         black_box((&head, &target));
     }
@@ -169,7 +170,7 @@ fn facts(bytes: &[u8], times: usize) {
         head.clear();
         let bytes = black_box(bytes);
         assert!(head.advance(bytes, &LIMITS) == Ok(true));
-        let target = target::dissect(head.target(), bytes, head.method());
+        let target = target::dissect(&head, bytes);
         assert!(target.is_ok_and(|target| target.path != Span::default()));
         let facts = framing::examine(&head, bytes);
         assert!(facts.is_ok());
