@@ -29,7 +29,7 @@ use head::{Head, HeadLimits};
 macro_rules! parser {
     ($($name:ident = $path:literal;)*) => {
         $(
-            #[allow(dead_code, unreachable_pub, unfulfilled_lint_expectations)]
+            #[allow(dead_code, unreachable_pub, unused_imports, unfulfilled_lint_expectations)]
             #[path = $path]
             mod $name;
         )*
