@@ -12,6 +12,7 @@ use allout::{
     Stop,
 };
 
+use crate::check;
 use crate::log::{self, say};
 use crate::notify::Manager;
 use crate::options::{self, Command, Options, UsageError, Volume};
@@ -24,6 +25,10 @@ pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> 
         Ok(Command::Serve(options)) => match inherited(&options) {
             Ok(sockets) => serve(name, *options, sockets, extend),
             Err(error) => wrong_usage(name, &UsageError::of_socket(&error)),
+        },
+        Ok(Command::Check(address, path)) => match check::check(&address, &path) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(name, error),
         },
         Ok(Command::Print(text)) => {
             // It is no failure if the reader has gone (`| head` for example).
@@ -128,7 +133,7 @@ fn serve(
     #[cfg(feature = "signals")]
     let signals = match listening {
         Ok(signals) => signals,
-        Err(error) => return fail(name, &error),
+        Err(error) => return fail(name, error),
     };
 
     if options.listen.is_empty() && sockets.is_empty() {
@@ -140,7 +145,7 @@ fn serve(
                 tell(notice);
             }
         }),
-        Some(Err(error)) => return fail(name, error.as_ref()),
+        Some(Err(error)) => return fail(name, error),
         // Stopped before it was bound: nothing has started, so nothing must end.
         None => return finish(volume, &Stats::default(), &group.run(options.grace)),
     };
@@ -343,7 +348,7 @@ fn finish(volume: Volume, stats: &Stats, outcome: &Outcome) -> ExitCode {
     ExitCode::from(outcome.exit_code())
 }
 
-fn fail(name: &str, error: &dyn std::error::Error) -> ExitCode {
+fn fail(name: &str, error: impl std::fmt::Display) -> ExitCode {
     say(format_args!("{name}: {error}"));
     ExitCode::from(1)
 }

@@ -105,7 +105,7 @@
 //! | `router` | method and path to handler | `http` |
 //! | `answer` | a handler's answer without a socket, for tests | `http`, `server` |
 //! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group`, `helpers`, `panics` |
-//! | `main`, `command`, `options`, `log`, `notify` | the binary | this crate's public face |
+//! | `main`, `command`, `options`, `log`, `notify`, `check` | the binary | this crate's public face |
 
 #![cfg_attr(not(feature = "sys"), forbid(unsafe_code))]
 #![cfg_attr(all(doctest, feature = "signals"), doc = include_str!("../README.md"))]

@@ -11,6 +11,8 @@ use allout::{Address, Config};
 pub(crate) enum Command {
     /// Serve.
     Serve(Box<Options>),
+    /// Ask the server at this address for this path, and leave.
+    Check(Address, String),
     /// Print this text and leave.
     Print(String),
 }
@@ -101,6 +103,7 @@ Usage: {name} [OPTIONS]
   --threads N             most worker threads                                    [64]
   --max-connections N     most connections at once                               [10000]
   --shutdown-token TOKEN  lets whoever bears it call /shutdown, and nobody else
+  --check ADDR[/PATH]     ask a running server: exit 0 if it answers 200, else 1 [/readyz]
   --quiet                 say only what goes wrong
   --verbose               tell of refused requests too
   --help, --version
@@ -111,11 +114,12 @@ With a token only its bearer may call /shutdown; without, clients on this machin
 manager hands over (LISTEN_FDS) are served too; the default address is not, if there is any of these. A manager with a
 NOTIFY_SOCKET is told of start and stop, and for its watchdog that every event loop responds.
 
-Each option can be set by the environment too: ALLOUT_LISTEN (separated by commas), ALLOUT_GRACE and so on;
+Each option but --check can be set by the environment: ALLOUT_LISTEN (separated by commas), ALLOUT_GRACE and so on;
 ALLOUT_QUIET=1. Prefer it for the token: a command line is seen by every user of the machine.
 
 Exit codes: 0 all out in time, 1 a member failed, 2 wrong usage, 101 a member panicked, 124 at the deadline an answer
-was cut off or somebody still ran, 130 forced by a second Ctrl-C.
+was cut off or somebody still ran, 130 forced by a second Ctrl-C. Of --check: 0 the answer was 200, 1 it was not or none
+came within 3 s.
 "
     )
 }
@@ -140,7 +144,7 @@ pub(crate) fn read(
         shutdown_token: None,
         volume: Volume::Normal,
     };
-    let (mut given, mut is_volume_given) = (Vec::new(), false);
+    let (mut given, mut is_volume_given, mut check) = (Vec::new(), false, None);
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         // What is not UTF-8 is refused only once its option is known, so that the message can name it.
@@ -158,7 +162,8 @@ pub(crate) fn read(
             "--quiet" | "-q" => (options.volume, is_volume_given) = (Volume::Quiet, true),
             "--verbose" | "-v" => (options.volume, is_volume_given) = (Volume::Verbose, true),
             _ => {
-                let Some((option, _)) = VALUED.into_iter().find(|(known, _)| *known == option) else {
+                let mut known = VALUED.into_iter().map(|(known, _)| known).chain(["--check"]);
+                let Some(option) = known.find(|known| *known == option) else {
                     let kind = if option.starts_with('-') { "option" } else { "argument" };
                     return Err(UsageError(format!("unknown {kind} `{option}`")));
                 };
@@ -170,10 +175,17 @@ pub(crate) fn read(
                         value.into_string().map_err(|_| not_text(option))?
                     }
                 };
+                if option == "--check" {
+                    check = Some(target(&value)?);
+                    continue;
+                }
                 options.set(option, option, &value)?;
                 given.push(option);
             }
         }
+    }
+    if let Some((address, path)) = check {
+        return Ok(Command::Check(address, path));
     }
     options.read_environment(variable, &given, is_volume_given)?;
     Ok(Command::Serve(Box::new(options)))
@@ -233,6 +245,17 @@ impl Options {
     }
 }
 
+/// An address, and the path of a request. The path of a Unix socket's file may hold both: only the file system tells.
+fn target(value: &str) -> Result<(Address, String), UsageError> {
+    let end = if value.starts_with("unix:") { None } else { value.find('/') };
+    let (address, path) = value.split_at(end.unwrap_or(value.len()));
+    if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(UsageError(format!("bad value `{value}` for --check: visible ASCII without spaces is wanted")));
+    }
+    let address = address.parse().map_err(|error| UsageError(format!("--check: {error}")))?;
+    Ok((address, path.to_owned()))
+}
+
 /// Does not repeat the value: it could only be shown garbled, and it may be a token.
 fn not_text(origin: &str) -> UsageError {
     UsageError(format!("bad value for {origin}: it is not UTF-8"))
@@ -269,6 +292,7 @@ mod tests {
         match read("allout", arguments, variable) {
             Ok(Command::Serve(options)) => Ok(*options),
             Ok(Command::Print(text)) => Err(text),
+            Ok(Command::Check(address, path)) => Err(format!("check {address} {path}")),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -327,6 +351,20 @@ mod tests {
         for option in ["--help", "--version"] {
             let printed = read_with(&[option], &[("ALLOUT_GRACE", "no good")]).expect_err("a text");
             assert!(printed.contains("allout"), "{printed}");
+        }
+    }
+
+    #[test]
+    fn whom_to_check_is_an_address_and_a_path_if_there_is_one() {
+        for (value, read) in [
+            ("127.0.0.1:80", "check 127.0.0.1:80 "),
+            (":80/", "check :80 /"),
+            ("[::1]:80/a/b", "check [::1]:80 /a/b"),
+            ("unix:/a/b", "check unix:/a/b "),
+        ] {
+            // It serves nothing, so what else is said of serving is no matter.
+            let found = read_with(&["--check", value, "--grace", "1"], &[("ALLOUT_LOOPS", "no good")]);
+            assert_eq!(found.expect_err("not serving"), read);
         }
     }
 

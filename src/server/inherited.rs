@@ -1,11 +1,12 @@
 //! Sockets that somebody else has bound, and how this process comes by them: `LISTEN_FDS`, standard input.
 
 use std::io;
-use std::net::TcpListener;
 #[cfg(unix)]
-use std::os::fd::{AsFd, OwnedFd};
-#[cfg(unix)]
-use std::os::unix::net::UnixListener;
+use std::{
+    net::TcpListener,
+    os::fd::{AsFd, OwnedFd},
+    os::unix::net::UnixListener,
+};
 
 use super::listener::Inherited;
 

@@ -11,6 +11,8 @@
 //! POST /count       counts the bytes of a body of any length, as they arrive (PUT too)
 //! ```
 
+#[path = "../../src/check.rs"]
+mod check;
 #[path = "../../src/command.rs"]
 mod command;
 #[path = "../../src/log.rs"]

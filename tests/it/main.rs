@@ -10,6 +10,7 @@
 mod support;
 
 mod causes;
+mod check;
 mod closing;
 mod command;
 mod compile;

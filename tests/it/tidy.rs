@@ -29,8 +29,9 @@ const MAY_NAME: [(&str, &[&str]); 15] = [
     ("options", &[]),
     ("log", &[]),
     ("notify", &["log"]),
-    ("command", &["log", "notify", "options"]),
-    ("main", &["command", "log", "notify", "options"]),
+    ("check", &[]),
+    ("command", &["check", "log", "notify", "options"]),
+    ("main", &["check", "command", "log", "notify", "options"]),
 ];
 
 /// What may write to stdout and stderr.

@@ -1,0 +1,83 @@
+//! `--check`: asks a running server whether all is well. For images in which there is no other client.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use allout::Address;
+
+/// How long everything may take: resolving a name, connecting, the answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// What is asked for if nothing else is.
+const PATH: &str = "/readyz";
+/// How long a status line may be.
+const LINE_BYTES_MAX: u64 = 1024;
+
+/// Succeeds if the server answers 200. `path` is of the request; if it is empty, [`PATH`]. A Unix socket's may follow
+/// its own path.
+///
+/// # Errors
+///
+/// Any other answer, none in time, or no connection: one line says which.
+pub(crate) fn check(address: &Address, path: &str) -> Result<(), String> {
+    let (sender, answer) = mpsc::channel();
+    let (to, of) = (address.clone(), path.to_owned());
+    // On a thread, which is left behind: neither resolving a name nor connecting to a Unix socket has a time limit.
+    let thread = thread::Builder::new().name("check".to_owned()).spawn(move || sender.send(ask(&to, &of)));
+    let result = match thread {
+        Ok(_) => answer.recv_timeout(TIMEOUT).unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))),
+        Err(error) => Err(format!("cannot start a thread: {error}")),
+    };
+    result.map_err(|problem| format!("{address}{path}: {problem}"))
+}
+
+fn ask(address: &Address, path: &str) -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    match address {
+        Address::Tcp { host, port } if host.is_empty() => {
+            let (ipv4, ipv6) = ((Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into());
+            let loopback: &[SocketAddr] = &[ipv4, ipv6];
+            exchange(TcpStream::connect(loopback).map_err(text)?, "localhost", path)
+        }
+        Address::Tcp { host, port } => {
+            exchange(TcpStream::connect((&**host, *port)).map_err(text)?, &address.to_string(), path)
+        }
+        #[cfg(unix)]
+        Address::Unix(place) => {
+            let (socket, path) = split(place.to_str().unwrap_or_default());
+            exchange(std::os::unix::net::UnixStream::connect(socket).map_err(text)?, "localhost", path)
+        }
+        _ => Err("no Unix sockets on this system".to_owned()),
+    }
+}
+
+/// The path of the socket's file, and what follows: nothing can lie below a socket.
+#[cfg(unix)]
+fn split(text: &str) -> (&str, &str) {
+    use std::os::unix::fs::FileTypeExt;
+
+    let is_socket = |end: &usize| {
+        let file = text.get(..*end).map(std::fs::metadata);
+        file.is_some_and(|file| file.is_ok_and(|file| file.file_type().is_socket()))
+    };
+    let mut ends = text.match_indices('/').map(|(end, _)| end);
+    text.split_at(ends.find(is_socket).unwrap_or(text.len()))
+}
+
+fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> Result<(), String> {
+    let path = if path.is_empty() { PATH } else { path };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+    let mut line = Vec::new();
+    BufReader::new(stream.take(LINE_BYTES_MAX)).read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
+    let status = line.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(1..5)).filter(|rest| rest.starts_with(b" "));
+    match status.map(<[u8]>::trim_ascii_start) {
+        Some(b"200") => Ok(()),
+        Some(status) if status.len() == 3 && status.iter().all(u8::is_ascii_digit) => {
+            Err(format!("answers {}", String::from_utf8_lossy(status)))
+        }
+        _ => Err("does not answer in HTTP".to_owned()),
+    }
+}
