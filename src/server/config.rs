@@ -59,7 +59,7 @@ pub struct Config {
     pub write_timeout: Duration,
     /// How long a request may queue while handlers hold all worker threads. Default: 5 s. If exceeded: 503 with
     /// `Retry-After: 1`; but while draining, a request that was received is answered, or cut off at the deadline.
-    pub turn_timeout: Duration,
+    pub queue_timeout: Duration,
     /// While draining: how long a connection must have been quiet before it is closed, counted from the stop or from
     /// its last byte. Default: 250 ms, which is longer than a round trip on nearly every network, so a request that was
     /// on its way when the stop came is still answered.
@@ -92,7 +92,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
-            turn_timeout: Duration::from_secs(5),
+            queue_timeout: Duration::from_secs(5),
             idle_grace: Duration::from_millis(250),
             linger: Duration::from_millis(500),
             linger_max: Duration::from_secs(5),
@@ -110,7 +110,7 @@ impl Config {
             body_timeout: self.body_timeout.min(FAR),
             idle_timeout: self.idle_timeout.min(FAR),
             write_timeout: self.write_timeout.min(FAR),
-            turn_timeout: self.turn_timeout.min(FAR),
+            queue_timeout: self.queue_timeout.min(FAR),
             idle_grace: self.idle_grace.min(FAR),
             linger: self.linger.min(FAR),
             linger_max: self.linger_max.min(FAR),

@@ -462,7 +462,7 @@ impl Connection {
     /// The clock that the current phase runs by. A handler runs by none.
     pub(crate) fn clock(&self, is_draining: bool) -> Clock {
         match self.phase {
-            Phase::Waiting => Clock::Turn,
+            Phase::Waiting => Clock::Queue,
             Phase::Idle | Phase::Head if is_draining => Clock::Quiet,
             Phase::Idle => Clock::Idle,
             Phase::Head => Clock::Head,

@@ -21,7 +21,7 @@ pub(crate) enum Clock {
     /// Within a body.
     Body,
     /// A whole request waits for a worker thread.
-    Turn,
+    Queue,
     /// The peer is taking an answer: check its rate.
     Write,
     /// We have closed our side, and wait for the peer's end.
@@ -29,7 +29,7 @@ pub(crate) enum Clock {
 }
 
 const CLOCKS: [Clock; 7] =
-    [Clock::Idle, Clock::Quiet, Clock::Head, Clock::Body, Clock::Turn, Clock::Write, Clock::Linger];
+    [Clock::Idle, Clock::Quiet, Clock::Head, Clock::Body, Clock::Queue, Clock::Write, Clock::Linger];
 
 const NONE: u32 = u32::MAX;
 

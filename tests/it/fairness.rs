@@ -84,7 +84,7 @@ fn requests_that_wait_for_a_permit_do_not_keep_their_loop_from_the_others() {
     const COUNT: usize = 200;
     let (neighbour, gate) = (Neighbour::default(), Gate::new());
     let router = neighbour.routes(holding(&gate));
-    let config = Config { loops: 1, threads: 1, turn_timeout: HANG, ..Config::default() };
+    let config = Config { loops: 1, threads: 1, queue_timeout: HANG, ..Config::default() };
     let site = Site::start(config, router);
     let mut own = site.connect();
     *neighbour.stream.lock().unwrap() = Some(own.stream.try_clone().unwrap());
@@ -126,7 +126,7 @@ fn a_loop_that_is_over_leaves_the_line_of_those_that_wait_for_a_permit() {
                 spin(Duration::from_micros(220));
                 Response::text("spun")
             });
-        let site = Site::start(Config { loops: 2, threads: 2, turn_timeout: HANG, ..Config::default() }, router);
+        let site = Site::start(Config { loops: 2, threads: 2, queue_timeout: HANG, ..Config::default() }, router);
         // Each has its place with the loop that has fewer: by turns.
         let placed = || {
             let mut client = site.connect();

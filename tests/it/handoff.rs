@@ -17,7 +17,7 @@ use crate::support::{Client, Gate, HANG, PING, Site, at_once};
 
 /// One loop, and no request that waits for its turn is given up because the machine is slow.
 fn one_loop() -> Config {
-    Config { loops: 1, turn_timeout: HANG, ..Config::default() }
+    Config { loops: 1, queue_timeout: HANG, ..Config::default() }
 }
 
 /// `/keep` is `/echo` that waits at the gate.
@@ -571,7 +571,7 @@ fn with_all_threads_held_loops_still_accept_refuse_and_time_out() {
         let config = Config {
             loops,
             threads: 2,
-            turn_timeout: HANG,
+            queue_timeout: HANG,
             head_timeout: SHORT,
             body_timeout: SHORT,
             // Longer, since each client must have begun before it is over.
@@ -612,7 +612,7 @@ fn with_all_threads_held_loops_still_accept_refuse_and_time_out() {
 #[test]
 fn a_request_that_waits_too_long_for_its_turn_is_answered_503_and_its_connection_goes_on() {
     let gate = Gate::new();
-    let site = start(Config { threads: 1, turn_timeout: SHORT, ..one_loop() }, routes(&gate));
+    let site = start(Config { threads: 1, queue_timeout: SHORT, ..one_loop() }, routes(&gate));
     let mut blocked = hold(&site, &gate, 1);
     let mut client = site.connect();
     let begun = Instant::now();
@@ -739,7 +739,7 @@ fn handlers_that_have_lost_their_loop_finish_while_it_drains() {
 fn stop_while_they_wait() -> bool {
     const TURN: Duration = Duration::from_secs(1);
     let gate = Gate::new();
-    let site = start(Config { threads: 1, turn_timeout: TURN, ..one_loop() }, routes(&gate));
+    let site = start(Config { threads: 1, queue_timeout: TURN, ..one_loop() }, routes(&gate));
     let mut blocked = hold(&site, &gate, 1);
     let begun = Instant::now();
     let mut waiting: Vec<_> = (0..3).map(|_| site.connect()).collect();
@@ -775,7 +775,7 @@ fn requests_that_wait_for_their_turn_at_the_stop_are_answered_however_long_it_ta
 #[test]
 fn a_turn_time_of_nothing_is_no_trap_for_a_loop_that_drains() {
     let gate = Gate::new();
-    let config = Config { threads: 1, turn_timeout: Duration::ZERO, ..one_loop() };
+    let config = Config { threads: 1, queue_timeout: Duration::ZERO, ..one_loop() };
     let site = start(config, routes(&gate));
     let mut blocked = hold(&site, &gate, 1);
     let mut half = site.connect();

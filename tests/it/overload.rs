@@ -44,7 +44,7 @@ fn holding(gate: &Gate) -> Router {
 #[test]
 fn requests_that_waited_in_vain_are_told_and_counted() {
     let gate = Gate::new();
-    let config = Config { loops: 1, threads: 1, turn_timeout: Duration::from_millis(50), ..Config::default() };
+    let config = Config { loops: 1, threads: 1, queue_timeout: Duration::from_millis(50), ..Config::default() };
     let (site, told) = told_site(config, holding(&gate));
     let mut holder = site.connect();
     holder.send(get("/hold"));
@@ -207,7 +207,7 @@ fn requests_that_lie_in_the_socket_when_their_clocks_run_out_are_answered() {
             stalling.pass();
             Response::text("stalled")
         });
-        let config = Config { loops: 1, threads: 1, head_timeout: timeout, turn_timeout: HANG, ..Config::default() };
+        let config = Config { loops: 1, threads: 1, head_timeout: timeout, queue_timeout: HANG, ..Config::default() };
         let site = Site::start(config, router);
         let mut holder = site.connect();
         holder.send(get("/hold"));
@@ -247,7 +247,7 @@ fn a_request_that_may_be_answered_when_its_wait_is_over_is() {
             stalling.pass();
             Response::text("stalled")
         });
-        let site = Site::start(Config { loops: 1, threads: 1, turn_timeout: timeout, ..Config::default() }, router);
+        let site = Site::start(Config { loops: 1, threads: 1, queue_timeout: timeout, ..Config::default() }, router);
         let mut holder = site.connect();
         holder.send(get("/hold"));
         hold.wait_for(1);

@@ -38,7 +38,7 @@ impl Books {
             Clock::Quiet => config.idle_grace,
             Clock::Head => config.head_timeout,
             Clock::Body => config.body_timeout,
-            Clock::Turn => config.turn_timeout,
+            Clock::Queue => config.queue_timeout,
             Clock::Write => WRITE_LOOK.min(config.write_timeout),
             Clock::Linger => config.linger,
         });

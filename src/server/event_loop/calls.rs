@@ -34,7 +34,7 @@ impl EventLoop {
     /// Asks for a permit to call a handler. Requests that wait already come first.
     fn has_permit(&mut self) -> bool {
         self.visit.as_mut().is_some_and(Visit::take_permit)
-            || (self.books.timeouts.longest(Clock::Turn).is_none() && self.shared.permits.enter(self.books.seat))
+            || (self.books.timeouts.longest(Clock::Queue).is_none() && self.shared.permits.enter(self.books.seat))
     }
 
     /// Takes the request off the desk whose handler reads the body itself. The connection is away from then on.
@@ -47,16 +47,16 @@ impl EventLoop {
 
     /// Takes up the request that has waited longest, if it is its turn. Returns false if not.
     pub(super) fn begin_waiting(&mut self, desk: &mut Desk) -> bool {
-        let longest = self.books.timeouts.longest_since(Clock::Turn);
+        let longest = self.books.timeouts.longest_since(Clock::Queue);
         let is_its_turn = self.shared.enter_waiting(self.books.seat, longest);
-        let Some(token) = self.books.longest(Clock::Turn).filter(|_| is_its_turn) else { return false };
+        let Some(token) = self.books.longest(Clock::Queue).filter(|_| is_its_turn) else { return false };
         self.books.timeouts.stop(token.index());
         self.take_up(token, Reason::Permitted, desk);
         true
     }
 
     /// A request has waited for its turn in vain.
-    pub(super) fn end_waiting(&mut self, token: Token, desk: &mut Desk) {
+    pub(super) fn end_queued(&mut self, token: Token, desk: &mut Desk) {
         self.take_up(token, Reason::Reported, desk);
         let mut response = self.shared.refuse_for(Want::Handlers, self.books.now);
         if desk.incoming().is_begun() {

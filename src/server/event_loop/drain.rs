@@ -61,7 +61,7 @@ impl Books {
         self.is_draining = true;
         self.now = sync::now();
         // Whatever was received is answered, or cut off at the deadline.
-        self.timeouts.suspend(Clock::Turn);
+        self.timeouts.suspend(Clock::Queue);
     }
 
     /// Whoever is idle, or in the middle of a head, runs the quiet clock from now on.

@@ -262,7 +262,7 @@ impl EventLoop {
                 self.books.table[token].look_again();
                 self.begin(token, Reason::LastLook, desk);
             }
-            Clock::Turn => self.end_waiting(token, desk),
+            Clock::Queue => self.end_queued(token, desk),
             // Linux reports room only once a third of the send buffer is free, so a write is tried before the peer is
             // judged.
             Clock::Write => {

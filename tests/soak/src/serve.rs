@@ -93,7 +93,7 @@ fn bind(plan: &Plan, folder: &Path) -> Result<(Server, Option<TcpStream>)> {
         head_timeout: HANG,
         body_timeout: HANG,
         write_timeout: HANG,
-        turn_timeout: HANG,
+        queue_timeout: HANG,
         ..Config::default()
     };
     if plan.cause == Cause::Broken {

@@ -74,7 +74,7 @@ impl Site {
             body_timeout: FAR,
             idle_timeout: FAR,
             write_timeout: FAR,
-            turn_timeout: FAR,
+            queue_timeout: FAR,
             idle_grace: FAR,
             linger: FAR,
             ..Config::default()
