@@ -2,7 +2,7 @@
 
 use std::ops::{Index, IndexMut};
 
-/// Low half: the index of a place. High half: how often that place has been freed.
+/// Low half: the index of a slot. High half: how often that slot has been freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token(u64);
 
@@ -22,72 +22,72 @@ impl Token {
 }
 
 impl Token {
-    fn turn(self) -> u32 {
+    fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    places: Vec<Place<T>>,
+    slots: Vec<Slot<T>>,
     free: Vec<u32>,
 }
 
 #[derive(Debug)]
-struct Place<T> {
+struct Slot<T> {
     /// The count for the connection that is here, or else for the next one.
-    turn: u32,
+    generation: u32,
     taken: Option<T>,
 }
 
 impl<T> Table<T> {
     pub(crate) fn new() -> Self {
-        Self { places: Vec::new(), free: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.slots.len() - self.free.len()
     }
 
     pub(crate) fn insert(&mut self, value: T) -> Token {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { turn: 0, taken: None });
-            u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+            self.slots.push(Slot { generation: 0, taken: None });
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
-        let place = &mut self.places[index as usize];
-        place.taken = Some(value);
-        token(place.turn, index)
+        let slot = &mut self.slots[index as usize];
+        slot.taken = Some(value);
+        token(slot.generation, index)
     }
 
     pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
-        self.place(token).and_then(|place| place.taken.as_mut())
+        self.slot(token).and_then(|slot| slot.taken.as_mut())
     }
 
     pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
-        let place = self.place(token)?;
-        let value = place.taken.take()?;
-        // Tokens repeat after 2^31 connections in one place. The highest bit stays clear, so that no token looks like a
+        let slot = self.slot(token)?;
+        let value = slot.taken.take()?;
+        // Tokens repeat after 2^31 connections in one slot. The highest bit stays clear, so that no token looks like a
         // listener's.
-        place.turn = (place.turn + 1) & 0x7fff_ffff;
+        slot.generation = (slot.generation + 1) & 0x7fff_ffff;
         self.free.push(token.index());
         Some(value)
     }
 
     /// The token of the connection at an index.
     pub(crate) fn token_at(&self, index: u32) -> Option<Token> {
-        let place = self.places.get(index as usize)?;
-        place.taken.as_ref().map(|_| token(place.turn, index))
+        let slot = self.slots.get(index as usize)?;
+        slot.taken.as_ref().map(|_| token(slot.generation, index))
     }
 
     pub(crate) fn tokens(&self) -> Vec<Token> {
         (0..)
-            .map_while(|index| self.places.get(index as usize).map(|_| index))
+            .map_while(|index| self.slots.get(index as usize).map(|_| index))
             .filter_map(|i| self.token_at(i))
             .collect()
     }
 
-    fn place(&mut self, token: Token) -> Option<&mut Place<T>> {
-        self.places.get_mut(token.index() as usize).filter(|place| place.turn == token.turn())
+    fn slot(&mut self, token: Token) -> Option<&mut Slot<T>> {
+        self.slots.get_mut(token.index() as usize).filter(|slot| slot.generation == token.generation())
     }
 }
 
@@ -96,9 +96,9 @@ impl<T> Index<Token> for Table<T> {
     type Output = T;
 
     fn index(&self, token: Token) -> &T {
-        let place = &self.places[token.index() as usize];
-        match &place.taken {
-            Some(value) if place.turn == token.turn() => value,
+        let slot = &self.slots[token.index() as usize];
+        match &slot.taken {
+            Some(value) if slot.generation == token.generation() => value,
             _ => gone(),
         }
     }
@@ -118,8 +118,8 @@ fn gone() -> ! {
     panic!("a connection that has gone is looked for")
 }
 
-fn token(turn: u32, index: u32) -> Token {
-    Token(u64::from(turn) << 32 | u64::from(index))
+fn token(generation: u32, index: u32) -> Token {
+    Token(u64::from(generation) << 32 | u64::from(index))
 }
 
 #[cfg(test)]
