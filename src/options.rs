@@ -234,7 +234,7 @@ impl Options {
             "--idle-grace" => self.config.idle_grace = seconds(origin, value)?,
             "--lame-duck" => self.lame_duck = seconds(origin, value)?,
             "--loops" => self.config.loops = count(origin, value, THREADS_MAX)?,
-            "--threads" => self.config.threads = count(origin, value, THREADS_MAX)?,
+            "--threads" => self.config.handlers_max = count(origin, value, THREADS_MAX)?,
             "--max-connections" => self.config.connections_max = count(origin, value, COUNT_MAX)?,
             _ if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 return Err(UsageError(format!("bad value for {origin}: a token is visible ASCII without spaces")));
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(default_address().to_string(), "127.0.0.1:8080");
         assert_eq!(options.grace, Duration::from_secs(3));
         assert_eq!(options.config.idle_grace, Duration::from_millis(250));
-        assert_eq!(options.config.threads, 64);
+        assert_eq!(options.config.handlers_max, 64);
         assert_eq!(options.config.connections_max, 10_000);
         assert_eq!(options.volume, Volume::Normal);
     }

@@ -19,7 +19,7 @@ pub struct Config {
     pub loops: usize,
     /// How many handlers may run at once over all loops, each on a worker thread; at least one per loop. Default: 64,
     /// enough to wait for a slow backend, and cheap: each costs 2 MiB of address space. Further requests queue.
-    pub threads: usize,
+    pub handlers_max: usize,
     /// The stack of a worker thread, in bytes. Default: `None`, which means std's: 2 MiB, unless `RUST_MIN_STACK` is
     /// set.
     pub stack_bytes: Option<usize>,
@@ -80,7 +80,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             loops: available_parallelism().map_or(1, usize::from),
-            threads: 64,
+            handlers_max: 64,
             stack_bytes: None,
             connections_max: 10_000,
             head_bytes_max: 16 * 1024,

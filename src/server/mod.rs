@@ -236,7 +236,7 @@ impl Server {
             stop: stop.clone(),
             gates: listeners.into_iter().map(|listener| Gate::new(listener, config.loops)).collect(),
             seats: pollers.iter().map(seat).collect(),
-            permits: Permits::new(config.loops, config.threads),
+            permits: Permits::new(config.loops, config.handlers_max),
             looks: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             stats,

@@ -77,7 +77,7 @@ pub enum Notice<'a> {
 pub enum Want {
     /// All [`Config::connections_max`](crate::Config::connections_max) connections were open, and none was idle.
     Connections,
-    /// [`Config::threads`](crate::Config::threads) handlers ran for longer than the request could wait.
+    /// [`Config::handlers_max`](crate::Config::handlers_max) handlers ran for longer than the request could wait.
     Handlers,
     /// Bodies held in memory took all of [`Config::bodies_bytes_max`](crate::Config::bodies_bytes_max).
     Memory,

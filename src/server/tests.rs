@@ -65,7 +65,7 @@ impl Site {
     }
 
     fn start_with_grace(threads: usize, grace: Duration) -> Self {
-        let config = Config { loops: 2, threads, queue_timeout: HANG, ..Config::default() };
+        let config = Config { loops: 2, handlers_max: threads, queue_timeout: HANG, ..Config::default() };
         let server = Server::bind("127.0.0.1:0", config).unwrap();
         let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
         let (holding, held) = mpsc::channel();

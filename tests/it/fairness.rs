@@ -84,7 +84,7 @@ fn requests_that_wait_for_a_permit_do_not_keep_their_loop_from_the_others() {
     const COUNT: usize = 200;
     let (neighbour, gate) = (Neighbour::default(), Gate::new());
     let router = neighbour.routes(holding(&gate));
-    let config = Config { loops: 1, threads: 1, queue_timeout: HANG, ..Config::default() };
+    let config = Config { loops: 1, handlers_max: 1, queue_timeout: HANG, ..Config::default() };
     let site = Site::start(config, router);
     let mut own = site.connect();
     *neighbour.stream.lock().unwrap() = Some(own.stream.try_clone().unwrap());
@@ -126,7 +126,7 @@ fn a_loop_that_is_over_leaves_the_line_of_those_that_wait_for_a_permit() {
                 spin(Duration::from_micros(220));
                 Response::text("spun")
             });
-        let site = Site::start(Config { loops: 2, threads: 2, queue_timeout: HANG, ..Config::default() }, router);
+        let site = Site::start(Config { loops: 2, handlers_max: 2, queue_timeout: HANG, ..Config::default() }, router);
         // Each has its place with the loop that has fewer: by turns.
         let placed = || {
             let mut client = site.connect();
@@ -158,7 +158,7 @@ fn a_loop_that_is_over_leaves_the_line_of_those_that_wait_for_a_permit() {
 fn what_promises_not_to_block_is_answered_beside_handlers_that_all_do() {
     let gate = Gate::new();
     let router = holding(&gate).at_once(Method::Get, "/ping", |_| Response::text("pong"));
-    let site = Site::start(Config { loops: 2, threads: 4, ..Config::default() }, router);
+    let site = Site::start(Config { loops: 2, handlers_max: 4, ..Config::default() }, router);
     let mut holders: Vec<_> = (0..40).map(|_| site.connect()).collect();
     holders.iter_mut().for_each(|client| client.send(get("/hold")));
     gate.wait_for(4);
@@ -179,7 +179,7 @@ fn what_promises_not_to_block_is_answered_beside_handlers_that_all_do() {
 fn what_promises_not_to_block_must_not_stream_where_it_is_answered_at_once() {
     let gate = Gate::new();
     let router = holding(&gate).at_once(Method::Get, "/stream", |_| Response::stream("text/plain", |_| Ok(())));
-    let site = Site::start(Config { loops: 1, threads: 1, ..Config::default() }, router);
+    let site = Site::start(Config { loops: 1, handlers_max: 1, ..Config::default() }, router);
     let mut holder = site.connect();
     holder.send(get("/hold"));
     gate.wait_for(1);

@@ -104,7 +104,7 @@ fn a_refusal_waits_for_a_handlers_turn_like_any_other_answer() {
         }
         next(request)
     });
-    let site = Site::start(Config { threads: 1, ..one_loop() }, handler);
+    let site = Site::start(Config { handlers_max: 1, ..one_loop() }, handler);
     let (mut holder, mut client) = (site.connect(), site.connect());
     holder.send("GET /hold HTTP/1.1\r\nHost: test\r\n\r\n");
     gate.wait_for(1);
@@ -181,7 +181,7 @@ fn what_is_answered_at_once_is_so_inside_a_wrapper_too() {
         held.pass();
         Response::text("held")
     });
-    let site = Site::start(Config { threads: 1, ..one_loop() }, marked(router));
+    let site = Site::start(Config { handlers_max: 1, ..one_loop() }, marked(router));
     let mut holder = site.connect();
     holder.send("GET /hold HTTP/1.1\r\nHost: test\r\n\r\n");
     gate.wait_for(1);

@@ -98,7 +98,7 @@ fn a_handler_that_blocks_stalls_nobody_on_two_loops() {
 #[track_caller]
 fn check_hundreds(loops: usize) {
     let gate = Gate::new();
-    let config = Config { loops, threads: 300, stack_bytes: Some(256 * 1024), ..Config::default() };
+    let config = Config { loops, handlers_max: 300, stack_bytes: Some(256 * 1024), ..Config::default() };
     let site = start(config, routes(&gate));
     let mut other = site.connect();
     let mut blocked = Vec::new();
@@ -275,7 +275,7 @@ fn a_slow_request_with_a_body_is_told_from_what_follows() {
         (format!("Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", "5\r\nxxxxx\r\n".repeat(60_000)), &large),
     ];
     let gate = Gate::new();
-    let site = start(Config { threads: cases.len() + 1, ..one_loop() }, routes_with_keep(&gate));
+    let site = start(Config { handlers_max: cases.len() + 1, ..one_loop() }, routes_with_keep(&gate));
     let mut clients = Vec::new();
     for (n, (request, _)) in cases.iter().enumerate() {
         let mut client = site.connect();
@@ -451,7 +451,7 @@ fn counted(gauge: &Gauge, router: Router) -> impl allout::Handler {
 #[track_caller]
 fn check_most(threads: usize, loops: usize, most: usize) {
     let (gate, gauge) = (Gate::new(), Gauge::default());
-    let config = Config { threads, loops, ..one_loop() };
+    let config = Config { handlers_max: threads, loops, ..one_loop() };
     let site = Site::start(config, counted(&gauge, routes(&gate)));
     let mut clients: Vec<_> = (0..4 * most).map(|_| site.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
@@ -488,7 +488,7 @@ fn never_more_handlers_than_threads_run_while_they_come_and_go() {
         thread::sleep(Duration::from_millis(3));
         Response::text("worked")
     });
-    let config = Config { threads: 4, loops: 2, ..one_loop() };
+    let config = Config { handlers_max: 4, loops: 2, ..one_loop() };
     let site = Site::start(config, counted(&gauge, router));
     let address = site.address;
     let ask = move |paths: [&'static str; 2]| {
@@ -518,7 +518,7 @@ fn requests_wait_in_the_order_in_which_they_came() {
         noted.lock().unwrap().push(request.param("n").unwrap().parse::<usize>().unwrap());
         Response::text("noted")
     });
-    let site = start(Config { threads: 1, ..one_loop() }, router);
+    let site = start(Config { handlers_max: 1, ..one_loop() }, router);
     // They are seated in another order than the one in which they will ask.
     let mut clients: Vec<_> = (0..8).map(|_| site.connect()).collect();
     clients.rotate_left(3);
@@ -543,7 +543,7 @@ fn answers_before_a_request_that_waits_arrive_meanwhile() {
         at.pass();
         Response::text("second")
     });
-    let site = start(Config { threads: 2, ..one_loop() }, router);
+    let site = start(Config { handlers_max: 2, ..one_loop() }, router);
     let _first = hold(&site, &gates[0], 1);
     let mut client = site.connect();
     client.send(get("/n/1") + &get("/n/2") + &get("/second") + &get("/n/3"));
@@ -570,7 +570,7 @@ fn with_all_threads_held_loops_still_accept_refuse_and_time_out() {
         let gate = Gate::new();
         let config = Config {
             loops,
-            threads: 2,
+            handlers_max: 2,
             queue_timeout: HANG,
             head_timeout: SHORT,
             body_timeout: SHORT,
@@ -612,7 +612,7 @@ fn with_all_threads_held_loops_still_accept_refuse_and_time_out() {
 #[test]
 fn a_request_that_waits_too_long_for_its_turn_is_answered_503_and_its_connection_goes_on() {
     let gate = Gate::new();
-    let site = start(Config { threads: 1, queue_timeout: SHORT, ..one_loop() }, routes(&gate));
+    let site = start(Config { handlers_max: 1, queue_timeout: SHORT, ..one_loop() }, routes(&gate));
     let mut blocked = hold(&site, &gate, 1);
     let mut client = site.connect();
     let begun = Instant::now();
@@ -642,7 +642,7 @@ fn a_request_that_waits_too_long_for_its_turn_is_answered_503_and_its_connection
 #[test]
 fn a_client_that_goes_while_it_waits_for_its_turn_holds_nobody_up() {
     let gate = Gate::new();
-    let site = start(Config { threads: 1, ..one_loop() }, routes(&gate));
+    let site = start(Config { handlers_max: 1, ..one_loop() }, routes(&gate));
     let mut blocked = hold(&site, &gate, 1);
     let mut gone = site.connect();
     gone.send(PING);
@@ -668,7 +668,7 @@ fn a_client_that_resets_while_it_waits_for_its_turn_has_no_handler_called() {
         count.fetch_add(1, Ordering::SeqCst);
         Response::text("counted")
     });
-    let site = start(Config { threads: 2, ..one_loop() }, router);
+    let site = start(Config { handlers_max: 2, ..one_loop() }, router);
     let mut blocked = hold(&site, &gate, 1);
     let mut gone = site.connect();
     // Its first answer, which it leaves unread, makes its close a reset; behind it the second thread is held too.
@@ -693,7 +693,7 @@ fn a_client_that_resets_while_it_waits_for_its_turn_has_no_handler_called() {
 #[test]
 fn a_half_closed_client_that_waits_for_its_turn_gets_its_answers() {
     let gate = Gate::new();
-    let site = start(Config { threads: 1, ..one_loop() }, routes(&gate));
+    let site = start(Config { handlers_max: 1, ..one_loop() }, routes(&gate));
     let mut blocked = hold(&site, &gate, 1);
     let mut client = site.connect();
     client.send(get("/n/1") + &get("/n/2"));
@@ -739,7 +739,7 @@ fn handlers_that_have_lost_their_loop_finish_while_it_drains() {
 fn stop_while_they_wait() -> bool {
     const TURN: Duration = Duration::from_secs(1);
     let gate = Gate::new();
-    let site = start(Config { threads: 1, queue_timeout: TURN, ..one_loop() }, routes(&gate));
+    let site = start(Config { handlers_max: 1, queue_timeout: TURN, ..one_loop() }, routes(&gate));
     let mut blocked = hold(&site, &gate, 1);
     let begun = Instant::now();
     let mut waiting: Vec<_> = (0..3).map(|_| site.connect()).collect();
@@ -775,7 +775,7 @@ fn requests_that_wait_for_their_turn_at_the_stop_are_answered_however_long_it_ta
 #[test]
 fn a_turn_time_of_nothing_is_no_trap_for_a_loop_that_drains() {
     let gate = Gate::new();
-    let config = Config { threads: 1, queue_timeout: Duration::ZERO, ..one_loop() };
+    let config = Config { handlers_max: 1, queue_timeout: Duration::ZERO, ..one_loop() };
     let site = start(config, routes(&gate));
     let mut blocked = hold(&site, &gate, 1);
     let mut half = site.connect();
@@ -834,7 +834,7 @@ fn an_answer_whose_client_has_reset_is_owed_to_nobody_but_its_handler_is_named()
 /// Two handlers never return, and four requests of three clients wait for their threads when the deadline comes.
 fn cut_off_all() -> (Outcome, u64, Vec<String>) {
     let gate = Gate::new();
-    let site = start_with_grace(Config { threads: 2, ..one_loop() }, routes(&gate), SHORT);
+    let site = start_with_grace(Config { handlers_max: 2, ..one_loop() }, routes(&gate), SHORT);
     let stuck = hold(&site, &gate, 2);
     let mut waiting: Vec<_> = (0..3).map(|_| site.connect()).collect();
     for (n, client) in waiting.iter_mut().enumerate() {
@@ -876,7 +876,7 @@ fn at_the_deadline_stuck_handlers_are_named_and_those_that_waited_for_them_count
 /// Behind requests whose handlers never return, clients have sent as many others as their sockets hold.
 fn cut_off_flood() -> Outcome {
     let gate = Gate::new();
-    let site = start_with_grace(Config { threads: 120, ..one_loop() }, routes(&gate), SHORT);
+    let site = start_with_grace(Config { handlers_max: 120, ..one_loop() }, routes(&gate), SHORT);
     let clients = hold(&site, &gate, 120);
     let flood = PING.repeat(100_000);
     for client in &clients {

@@ -124,7 +124,7 @@ fn a_watchdog_hears_from_us_although_every_handler_blocks_and_not_if_it_is_for_a
 #[test]
 fn a_server_is_alive_while_every_event_loop_responds() {
     let short = Duration::from_millis(50);
-    let config = Config { loops: 2, threads: 2, ..Config::default() };
+    let config = Config { loops: 2, handlers_max: 2, ..Config::default() };
     let server = Server::bind("127.0.0.1:0", config).unwrap();
     let liveness = server.liveness();
     assert!(!liveness.check(HANG), "it does not run");

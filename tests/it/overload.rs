@@ -44,7 +44,7 @@ fn holding(gate: &Gate) -> Router {
 #[test]
 fn requests_that_waited_in_vain_are_told_and_counted() {
     let gate = Gate::new();
-    let config = Config { loops: 1, threads: 1, queue_timeout: Duration::from_millis(50), ..Config::default() };
+    let config = Config { loops: 1, handlers_max: 1, queue_timeout: Duration::from_millis(50), ..Config::default() };
     let (site, told) = told_site(config, holding(&gate));
     let mut holder = site.connect();
     holder.send(get("/hold"));
@@ -165,7 +165,7 @@ fn bodies_that_wait_for_a_handler_count_and_streamed_ones_do_not() {
         let bytes = std::io::copy(body, &mut std::io::sink());
         Response::text(bytes.unwrap_or_default().to_string())
     });
-    let (site, _told) = told_site(Config { threads: 1, ..with_memory_for(1) }, router);
+    let (site, _told) = told_site(Config { handlers_max: 1, ..with_memory_for(1) }, router);
     let mut holder = site.connect();
     holder.send(get("/hold"));
     gate.wait_for(1);
@@ -207,7 +207,8 @@ fn requests_that_lie_in_the_socket_when_their_clocks_run_out_are_answered() {
             stalling.pass();
             Response::text("stalled")
         });
-        let config = Config { loops: 1, threads: 1, head_timeout: timeout, queue_timeout: HANG, ..Config::default() };
+        let config =
+            Config { loops: 1, handlers_max: 1, head_timeout: timeout, queue_timeout: HANG, ..Config::default() };
         let site = Site::start(config, router);
         let mut holder = site.connect();
         holder.send(get("/hold"));
@@ -247,7 +248,8 @@ fn a_request_that_may_be_answered_when_its_wait_is_over_is() {
             stalling.pass();
             Response::text("stalled")
         });
-        let site = Site::start(Config { loops: 1, threads: 1, queue_timeout: timeout, ..Config::default() }, router);
+        let site =
+            Site::start(Config { loops: 1, handlers_max: 1, queue_timeout: timeout, ..Config::default() }, router);
         let mut holder = site.connect();
         holder.send(get("/hold"));
         hold.wait_for(1);

@@ -91,7 +91,7 @@ fn requests_that_lie_in_the_socket_behind_a_running_one_are_owed_too() {
 
 #[test]
 fn requests_behind_one_that_waits_for_a_thread_are_owed_too() {
-    let (outcome, _clients) = at_the_deadline(&Config { threads: 1, ..one_loop() }, |site, gate| {
+    let (outcome, _clients) = at_the_deadline(&Config { handlers_max: 1, ..one_loop() }, |site, gate| {
         let (mut holder, mut client) = (site.connect(), site.connect());
         holder.send(get("/hold/0"));
         gate.wait_for(1);
@@ -108,7 +108,7 @@ fn requests_behind_one_that_waits_for_a_thread_are_owed_too() {
 
 #[test]
 fn requests_that_nobody_came_to_read_are_owed() {
-    let (outcome, _clients) = at_the_deadline(&Config { threads: 1, ..one_loop() }, |site, gate| {
+    let (outcome, _clients) = at_the_deadline(&Config { handlers_max: 1, ..one_loop() }, |site, gate| {
         let mut holder = site.connect();
         holder.send(get("/hold/0"));
         gate.wait_for(1);

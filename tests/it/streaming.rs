@@ -291,7 +291,7 @@ fn what_is_left_unread_of_a_body_is_never_taken_for_a_request() {
 fn uploads_wait_their_turn_and_503_ends_their_connection() {
     let gate = Gate::new();
     let (router, _reads) = uploads(&gate);
-    let config = Config { threads: 1, queue_timeout: SHORT, ..one_loop() };
+    let config = Config { handlers_max: 1, queue_timeout: SHORT, ..one_loop() };
     let site = start(config, router);
     let mut held = site.connect();
     held.send(get("/hold"));
@@ -309,7 +309,7 @@ fn uploads_wait_their_turn_and_503_ends_their_connection() {
 fn an_upload_that_waits_its_turn_when_the_stop_comes_is_answered() {
     let gate = Gate::new();
     let (router, _reads) = uploads(&gate);
-    let site = start(Config { threads: 1, queue_timeout: LONG, ..one_loop() }, router);
+    let site = start(Config { handlers_max: 1, queue_timeout: LONG, ..one_loop() }, router);
     let mut held = site.connect();
     held.send(get("/hold"));
     gate.wait_for(1);
@@ -1060,7 +1060,7 @@ fn at_the_deadline_an_upload_that_waits_for_a_thread_and_has_not_come_is_answere
     let (outcome, mut waiting) = timely(|| {
         let gate = Gate::new();
         let (router, _reads) = uploads(&gate);
-        let config = Config { threads: 1, queue_timeout: HANG, ..one_loop() };
+        let config = Config { handlers_max: 1, queue_timeout: HANG, ..one_loop() };
         let site = Site::start_with_grace(config, router, GRACE);
         let mut held = site.connect();
         held.send(get("/hold"));

@@ -175,7 +175,7 @@ pub(crate) fn run(count: u64) -> Result<()> {
     let before = Base::now();
     let folder = std::env::temp_dir().join(format!("allout-soak-panics-{}.sock", std::process::id()));
     let addresses = ["127.0.0.1:0".to_owned(), format!("unix:{}", folder.display())];
-    let config = Config { loops: 2, threads: 16, queue_timeout: HANG, ..Config::default() };
+    let config = Config { loops: 2, handlers_max: 16, queue_timeout: HANG, ..Config::default() };
     let server = Server::bind(&addresses, config)?.on_notice(|_| {
         // Whoever hears of a panic panics too, now and then.
         match NOTICES.fetch_add(1, Ordering::Relaxed) % 4 {

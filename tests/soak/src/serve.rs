@@ -87,7 +87,7 @@ fn place(bound: &Bound) -> Place {
 fn bind(plan: &Plan, folder: &Path) -> Result<(Server, Option<TcpStream>)> {
     let config = Config {
         loops: plan.loops,
-        threads: plan.threads,
+        handlers_max: plan.handlers_max: threads,
         idle_grace: plan.idle_grace,
         // Nobody is refused, however slow the machine is.
         head_timeout: HANG,

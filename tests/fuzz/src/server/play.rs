@@ -92,7 +92,7 @@ impl Site {
                 idle_since_us: AtomicU64::new(u64::MAX),
                 counted: sync::Mutex::default(),
             }],
-            permits: Permits::new(1, config.threads),
+            permits: Permits::new(1, config.handlers_max),
             looks: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             stats: Arc::default(),
