@@ -80,7 +80,7 @@
 //! # Two walks
 //!
 //! **A request.** An event loop accepts its connection from a `listener` and enters it in its table
-//! (`server/event_loop/accept.rs`). When its bytes come, the loop lays the `connection` on its thread's `desk` and
+//! (`server/event_loop/accept.rs`). When its bytes come, the loop lays the `connection` on its thread's `buffer` and
 //! reads (`server/event_loop/visit.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once
 //! a request is whole, the thread lets go of the loop and calls the [`Handler`] (`server/handoff/`), a [`Router`] as a
 //! rule, with the [`Request`]. The [`Response`] is encoded behind others of its batch (`server/outgoing.rs`), and one

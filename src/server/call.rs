@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use super::desk::Desk;
+use super::buffer::ReadBuffer;
 use super::streaming::Arriving;
 use crate::http::{Method, Peer, Request, Response, Status};
 use crate::sync::{self, Arc};
@@ -56,11 +56,11 @@ pub(crate) struct Calls {
     /// `None` before the first.
     current: Option<(Method, Instant)>,
     path: Vec<u8>,
-    /// What has been read behind requests of the desk's load, from the first on that had something behind it. Copied
-    /// once for all of them: while a handler runs, its thread has the desk.
+    /// What has been read behind requests of the buffer's load, from the first on that had something behind it. Copied
+    /// once for all of them: while a handler runs, its thread has the buffer.
     behind: Vec<u8>,
     /// Which load that is, none if 0, and where in it the copy begins.
-    load: u64,
+    version: u64,
     start: usize,
     /// What is behind the current request begins here in the copy.
     from: usize,
@@ -71,30 +71,30 @@ impl Calls {
     pub(crate) fn take(&mut self) -> Option<Call> {
         let (method, since) = self.current.take()?;
         let behind = self.behind.get(self.from..).unwrap_or_default().to_vec();
-        // Whoever turns the loop from now on has another desk, whose loads have the same numbers.
-        (self.load, self.from) = (0, self.behind.len());
+        // Whoever turns the loop from now on has another buffer, whose loads have the same numbers.
+        (self.version, self.from) = (0, self.behind.len());
         Some(Call { method, path: std::mem::take(&mut self.path), since, behind, body: None, is_deserted: false })
     }
 
-    /// The handler is called for the request on the desk.
-    pub(crate) fn note(&mut self, desk: &Desk, peer: &Peer, now: Instant) {
-        let request = desk.request(peer);
+    /// The handler is called for the request in the buffer.
+    pub(crate) fn note(&mut self, buffer: &ReadBuffer, peer: &Peer, now: Instant) {
+        let request = buffer.request(peer);
         self.path.clear();
         self.path.extend_from_slice(kept_path(&request));
         self.current = Some((request.method(), now));
-        self.note_behind(desk);
+        self.note_behind(buffer);
     }
 
-    fn note_behind(&mut self, desk: &Desk) {
-        let (load, bytes, end) = desk.load();
+    fn note_behind(&mut self, buffer: &ReadBuffer) {
+        let (load, bytes, end) = buffer.contents();
         if end == bytes.len() {
             self.from = self.behind.len();
             return;
         }
-        if self.load != load {
+        if self.version != load {
             self.behind.clear();
             self.behind.extend_from_slice(bytes.get(end..).unwrap_or_default());
-            (self.load, self.start) = (load, end);
+            (self.version, self.start) = (load, end);
         }
         self.from = end - self.start;
     }

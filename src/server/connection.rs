@@ -18,8 +18,8 @@
 use std::net::Shutdown;
 use std::time::Instant;
 
+use super::buffer::{Partial, ReadBuffer};
 use super::call::Call;
-use super::desk::{Desk, Unfinished};
 use super::inbox::Transfer;
 use super::outgoing::{Outgoing, Unsent, Written};
 use super::phase::{Discarded, End, Fill, Phase, Sent};
@@ -43,7 +43,7 @@ pub(crate) struct Connection {
     peer: Peer,
     phase: Phase,
     /// What is kept of a request that has not come whole, or waits until the peer has taken the answers before it.
-    unfinished: Option<Box<Unfinished>>,
+    partial: Option<Box<Partial>>,
     unsent: Option<Box<Unsent>>,
     /// Set by the poller, and until a read shows that nothing is left.
     is_readable: bool,
@@ -75,7 +75,7 @@ impl Connection {
             stream,
             peer,
             phase: Phase::Idle,
-            unfinished: None,
+            partial: None,
             unsent: None,
             is_readable: false,
             is_hung_up: false,
@@ -99,8 +99,7 @@ impl Connection {
 
     /// True the first time that it rests after an answer, and keeps nothing that another loop would have to know.
     pub(crate) fn needs_place(&mut self) -> bool {
-        let is_bare =
-            self.phase == Phase::Idle && self.unfinished.is_none() && self.end == End::Open && !self.is_queued;
+        let is_bare = self.phase == Phase::Idle && self.partial.is_none() && self.end == End::Open && !self.is_queued;
         is_bare && !std::mem::replace(&mut self.has_place, true)
     }
 
@@ -173,7 +172,7 @@ impl Connection {
     /// Answers that are owed: requests wholly received and not wholly answered, wherever they are. Those that nobody
     /// has begun with are counted, and what is no whole request is kept; not past this moment, since clients may have
     /// sent any number: then the second value is false.
-    pub(crate) fn owed(&mut self, desk: &mut Desk, limits: &Limits, until: Instant) -> (usize, bool) {
+    pub(crate) fn owed(&mut self, buffer: &mut ReadBuffer, limits: &Limits, until: Instant) -> (usize, bool) {
         if self.is_deserted() {
             return (0, true);
         }
@@ -186,8 +185,8 @@ impl Connection {
             // Its handler has the socket.
             Some(call) if call.body.is_some() => return (unsent + running, true),
             // Unless its handler sends its answer: then it is here already, with what has come since.
-            Some(call) if self.unfinished.is_none() => {
-                self.unfinished = Unfinished::behind(&std::mem::take(&mut call.behind));
+            Some(call) if self.partial.is_none() => {
+                self.partial = Partial::behind(&std::mem::take(&mut call.behind));
             }
             _ => {}
         }
@@ -195,27 +194,27 @@ impl Connection {
             // A handler that sends its answer may wait for the peer; we do not.
             let _ = self.stream.never_wait();
         }
-        self.lay_on(desk);
-        let (count, is_all) = self.count_whole(desk, limits, until);
-        self.keep(desk);
+        self.load_into(buffer);
+        let (count, is_all) = self.count_whole(buffer, limits, until);
+        self.keep(buffer);
         (unsent + running + count, is_all)
     }
 
-    /// Counts the whole requests on the desk and in the socket; the first on the desk whatever the time is.
-    fn count_whole(&mut self, desk: &mut Desk, limits: &Limits, until: Instant) -> (usize, bool) {
+    /// Counts the whole requests in the buffer and in the socket; the first in the buffer whatever the time is.
+    fn count_whole(&mut self, buffer: &mut ReadBuffer, limits: &Limits, until: Instant) -> (usize, bool) {
         self.look_again();
         let (mut count, mut reads) = (0, 0);
         loop {
-            match desk.progress(limits) {
+            match buffer.progress(limits) {
                 Ok(Progress::Whole) => {
                     count += 1;
-                    desk.finish_request();
+                    buffer.finish_request();
                 }
-                Ok(Progress::Begun) if desk.incoming().hold_body(&limits.body).is_ok() => continue,
+                Ok(Progress::Begun) if buffer.incoming().hold_body(&limits.body).is_ok() => continue,
                 Ok(Progress::Begun) | Err(_) => return (count, true),
                 Ok(_) if sync::now() < until => {
                     reads += 1;
-                    if reads > COUNTED_READS_MAX || self.fill(desk) != Fill::Bytes {
+                    if reads > COUNTED_READS_MAX || self.fill(buffer) != Fill::Bytes {
                         return (count, true);
                     }
                 }
@@ -258,9 +257,9 @@ impl Connection {
         self.is_readable = true;
     }
 
-    /// Puts the connection on a desk.
-    pub(crate) fn lay_on(&mut self, desk: &mut Desk) {
-        desk.take_up(self.unfinished.take());
+    /// Puts the connection on a buffer.
+    pub(crate) fn load_into(&mut self, buffer: &mut ReadBuffer) {
+        buffer.load(self.partial.take());
     }
 
     /// Something has come: how long the client has paused since its last answer.
@@ -280,11 +279,11 @@ impl Connection {
     }
 
     /// Reads once, if there may be something to read.
-    pub(crate) fn fill(&mut self, desk: &mut Desk) -> Fill {
+    pub(crate) fn fill(&mut self, buffer: &mut ReadBuffer) -> Fill {
         if !self.is_readable {
             return Fill::Nothing;
         }
-        let (moved, is_full) = desk.read(&self.stream);
+        let (moved, is_full) = buffer.read(&self.stream);
         match moved {
             Moved::Bytes(0) => {
                 (self.has_ended, self.is_readable) = (true, false);
@@ -352,10 +351,10 @@ impl Connection {
     }
 
     /// Its handler has returned, and left behind what had come after the request. Gives what it was called for.
-    pub(crate) fn come_back(&mut self, unfinished: Option<Box<Unfinished>>) -> Option<Call> {
+    pub(crate) fn come_back(&mut self, partial: Option<Box<Partial>>) -> Option<Call> {
         self.phase = if self.unsent.is_some() { Phase::Writing } else { Phase::Idle };
-        if unfinished.is_some() {
-            self.unfinished = unfinished;
+        if partial.is_some() {
+            self.partial = partial;
         }
         // What came meanwhile was reported, and not read.
         self.is_readable = true;
@@ -405,11 +404,11 @@ impl Connection {
 
     // ---- Put down --------------------------------------------------------------------------------------------------
 
-    /// Takes what is left from the desk: it is needed again unless the last answer has been given.
-    pub(crate) fn keep(&mut self, desk: &mut Desk) {
-        let unfinished = desk.put_down();
-        self.has_last_word &= unfinished.is_none();
-        self.unfinished = if self.is_closing() { None } else { unfinished };
+    /// Takes what is left from the buffer: it is needed again unless the last answer has been given.
+    pub(crate) fn keep(&mut self, buffer: &mut ReadBuffer) {
+        let partial = buffer.unload();
+        self.has_last_word &= partial.is_none();
+        self.partial = if self.is_closing() { None } else { partial };
     }
 
     /// All answers are out, and the connection stays: what it is in the middle of now. Returns true if that is
@@ -440,14 +439,14 @@ impl Connection {
 
     /// Reads and throws away what comes while lingering. Only a read tells that the end has come: bytes may lie before
     /// it, whatever is reported.
-    pub(crate) fn discard(&mut self, desk: &mut Desk) -> Discarded {
+    pub(crate) fn discard(&mut self, buffer: &mut ReadBuffer) -> Discarded {
         if self.has_ended {
             return Discarded::End;
         }
         let mut discarded = Discarded::Nothing;
         // Bounded, so that a peer that keeps sending cannot keep the loop.
         for _ in 0..DISCARDS_MAX {
-            match desk.discard(&self.stream) {
+            match buffer.discard(&self.stream) {
                 Moved::Bytes(0) | Moved::Failed => return Discarded::End,
                 Moved::Bytes(_) => discarded = Discarded::Bytes,
                 Moved::WouldBlock => {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::desk::Answer;
+use super::buffer::Answer;
 use super::poller::Waker;
 use super::stream::Stream;
 use super::streaming::{Download, Streamed};

@@ -13,14 +13,14 @@
 //! | `poller`, `timeouts`, `quiet`, `patience` | when something is ready; until when it may take |
 //! | `event_loop` | one loop, and all that it does with its connections |
 //! | `table`, `connection`, `phase` | what a loop works on: its connections, and what they can be in the middle of |
-//! | `desk`, `outgoing` | what is read, what is sent |
+//! | `buffer`, `outgoing` | what is read, what is sent |
 //! | `call` | a handler that has been called |
 //! | `shared`, `inbox` | what loops have in common, and how they reach each other |
 //! | `liveness` | whether every loop responds |
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
 //! | `handoff` | which thread turns a loop, and who takes it over while a handler blocks |
 //!
-//! A request comes in by a `listener`, becomes a `connection` in a loop's `table`, is read on a `desk` in an
+//! A request comes in by a `listener`, becomes a `connection` in a loop's `table`, is read on a `buffer` in an
 //! `event_loop`, is answered by a handler as `handoff` has it, and leaves as `outgoing`. A stop goes the way of
 //! `event_loop::drain`.
 
@@ -28,10 +28,10 @@ mod accept_error;
 mod address;
 mod bind;
 mod budget;
+mod buffer;
 mod call;
 mod config;
 mod connection;
-mod desk;
 mod event_loop;
 mod gate;
 mod handoff;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::desk::Exchange;
+use super::buffer::Exchange;
 use super::patience::Patience;
 use super::stream::{Moved, Stream};
 use crate::http::{AfterAnswer, ImfDate, Persistence, Response, encode, imf_date};

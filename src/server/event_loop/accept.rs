@@ -3,12 +3,12 @@
 
 use super::EventLoop;
 use crate::server::accept_error::AcceptError;
-use crate::server::desk::Desk;
+use crate::server::buffer::ReadBuffer;
 use crate::server::inbox::Arrival;
 
 impl EventLoop {
     /// A listener has been reported.
-    pub(super) fn accept_from(&mut self, number: usize, desk: &mut Desk) {
+    pub(super) fn accept_from(&mut self, number: usize, buffer: &mut ReadBuffer) {
         if self.books.is_draining {
             return self.close_gate(number);
         }
@@ -17,7 +17,7 @@ impl EventLoop {
             match accepted {
                 Ok((stream, peer)) => {
                     self.books.poller.progressed();
-                    self.settle(Arrival { stream, peer, gate: number, is_sent: false, refusals: 0 }, desk);
+                    self.settle(Arrival { stream, peer, gate: number, is_sent: false, refusals: 0 }, buffer);
                     if self.intake.is_paused(number) {
                         return;
                     }
@@ -29,7 +29,7 @@ impl EventLoop {
                 Err(AcceptError::Exhausted(_)) if count > 0 => return,
                 // A descriptor limit below the most connections: the longest idle one makes room here too, but not one
                 // that has only just come, since nobody may be waiting after all.
-                Err(AcceptError::Exhausted(_)) if self.books.make_room(self.shared.config.idle_grace, desk) => {}
+                Err(AcceptError::Exhausted(_)) if self.books.make_room(self.shared.config.idle_grace, buffer) => {}
                 Err(AcceptError::Exhausted(error) | AcceptError::Stuck(error)) => {
                     return self.pause_gate(number, &error);
                 }

@@ -5,8 +5,8 @@
 
 use super::EventLoop;
 use super::serving::Reason;
+use crate::server::buffer::{Answer, Partial, ReadBuffer};
 use crate::server::call::Call;
-use crate::server::desk::{Answer, Desk, Unfinished};
 use crate::server::phase::Sent;
 use crate::server::streaming::{Download, Streamed};
 use crate::server::table::Token;
@@ -32,50 +32,50 @@ impl EventLoop {
     }
 
     /// A handler has returned that had been displaced, or had the socket.
-    pub(super) fn take_answer(&mut self, answer: Answer, desk: &mut Desk) {
-        let Answer { token, exchange, response, unfinished, is_gone } = answer;
+    pub(super) fn take_answer(&mut self, answer: Answer, buffer: &mut ReadBuffer) {
+        let Answer { token, exchange, response, partial, is_gone } = answer;
         if is_gone {
             return self.books.close_away(token);
         }
-        if self.take_back(token, unfinished, desk).is_some() {
-            self.push_answer(response, exchange, desk);
+        if self.take_back(token, partial, buffer).is_some() {
+            self.push_answer(response, exchange, buffer);
         }
     }
 
     /// Serves a connection again that was away. `None`: it was cut off meanwhile, or its client has gone.
-    fn take_back(&mut self, token: Token, unfinished: Option<Box<Unfinished>>, desk: &mut Desk) -> Option<Call> {
+    fn take_back(&mut self, token: Token, partial: Option<Box<Partial>>, buffer: &mut ReadBuffer) -> Option<Call> {
         let connection = self.books.away(token)?;
         if connection.is_deserted() {
             self.books.close(token);
             return None;
         }
-        let call = connection.come_back(unfinished);
-        self.take_up(token, Reason::Reported, desk);
+        let call = connection.come_back(partial);
+        self.begin_visit(token, Reason::Reported, buffer);
         call
     }
 
     /// Gives what a handler needs to send its answer itself, whose body it is about to write. `None`: there is nobody
     /// to send it to.
-    pub(crate) fn start_download(&mut self, answer: Answer, desk: &mut Desk) -> Option<Download> {
-        let Answer { token, exchange, mut response, unfinished, .. } = answer;
-        let call = self.take_back(token, unfinished, desk)?;
+    pub(crate) fn start_download(&mut self, answer: Answer, buffer: &mut ReadBuffer) -> Option<Download> {
+        let Answer { token, exchange, mut response, partial, .. } = answer;
+        let call = self.take_back(token, partial, buffer)?;
         let after = response.take_after();
-        self.push_answer(response, exchange, desk);
-        let download = self.serving()?.begin_download(call, after, desk);
+        self.push_answer(response, exchange, buffer);
+        let download = self.serving()?.begin_download(call, after, buffer);
         self.visit = None;
         self.books.timeouts.stop(token.index());
         Some(download)
     }
 
     /// A handler has written the body of its answer.
-    pub(super) fn take_streamed(&mut self, streamed: Streamed, desk: &mut Desk) {
+    pub(super) fn take_streamed(&mut self, streamed: Streamed, buffer: &mut ReadBuffer) {
         let Streamed { token, answers, is_whole } = streamed;
         self.follow_stop();
         self.books.count_answers(answers);
         if !is_whole {
             return self.books.close_away(token);
         }
-        self.take_back(token, None, desk);
+        self.take_back(token, None, buffer);
         if let Some(visit) = &mut self.visit {
             visit.count_answer();
         }

@@ -164,7 +164,7 @@ impl Books {
                 }
                 self.timeouts.start(token.index(), Clock::Linger, self.now);
             }
-            // An unfinished request of a peer that has ended will not be finished any more.
+            // An partial request of a peer that has ended will not be finished any more.
             Sent::All if !connection.is_closing() && !connection.has_ended() => return false,
             Sent::All | Sent::Failed => self.close(token),
         }

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::Books;
+use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
-use crate::server::desk::Desk;
 use crate::server::phase::{Discarded, Phase};
 use crate::server::quiet::kept_until;
 use crate::server::table::Token;
@@ -26,10 +26,10 @@ impl Books {
     /// Reads what comes behind a last answer and throws it away, so that it cannot reset the connection. Its end, once
     /// read, is the connection's; what comes before it gives it more time, since its client may be in the middle of
     /// sending, and reads the answer behind that.
-    pub(super) fn discard(&mut self, token: Token, desk: &mut Desk) {
+    pub(super) fn discard(&mut self, token: Token, buffer: &mut ReadBuffer) {
         let may_linger = self.may_linger(token);
         let connection = &mut self.table[token];
-        match connection.discard(desk) {
+        match connection.discard(buffer) {
             Discarded::End => self.close(token),
             Discarded::Nothing => {}
             Discarded::Bytes => {
@@ -46,9 +46,9 @@ impl Books {
 
     /// A peer has not ended its side for a while. It is given more time as long as it sends, or has yet to take what it
     /// was sent: whatever it sends then must still find a reader.
-    pub(super) fn look_at_leaver(&mut self, token: Token, desk: &mut Desk) {
+    pub(super) fn look_at_leaver(&mut self, token: Token, buffer: &mut ReadBuffer) {
         self.table[token].look_again();
-        self.discard(token, desk);
+        self.discard(token, buffer);
         let Some(connection) = self.table.get_mut(token) else { return };
         if self.timeouts.running(token.index()).is_some() {
             return;

@@ -7,8 +7,8 @@ use super::{Books, EventLoop};
 use crate::group::CutOff;
 use crate::http::{Method, Reject, Response};
 use crate::panics::caught;
+use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
-use crate::server::desk::Desk;
 use crate::server::notice::Notice;
 use crate::server::outgoing::Outgoing;
 use crate::server::phase::Phase;
@@ -21,20 +21,20 @@ const COUNT_TIME: Duration = Duration::from_millis(20);
 
 impl EventLoop {
     /// The deadline has come: every socket is shut down, and what was owed is counted.
-    pub(crate) fn cut_off(&mut self, desk: &mut Desk) {
-        let unfinished = self.books.count_owed(&mut self.cut_off, desk);
+    pub(crate) fn cut_off(&mut self, buffer: &mut ReadBuffer) {
+        let partial = self.books.count_owed(&mut self.cut_off, buffer);
         // To close thousands may take longer than a server waits.
         let counted = Some(self.cut_off.clone());
         *self.books.seat().counted.lock() = counted;
-        unfinished.into_iter().for_each(|token| self.books.refuse_unfinished(token, &mut self.out, desk));
+        partial.into_iter().for_each(|token| self.books.refuse_unfinished(token, &mut self.out, buffer));
         self.books.table.tokens().into_iter().for_each(|token| self.books.shut_down(token));
         // Now there are descriptors, to see who has waited in vain.
-        self.intake.abandon(sync::now() + COUNT_TIME, &mut self.cut_off, desk);
+        self.intake.abandon(sync::now() + COUNT_TIME, &mut self.cut_off, buffer);
     }
 
     /// Nobody turns this loop any more, in whatever state it is. Its clients see the end of their connections, those on
     /// their way to it are given to other loops, and nobody waits for it or gives it anything.
-    pub(crate) fn die(&mut self, desk: &mut Desk) {
+    pub(crate) fn die(&mut self, buffer: &mut ReadBuffer) {
         self.visit = None;
         self.out.clear();
         self.parcels.extend(self.books.seat().inbox.close());
@@ -45,8 +45,8 @@ impl EventLoop {
         let until = sync::now() + COUNT_TIME;
         for token in self.books.table.tokens() {
             let _ = caught(|| {
-                if self.books.count_owed_to(token, until, &mut self.cut_off, desk) == (0, true) {
-                    self.books.refuse_unfinished(token, &mut self.out, desk);
+                if self.books.count_owed_to(token, until, &mut self.cut_off, buffer) == (0, true) {
+                    self.books.refuse_unfinished(token, &mut self.out, buffer);
                 }
             });
             self.books.shut_down(token);
@@ -59,12 +59,12 @@ impl EventLoop {
 
 impl Books {
     /// Counts what all connections are owed. Gives those that are owed nothing, and may have sent a part of a request.
-    fn count_owed(&mut self, cut_off: &mut CutOff, desk: &mut Desk) -> Vec<Token> {
+    fn count_owed(&mut self, cut_off: &mut CutOff, buffer: &mut ReadBuffer) -> Vec<Token> {
         let until = sync::now() + COUNT_TIME;
-        let (mut unfinished, mut uncounted) = (Vec::new(), 0);
+        let (mut partial, mut uncounted) = (Vec::new(), 0);
         for token in self.table.tokens() {
-            match self.count_owed_to(token, until, cut_off, desk) {
-                (0, true) => unfinished.push(token),
+            match self.count_owed_to(token, until, cut_off, buffer) {
+                (0, true) => partial.push(token),
                 (_, is_all) => uncounted += usize::from(!is_all),
             }
         }
@@ -72,20 +72,26 @@ impl Books {
             let detail = format!("whatever else {uncounted} clients had sent: there was no time to count it");
             cut_off.details.push(detail);
         }
-        unfinished
+        partial
     }
 
     /// How many answers a connection is owed, and false if there was no time to count all that it had sent.
-    fn count_owed_to(&mut self, token: Token, until: Instant, cut_off: &mut CutOff, desk: &mut Desk) -> (usize, bool) {
+    fn count_owed_to(
+        &mut self,
+        token: Token,
+        until: Instant,
+        cut_off: &mut CutOff,
+        buffer: &mut ReadBuffer,
+    ) -> (usize, bool) {
         let connection = &mut self.table[token];
-        let (owed, is_all) = connection.owed(desk, &self.shared.limits, until);
+        let (owed, is_all) = connection.owed(buffer, &self.shared.limits, until);
         cut_off.details.extend(describe_owed(connection, owed));
         cut_off.owed += owed;
         (owed, is_all)
     }
 
     /// Whoever has sent a part of a request, and nothing else, is told so, if the socket takes it at once.
-    fn refuse_unfinished(&mut self, token: Token, out: &mut Outgoing, desk: &mut Desk) {
+    fn refuse_unfinished(&mut self, token: Token, out: &mut Outgoing, buffer: &mut ReadBuffer) {
         let connection = &mut self.table[token];
         let is_head = match (connection.phase(), connection.call()) {
             (Phase::Away, Some(call)) if call.body.is_some() && !connection.is_deserted() => {
@@ -97,15 +103,15 @@ impl Books {
             }
             (Phase::Away | Phase::Writing | Phase::Lingering, _) => return,
             (Phase::Idle | Phase::Head | Phase::Body | Phase::Waiting, _) => {
-                connection.lay_on(desk);
-                if !desk.has_more() {
+                connection.load_into(buffer);
+                if !buffer.has_more() {
                     return;
                 }
-                desk.incoming().is_head_request()
+                buffer.incoming().is_head_request()
             }
         };
         // Closed with something unread, the connection would be reset, and the answer lost.
-        connection.discard(desk);
+        connection.discard(buffer);
         let reject = Reject::Timeout;
         self.shared.tell(&Notice::Rejected { peer: connection.peer(), reject });
         out.push_refusal(Response::text(reject.reason()).with_status(reject.status()), is_head, self.now);

@@ -6,8 +6,8 @@ use std::time::Instant;
 use crate::group::CutOff;
 use crate::http::Peer;
 use crate::server::accept_error::AcceptError;
+use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
-use crate::server::desk::Desk;
 use crate::server::gate::Closing;
 use crate::server::poller::Poller;
 use crate::server::shared::Shared;
@@ -204,12 +204,12 @@ impl Intake {
     }
 
     /// The deadline has come: closes all listeners, and counts who has waited in vain.
-    pub(super) fn abandon(&mut self, until: Instant, cut_off: &mut CutOff, desk: &mut Desk) {
+    pub(super) fn abandon(&mut self, until: Instant, cut_off: &mut CutOff, buffer: &mut ReadBuffer) {
         for (pace, gate) in self.paces.iter().zip(&self.shared.gates) {
             let (mut owed, place) = (0, gate.place());
             let seen = gate.abandon(until, |stream, peer| {
                 let mut connection = Connection::new(Arc::new(stream), peer, sync::now());
-                owed += connection.owed(desk, &self.shared.limits, until).0;
+                owed += connection.owed(buffer, &self.shared.limits, until).0;
             });
             if owed > 0 {
                 cut_off.details.push(match &pace.failure {

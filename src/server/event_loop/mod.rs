@@ -15,7 +15,7 @@
 //! poller, its inbox, its clocks and the deadline. What a stop changes is in `drain`, what the deadline, in `deadline`.
 //!
 //! It does not call handlers. A turn ends with [`Turn::Call`] when a request is to be answered; the request lies on
-//! the caller's desk and the loop is not needed meanwhile. That is the one place at which it can be let go of; how, is
+//! the caller's buffer and the loop is not needed meanwhile. That is the one place at which it can be let go of; how, is
 //! the matter of `handoff`.
 //!
 //! # Who may name whom
@@ -35,10 +35,10 @@
 //! ```
 //!
 //! What has to go beyond one of these values is returned: as a [`Step`](serving::Step), or a `bool`. Files above the
-//! values are methods of the loop, and may use `visit`: `take_up`, `answer` and `put_down` are its three doors. Fields
+//! values are methods of the loop, and may use `visit`: `begin_visit`, `answer` and `end_visit` are its three doors. Fields
 //! are private to this file, which its child modules see.
 //!
-//! What is around the folder, a `connection`, the `desk`, what is `outgoing`, the `table` and `timeouts`, knows nothing
+//! What is around the folder, a `connection`, the `buffer`, what is `outgoing`, the `table` and `timeouts`, knows nothing
 //! of it. From outside, `handoff` alone turns a loop, and gives it parcels.
 
 mod accept;
@@ -58,9 +58,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::group::CutOff;
+use crate::server::buffer::{Caller, ReadBuffer};
 use crate::server::call::Calls;
 use crate::server::connection::Connection;
-use crate::server::desk::{Caller, Desk};
 use crate::server::inbox::Parcel;
 use crate::server::outgoing::Outgoing;
 use crate::server::poller::Poller;
@@ -78,7 +78,7 @@ use serving::{Reason, Visit};
 #[derive(Debug)]
 #[repr(u8)]
 pub(crate) enum Turn {
-    /// The request on the desk is whole: call the handler and give its response to [`EventLoop::answer`].
+    /// The request in the buffer is whole: call the handler and give its response to [`EventLoop::answer`].
     Call(Caller),
     /// A request has begun, and its handler reads the body itself: its answer goes to [`EventLoop::take_parcel`].
     Stream(Box<Upload>),
@@ -147,14 +147,14 @@ impl EventLoop {
     /// # Errors
     ///
     /// The poller's: it cannot wait.
-    pub(crate) fn turn(&mut self, desk: &mut Desk) -> std::io::Result<Turn> {
+    pub(crate) fn turn(&mut self, buffer: &mut ReadBuffer) -> std::io::Result<Turn> {
         loop {
             if self.visit.is_some() {
-                if let Some(turn) = self.go_on(desk) {
+                if let Some(turn) = self.go_on(buffer) {
                     return Ok(turn);
                 }
-            } else if !self.begin_next(desk) {
-                self.watch_stop(desk);
+            } else if !self.begin_next(buffer) {
+                self.watch_stop(buffer);
                 if self.is_over() {
                     return Ok(Turn::Over);
                 }
@@ -164,15 +164,15 @@ impl EventLoop {
     }
 
     /// Begins with the next piece of work of this pass. Returns false if the pass is over.
-    fn begin_next(&mut self, desk: &mut Desk) -> bool {
+    fn begin_next(&mut self, buffer: &mut ReadBuffer) -> bool {
         loop {
             let (stage, in_time) = (self.pass.stage(), self.pass.is_in_time(self.books.now));
             let (has_begun, next) = match stage {
-                Stage::Reported => (in_time && self.begin_reported(desk), Stage::Queued),
-                Stage::Queued => (in_time && self.begin_queued(desk), Stage::Parcels),
-                Stage::Parcels => (in_time && self.begin_parcel(desk), Stage::Waiting),
-                Stage::Waiting => (in_time && self.begin_waiting(desk), Stage::Clocks),
-                Stage::Clocks => (in_time && self.begin_expired(desk), Stage::Over),
+                Stage::Reported => (in_time && self.begin_reported(buffer), Stage::Queued),
+                Stage::Queued => (in_time && self.begin_queued(buffer), Stage::Parcels),
+                Stage::Parcels => (in_time && self.begin_parcel(buffer), Stage::Waiting),
+                Stage::Waiting => (in_time && self.begin_waiting(buffer), Stage::Clocks),
+                Stage::Clocks => (in_time && self.begin_expired(buffer), Stage::Over),
                 Stage::Over => return false,
             };
             if has_begun {
@@ -208,42 +208,42 @@ impl EventLoop {
         Ok(())
     }
 
-    fn begin_reported(&mut self, desk: &mut Desk) -> bool {
+    fn begin_reported(&mut self, buffer: &mut ReadBuffer) -> bool {
         let Some(event) = self.books.poller.next() else { return false };
         if let Some(number) = intake::number(event.token) {
-            self.accept_from(number, desk);
+            self.accept_from(number, buffer);
         } else if let Some(token) = self.books.note(event) {
-            self.begin(token, Reason::Reported, desk);
+            self.begin(token, Reason::Reported, buffer);
         }
         true
     }
 
-    fn begin_queued(&mut self, desk: &mut Desk) -> bool {
+    fn begin_queued(&mut self, buffer: &mut ReadBuffer) -> bool {
         let Some(token) = self.books.next_queued() else { return false };
-        self.begin(token, Reason::Reported, desk);
+        self.begin(token, Reason::Reported, buffer);
         true
     }
 
-    fn begin_parcel(&mut self, desk: &mut Desk) -> bool {
+    fn begin_parcel(&mut self, buffer: &mut ReadBuffer) -> bool {
         if self.parcels.is_empty() {
             self.parcels.extend(self.books.seat().inbox.take());
         }
         let Some(parcel) = self.parcels.pop_front() else { return false };
-        self.take_parcel(parcel, desk);
+        self.take_parcel(parcel, buffer);
         self.books.now = sync::now();
         true
     }
 
     /// Takes what a handler's thread or another loop brings.
-    pub(crate) fn take_parcel(&mut self, parcel: Parcel, desk: &mut Desk) {
+    pub(crate) fn take_parcel(&mut self, parcel: Parcel, buffer: &mut ReadBuffer) {
         match parcel {
-            Parcel::Arrival(arrival) => self.take_arrival(arrival, desk),
+            Parcel::Arrival(arrival) => self.take_arrival(arrival, buffer),
             Parcel::Transfer(transfer) => self.take_transfer(transfer),
-            Parcel::Answer(answer) => self.take_answer(answer, desk),
-            Parcel::Streamed(streamed) => self.take_streamed(streamed, desk),
+            Parcel::Answer(answer) => self.take_answer(answer, buffer),
+            Parcel::Streamed(streamed) => self.take_streamed(streamed, buffer),
             // Whoever has asked has an end of the channel, unless it died.
             Parcel::Asked(answer, reply) => {
-                if let Some(download) = self.start_download(*answer, desk) {
+                if let Some(download) = self.start_download(*answer, buffer) {
                     let _ = reply.send(download);
                 }
             }
@@ -254,22 +254,22 @@ impl EventLoop {
         }
     }
 
-    fn begin_expired(&mut self, desk: &mut Desk) -> bool {
+    fn begin_expired(&mut self, buffer: &mut ReadBuffer) -> bool {
         let Some((token, clock)) = self.books.next_expired() else { return false };
         match clock {
             // What has come in the last moment is not to be closed away, nor refused: whoever was frozen finds it here.
             Clock::Idle | Clock::Quiet | Clock::Head | Clock::Body => {
                 self.books.table[token].look_again();
-                self.begin(token, Reason::LastLook, desk);
+                self.begin(token, Reason::LastLook, buffer);
             }
-            Clock::Queue => self.end_queued(token, desk),
+            Clock::Queue => self.end_queued(token, buffer),
             // Linux reports room only once a third of the send buffer is free, so a write is tried before the peer is
             // judged.
             Clock::Write => {
-                self.begin(token, Reason::Reported, desk);
+                self.begin(token, Reason::Reported, buffer);
                 self.books.judge_reader(token);
             }
-            Clock::Linger => self.books.look_at_leaver(token, desk),
+            Clock::Linger => self.books.look_at_leaver(token, buffer),
         }
         self.books.now = sync::now();
         true
@@ -284,10 +284,10 @@ impl EventLoop {
     }
 
     /// Looks at the flag, and at the deadline once it is set.
-    fn watch_stop(&mut self, desk: &mut Desk) {
+    fn watch_stop(&mut self, buffer: &mut ReadBuffer) {
         self.follow_stop();
         if self.deadline().is_some_and(|deadline| deadline <= sync::now()) {
-            self.cut_off(desk);
+            self.cut_off(buffer);
         }
     }
 

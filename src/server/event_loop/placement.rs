@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use super::{Books, EventLoop};
 use crate::http::Peer;
+use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
-use crate::server::desk::Desk;
 use crate::server::inbox::{Arrival, Parcel, Transfer};
 use crate::server::notice::Want;
 use crate::server::phase::Fill;
@@ -35,34 +35,34 @@ const REFUSALS_MAX: usize = 128;
 
 impl EventLoop {
     /// Takes a connection in if there is room, or room can be made: here, or on another loop.
-    pub(super) fn settle(&mut self, mut arrival: Arrival, desk: &mut Desk) {
+    pub(super) fn settle(&mut self, mut arrival: Arrival, buffer: &mut ReadBuffer) {
         if self.shared.has_counted_one_more() {
             self.enter_arrival(arrival.stream, arrival.peer, arrival.gate);
         } else if let Some(seat) = self.books.seat_idle_longer().filter(|_| !arrival.is_sent) {
             arrival.is_sent = true;
-            self.pass_on(arrival, seat, desk);
-        } else if self.books.make_room(Duration::ZERO, desk) && self.shared.has_counted_one_more() {
+            self.pass_on(arrival, seat, buffer);
+        } else if self.books.make_room(Duration::ZERO, buffer) && self.shared.has_counted_one_more() {
             self.enter_arrival(arrival.stream, arrival.peer, arrival.gate);
         } else if arrival.refusals + 1 < self.shared.seats.len() {
             arrival.refusals += 1;
             let next = (self.books.seat + 1) % self.shared.seats.len();
-            self.pass_on(arrival, next, desk);
+            self.pass_on(arrival, next, buffer);
         } else {
-            self.refuse_arrival(arrival, desk);
+            self.refuse_arrival(arrival, buffer);
         }
     }
 
     /// Gives a new connection to another loop; a loop that has left gives it back.
-    fn pass_on(&mut self, arrival: Arrival, seat: usize, desk: &mut Desk) {
+    fn pass_on(&mut self, arrival: Arrival, seat: usize, buffer: &mut ReadBuffer) {
         if let Err(Parcel::Arrival(arrival)) = self.shared.hand_over(Parcel::Arrival(arrival), seat) {
-            self.settle(arrival, desk);
+            self.settle(arrival, buffer);
         }
     }
 
     /// A new connection that another loop has passed on.
-    pub(super) fn take_arrival(&mut self, arrival: Arrival, desk: &mut Desk) {
+    pub(super) fn take_arrival(&mut self, arrival: Arrival, buffer: &mut ReadBuffer) {
         self.books.seat().was_handed_over();
-        self.settle(arrival, desk);
+        self.settle(arrival, buffer);
     }
 
     /// A connection that another loop has given away. It has its place among the most connections already.
@@ -73,14 +73,14 @@ impl EventLoop {
     }
 
     /// Answers 503 and closes, since all connections are taken by others that are not idle.
-    fn refuse_arrival(&mut self, arrival: Arrival, desk: &mut Desk) {
+    fn refuse_arrival(&mut self, arrival: Arrival, buffer: &mut ReadBuffer) {
         let response = self.shared.refuse_for(Want::Connections, self.books.now);
         let refused = self.shared.connections.load(Ordering::Relaxed);
         if refused >= self.shared.config.connections_max + REFUSALS_MAX {
             return;
         }
         if let Some(token) = self.take_in(arrival.stream, arrival.peer, arrival.gate) {
-            self.turn_away(token, response, desk);
+            self.turn_away(token, response, buffer);
         }
     }
 
@@ -114,15 +114,15 @@ impl EventLoop {
 
 impl Books {
     /// Closes the connection that has been idle for longest. Returns false if none has been idle for `idle_min`.
-    pub(super) fn make_room(&mut self, idle_min: Duration, desk: &mut Desk) -> bool {
+    pub(super) fn make_room(&mut self, idle_min: Duration, buffer: &mut ReadBuffer) -> bool {
         for _ in 0..LOOKS_MAX {
             let Some(token) = self.longest_idle(idle_min) else { return false };
             let connection = &mut self.table[token];
             // It may have sent a request that has not been looked at yet: then it is not idle, and is served soon.
             connection.look_again();
-            connection.lay_on(desk);
-            let fill = connection.fill(desk);
-            connection.keep(desk);
+            connection.load_into(buffer);
+            let fill = connection.fill(buffer);
+            connection.keep(buffer);
             if fill != Fill::Bytes {
                 self.close(token);
                 return true;

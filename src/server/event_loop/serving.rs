@@ -4,7 +4,7 @@
 //!              ┌─ more has to be read, and time may be over ─▶ ReadOn
 //! run ─▶ parse ┼─ a request is whole, or is to be streamed ──▶ Call
 //!   ▲      │   ├─ it is answered without its handler ────────▶ Answer
-//!   │      │   └─ nothing more to do ────────────────────────▶ PutDown
+//!   │      │   └─ nothing more to do ────────────────────────▶ End
 //!   └ read ┘
 //! ```
 //!
@@ -14,9 +14,9 @@
 use std::time::Instant;
 
 use crate::http::{AfterAnswer, CONTINUE, Persistence, Progress, Reject, Response, Then, Version};
+use crate::server::buffer::{Caller, Exchange, ReadBuffer};
 use crate::server::call::Call;
 use crate::server::connection::Connection;
-use crate::server::desk::{Caller, Desk, Exchange};
 use crate::server::notice::{Notice, Want};
 use crate::server::outgoing::Outgoing;
 use crate::server::phase::{End, Fill, Sent};
@@ -62,14 +62,14 @@ pub(super) enum Reason {
 
 /// What a connection at work has come to.
 pub(super) enum Step {
-    /// The request on the desk is whole, or begun and to be streamed: its handler is to be called.
+    /// The request in the buffer is whole, or begun and to be streamed: its handler is to be called.
     Call,
-    /// The request on the desk is to be answered with this, without its handler.
+    /// The request in the buffer is to be answered with this, without its handler.
     Answer(Box<Response>),
     /// Much has come, and there may be more: to be read if there is time, else put down in this state.
     ReadOn(Progress),
     /// Nothing more is to be done.
-    PutDown(Progress),
+    End(Progress),
 }
 
 /// What stands between a request and its handler.
@@ -163,68 +163,68 @@ impl<'a> Serving<'a> {
         Self { shared, visit, connection, out, poller, now, is_draining }
     }
 
-    /// Whose request lies on the desk.
+    /// Whose request lies in the buffer.
     pub(super) fn caller(&self) -> Caller {
         Caller { token: self.visit.token, peer: self.connection.peer().clone() }
     }
 
     /// Reads and parses until there is something to be done that is not the connection's own.
-    pub(super) fn run(&mut self, desk: &mut Desk) -> Step {
+    pub(super) fn run(&mut self, buffer: &mut ReadBuffer) -> Step {
         loop {
             if self.connection.is_closing() || self.connection.is_blocked() {
-                return Step::PutDown(Progress::Nothing);
+                return Step::End(Progress::Nothing);
             }
             if self.out.len() >= BATCH_BYTES_MAX && self.flush() != Sent::All {
-                return Step::PutDown(Progress::Nothing);
+                return Step::End(Progress::Nothing);
             }
             // Nothing is there before a read and behind the last request: twice for each that comes alone.
-            let progress = if desk.has_more() { self.progress(desk) } else { Ok(Progress::Nothing) };
+            let progress = if buffer.has_more() { self.progress(buffer) } else { Ok(Progress::Nothing) };
             let progress = match progress {
                 Ok(Progress::Whole) => return Step::Call,
                 Ok(progress) => progress,
                 Err(Obstacle::Answer(response)) => return Step::Answer(response),
                 Err(Obstacle::Reject(reject)) => {
-                    self.reject(reject, End::Lingering, desk);
-                    return Step::PutDown(Progress::Nothing);
+                    self.reject(reject, End::Lingering, buffer);
+                    return Step::End(Progress::Nothing);
                 }
             };
             match progress {
                 // Its handler gets the socket, so nothing before it must be left to be sent.
                 Progress::Begun if self.flush() == Sent::All => return Step::Call,
-                Progress::Begun => return Step::PutDown(progress),
-                Progress::Body if !desk.reserve(&self.shared.bodies) => {
+                Progress::Begun => return Step::End(progress),
+                Progress::Body if !buffer.reserve(&self.shared.bodies) => {
                     return without_body(self.shared.refuse_for(Want::Memory, self.now));
                 }
-                Progress::Body if desk.incoming().take_awaits_continue() => {
+                Progress::Body if buffer.incoming().take_awaits_continue() => {
                     self.out.push_interim(CONTINUE);
                     self.flush();
                 }
                 progress if self.visit.has_read() && self.connection.is_readable() => return Step::ReadOn(progress),
-                progress if !self.fill(desk) => return Step::PutDown(progress),
+                progress if !self.fill(buffer) => return Step::End(progress),
                 _ => {}
             }
         }
     }
 
-    /// Understands what is on the desk. `Begun`: a request whose handler reads the body itself.
-    fn progress(&self, desk: &mut Desk) -> Result<Progress, Obstacle> {
+    /// Understands what is in the buffer. `Begun`: a request whose handler reads the body itself.
+    fn progress(&self, buffer: &mut ReadBuffer) -> Result<Progress, Obstacle> {
         loop {
             let limits = &self.shared.limits;
-            let progress = desk.progress(limits).map_err(Obstacle::Reject)?;
+            let progress = buffer.progress(limits).map_err(Obstacle::Reject)?;
             if progress != Progress::Begun {
                 return Ok(progress);
             }
-            let plan = self.shared.body_plan(&desk.request(self.connection.peer()));
+            let plan = self.shared.body_plan(&buffer.request(self.connection.peer()));
             let plan = plan.map_err(|answer| Obstacle::Answer(Box::new(answer)))?;
-            if !desk.follow(plan, limits).map_err(Obstacle::Reject)? {
+            if !buffer.follow(plan, limits).map_err(Obstacle::Reject)? {
                 return Ok(progress);
             }
         }
     }
 
     /// Reads once. Returns false if nothing came.
-    pub(super) fn fill(&mut self, desk: &mut Desk) -> bool {
-        match self.connection.fill(desk) {
+    pub(super) fn fill(&mut self, buffer: &mut ReadBuffer) -> bool {
+        match self.connection.fill(buffer) {
             Fill::Bytes => {
                 if !self.visit.has_read() {
                     self.connection.note_pause(self.now);
@@ -241,8 +241,8 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// Adds a response to the batch. What it answers has left the desk.
-    pub(super) fn answer(&mut self, response: Response, exchange: Exchange, desk: &mut Desk) {
+    /// Adds a response to the batch. What it answers has left the buffer.
+    pub(super) fn answer(&mut self, response: Response, exchange: Exchange, buffer: &mut ReadBuffer) {
         if response.then() == Then::CloseInOrder {
             self.connection.end_with(End::Leaving);
         }
@@ -252,7 +252,7 @@ impl<'a> Serving<'a> {
         let is_last = !exchange.keeps_alive
             || response.then() == Then::CloseNow
             || has_no_end
-            || ((self.is_draining || self.connection.end() == End::Leaving) && !self.has_successor(desk));
+            || ((self.is_draining || self.connection.end() == End::Leaving) && !self.has_successor(buffer));
         let persistence = match (is_last, exchange.version) {
             (true, _) => Persistence::Close,
             (false, Version::Http10) => Persistence::KeepExplicitly,
@@ -274,25 +274,25 @@ impl<'a> Serving<'a> {
 
     /// True if a whole request waits behind the one that is being answered, here or still in the socket; or if one may,
     /// and it is time for others.
-    fn has_successor(&mut self, desk: &mut Desk) -> bool {
+    fn has_successor(&mut self, buffer: &mut ReadBuffer) -> bool {
         self.connection.look_again();
         // However many reads the next one takes: a request is limited, and only what has come already is read. But a
         // client that goes on asking must not keep the loop, from its deadline least of all. It is looked at again.
         for _ in 0..READS_MAX {
-            match self.progress(desk) {
+            match self.progress(buffer) {
                 Ok(Progress::Whole | Progress::Begun) | Err(Obstacle::Answer(_)) => return true,
-                Ok(_) if self.fill(desk) => {}
+                Ok(_) if self.fill(buffer) => {}
                 Ok(_) | Err(_) => return false,
             }
         }
         true
     }
 
-    /// Refuses the request on the desk. The connection closes: where the next request begins is not known.
-    pub(super) fn reject(&mut self, reject: Reject, end: End, desk: &mut Desk) {
+    /// Refuses the request in the buffer. The connection closes: where the next request begins is not known.
+    pub(super) fn reject(&mut self, reject: Reject, end: End, buffer: &mut ReadBuffer) {
         self.shared.tell(&Notice::Rejected { peer: self.connection.peer(), reject });
         let response = Response::text(reject.reason()).with_status(reject.status());
-        self.turn_away(response, desk.incoming().is_head_request(), end);
+        self.turn_away(response, buffer.incoming().is_head_request(), end);
     }
 
     /// Answers what is no request, and closes.
@@ -320,10 +320,10 @@ impl<'a> Serving<'a> {
         sent
     }
 
-    /// Ends the visit: writes, and has the connection keep what is left on the desk.
-    pub(super) fn put_down(mut self, desk: &mut Desk) -> (Visit, Sent) {
+    /// Ends the visit: writes, and has the connection keep what is left in the buffer.
+    pub(super) fn end_visit(mut self, buffer: &mut ReadBuffer) -> (Visit, Sent) {
         let sent = self.flush();
-        self.connection.keep(desk);
+        self.connection.keep(buffer);
         (*self.visit, sent)
     }
 
@@ -334,9 +334,9 @@ impl<'a> Serving<'a> {
     }
 
     /// Ends the visit: the request's body is read by its handler.
-    pub(super) fn begin_upload(self, desk: &mut Desk) -> Upload {
-        let mut call = Call::new(&desk.request(self.connection.peer()), self.now);
-        let begun = desk.take_begun(&self.shared.limits);
+    pub(super) fn begin_upload(self, buffer: &mut ReadBuffer) -> Upload {
+        let mut call = Call::new(&buffer.request(self.connection.peer()), self.now);
+        let begun = buffer.take_begun(&self.shared.limits);
         let upload = Upload::new(begun, self.caller(), Arc::clone(self.connection.stream()), self.shared);
         call.body = Some(upload.body());
         self.connection.go_away(call);
@@ -344,10 +344,10 @@ impl<'a> Serving<'a> {
     }
 
     /// Ends the visit: the answer's body, behind the head that has been gathered, is written by its handler's thread.
-    pub(super) fn begin_download(self, mut call: Call, after: AfterAnswer, desk: &mut Desk) -> Download {
+    pub(super) fn begin_download(self, mut call: Call, after: AfterAnswer, buffer: &mut ReadBuffer) -> Download {
         // It is being answered, whatever was to come of the request's body.
         call.body = None;
-        self.connection.keep(desk);
+        self.connection.keep(buffer);
         let unsent = self.connection.go_downloading(call, self.out, self.now);
         let (stream, patience) = (Arc::clone(self.connection.stream()), self.shared.config.write_timeout);
         Download::new(stream, patience, unsent, self.visit.token, after)

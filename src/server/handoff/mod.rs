@@ -29,7 +29,7 @@
 //! time. When the server ends, a helper joins those that are left, but only until the deadline.
 //!
 //! A connection of a lent loop stays in the loop's table. What a handler needs (the request's bytes) lies on its
-//! thread's desk; what its client needs (the socket, the answers before this one) lies in the loop. So a spare that
+//! thread's buffer; what its client needs (the socket, the answers before this one) lies in the loop. So a spare that
 //! takes over can send those answers at once, and the stop, the deadline and every clock reach the connection.
 //!
 //! # Why nothing is lost, answered twice, or missed

@@ -7,7 +7,7 @@ use super::word::{Sight, Word};
 use crate::group::CutOff;
 use crate::helpers::Helpers;
 use crate::panics::caught;
-use crate::server::desk::{Answer, Caller, Desk};
+use crate::server::buffer::{Answer, Caller, ReadBuffer};
 use crate::server::event_loop::{EventLoop, Turn};
 use crate::server::inbox::Parcel;
 use crate::server::shared::Shared;
@@ -110,14 +110,14 @@ impl Crew {
 
     /// The life of a thread.
     fn work(self: Arc<Self>, number: usize, first: Task) {
-        let mut desk = Desk::new();
+        let mut buffer = ReadBuffer::new();
         let mut task = Some(first);
         while let Some(next) = task.take().or_else(|| self.next_task()) {
             let (Task::Start(seat) | Task::TakeOver(seat, _)) = next;
             // Panics in what it does without the loop are caught further down.
-            if let Err(panic) = caught(|| self.perform(next, &mut desk)) {
+            if let Err(panic) = caught(|| self.perform(next, &mut buffer)) {
                 self.bury(seat, format!("panicked: {panic}"));
-                desk = Desk::new();
+                buffer = ReadBuffer::new();
             }
         }
         let mut roster = self.roster();
@@ -153,9 +153,9 @@ impl Crew {
         task
     }
 
-    fn perform(&self, task: Task, desk: &mut Desk) {
+    fn perform(&self, task: Task, buffer: &mut ReadBuffer) {
         match task {
-            Task::Start(seat) => self.hold(seat, self.slot(seat), desk),
+            Task::Start(seat) => self.hold(seat, self.slot(seat), buffer),
             Task::TakeOver(seat, lending) => {
                 let permits = &self.shared.permits;
                 permits.displace();
@@ -164,7 +164,7 @@ impl Crew {
                     self.shared.wake_next_in_line();
                     let mut event_loop = self.slot(seat);
                     event_loop.go_on_without_caller();
-                    self.hold(seat, event_loop, desk);
+                    self.hold(seat, event_loop, buffer);
                 } else {
                     permits.replace();
                     self.shared.wake_next_in_line();
@@ -174,18 +174,18 @@ impl Crew {
     }
 
     /// Runs a loop until it is over or taken over.
-    fn hold<'a>(&'a self, seat: usize, mut event_loop: MutexGuard<'a, EventLoop>, desk: &mut Desk) {
+    fn hold<'a>(&'a self, seat: usize, mut event_loop: MutexGuard<'a, EventLoop>, buffer: &mut ReadBuffer) {
         loop {
-            let taken_back = match event_loop.turn(desk) {
+            let taken_back = match event_loop.turn(buffer) {
                 // Only for the benchmark: the difference is what the hand-off costs.
                 Ok(Turn::Call(ref caller)) if cfg!(allout_no_handoff) => {
-                    let response = self.shared.call(&desk.request(&caller.peer));
+                    let response = self.shared.call(&buffer.request(&caller.peer));
                     self.word(seat).withdraw();
-                    event_loop.answer(response, desk);
+                    event_loop.answer(response, buffer);
                     Some(event_loop)
                 }
-                Ok(Turn::Call(ref caller)) => self.serve(seat, event_loop, caller, desk),
-                Ok(Turn::Stream(upload)) => self.stream(seat, event_loop, *upload, desk),
+                Ok(Turn::Call(ref caller)) => self.serve(seat, event_loop, caller, buffer),
+                Ok(Turn::Stream(upload)) => self.stream(seat, event_loop, *upload, buffer),
                 Ok(Turn::Over) => {
                     return self.end_loop(seat, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
                 }
@@ -208,7 +208,7 @@ impl Crew {
         self.shared.stop.trigger(Cause::Failed { who, error: error.clone() });
         let cut_off = caught(|| {
             let mut event_loop = self.slot(seat);
-            event_loop.die(&mut Desk::new());
+            event_loop.die(&mut ReadBuffer::new());
             event_loop.take_cut_off()
         });
         self.word(seat).withdraw();
@@ -229,30 +229,30 @@ impl Crew {
         }
         let mut event_loop = self.slot(seat);
         event_loop.go_on_without_caller();
-        let mut desk = Desk::new();
-        event_loop.cut_off(&mut desk);
-        event_loop.die(&mut desk);
+        let mut buffer = ReadBuffer::new();
+        event_loop.cut_off(&mut buffer);
+        event_loop.die(&mut buffer);
         self.end_loop(seat, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
     }
 
-    /// Calls the handler for the request on the desk, and lets go of the loop meanwhile. `None`: the loop was taken
+    /// Calls the handler for the request in the buffer, and lets go of the loop meanwhile. `None`: the loop was taken
     /// over.
     fn serve<'a>(
         &'a self,
         seat: usize,
         event_loop: MutexGuard<'a, EventLoop>,
         caller: &Caller,
-        desk: &mut Desk,
+        buffer: &mut ReadBuffer,
     ) -> Option<MutexGuard<'a, EventLoop>> {
         let lending = self.let_go(seat, event_loop);
-        let response = self.shared.call(&desk.request(&caller.peer));
+        let response = self.shared.call(&buffer.request(&caller.peer));
         if !response.is_streamed() && self.word(seat).claim(lending) {
             let mut event_loop = self.take_back(seat);
-            event_loop.answer(response, desk);
+            event_loop.answer(response, buffer);
             return Some(event_loop);
         }
         let token = caller.token;
-        self.answer_late(seat, lending, token, desk, |desk| desk.take_answer(token, response))
+        self.answer_late(seat, lending, token, buffer, |buffer| buffer.take_answer(token, response))
     }
 
     /// The same for a handler that reads the request's body itself.
@@ -261,10 +261,10 @@ impl Crew {
         seat: usize,
         event_loop: MutexGuard<'a, EventLoop>,
         upload: Upload,
-        desk: &mut Desk,
+        buffer: &mut ReadBuffer,
     ) -> Option<MutexGuard<'a, EventLoop>> {
         let lending = self.let_go(seat, event_loop);
-        self.answer_late(seat, lending, upload.token(), desk, |_| upload.run(&self.shared))
+        self.answer_late(seat, lending, upload.token(), buffer, |_| upload.run(&self.shared))
     }
 
     /// Has an answer sent that is streamed, or whose connection is away.
@@ -273,19 +273,19 @@ impl Crew {
         seat: usize,
         mut lending: Sight,
         token: Token,
-        desk: &mut Desk,
-        answer: impl FnOnce(&mut Desk) -> Answer,
+        buffer: &mut ReadBuffer,
+        answer: impl FnOnce(&mut ReadBuffer) -> Answer,
     ) -> Option<MutexGuard<'_, EventLoop>> {
         let mut is_buried = false;
         let finished = caught(|| {
-            let answer = answer(desk);
-            self.finish(seat, &mut lending, &mut is_buried, answer, desk)
+            let answer = answer(buffer);
+            self.finish(seat, &mut lending, &mut is_buried, answer, buffer)
         });
         let parcel = finished.unwrap_or_else(|panic| {
             // A fault of our own, on a thread without a loop. The connection is lost, and the server ends.
             let who = format!("a worker of event loop {seat}");
             self.shared.stop.trigger(Cause::Failed { who, error: format!("panicked: {panic}") });
-            *desk = Desk::new();
+            *buffer = ReadBuffer::new();
             Some(Parcel::Streamed(Streamed::lost(token)))
         });
         if is_buried {
@@ -295,7 +295,7 @@ impl Crew {
             let mut event_loop = self.take_back(seat);
             event_loop.go_on_without_caller();
             if let Some(parcel) = parcel {
-                event_loop.take_parcel(parcel, desk);
+                event_loop.take_parcel(parcel, buffer);
             }
             return Some(event_loop);
         }
@@ -315,7 +315,7 @@ impl Crew {
         lending: &mut Sight,
         is_buried: &mut bool,
         mut answer: Answer,
-        desk: &mut Desk,
+        buffer: &mut ReadBuffer,
     ) -> Option<Parcel> {
         let Some(write) = answer.take_write() else { return Some(Parcel::Answer(answer)) };
         let end = write_body(answer, write, |answer| {
@@ -323,7 +323,7 @@ impl Crew {
                 let started = caught(|| {
                     let mut event_loop = self.slot(seat);
                     event_loop.go_on_without_caller();
-                    let download = event_loop.start_download(answer, desk);
+                    let download = event_loop.start_download(answer, buffer);
                     (self.let_go(seat, event_loop), download)
                 });
                 return match started {

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read};
 
 use super::line::Line;
 use crate::http::{Body, BodyLimits, CONTINUE, ReadBody, Reject};
-use crate::server::desk::Unfinished;
+use crate::server::buffer::Partial;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Bytes of one read, at least.
@@ -155,13 +155,13 @@ impl Arriving {
 
     /// The handler has returned. Returns what had come after the body, if the body has been read to its end, and the
     /// body's fault. The socket is the loop's again.
-    pub(super) fn leave(&self) -> (Option<Option<Box<Unfinished>>>, Option<Fault>) {
+    pub(super) fn leave(&self) -> (Option<Option<Box<Partial>>>, Option<Fault>) {
         let left = State::Left { has_come: false };
         let State::Read(mut content) = std::mem::replace(&mut *self.state(), left) else { return (None, None) };
         // Skips a small rest that has come already.
         let has_come = content.fault.is_none() && content.pass_over();
         *self.state() = State::Left { has_come };
-        (has_come.then(|| Unfinished::behind(content.rest())), content.fault)
+        (has_come.then(|| Partial::behind(content.rest())), content.fault)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

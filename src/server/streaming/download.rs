@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::line::Line;
 use crate::http::{AfterAnswer, BodyWriter, Version, WriteBody};
+use crate::server::buffer::Answer;
 use crate::server::call::internal_error;
-use crate::server::desk::Answer;
 use crate::server::outgoing::Unsent;
 use crate::server::stream::Stream;
 use crate::server::table::Token;

@@ -3,7 +3,7 @@
 use super::arriving::{Arriving, Fault};
 use super::line::Line;
 use crate::http::Response;
-use crate::server::desk::{Answer, Begun, Caller, Exchange, Unfinished};
+use crate::server::buffer::{Answer, Begun, Caller, Exchange, Partial};
 use crate::server::notice::Notice;
 use crate::server::shared::Shared;
 use crate::server::stream::Stream;
@@ -16,7 +16,7 @@ pub(crate) struct Upload {
     caller: Caller,
     exchange: Exchange,
     /// The request's head, complete, and nothing else.
-    head: Unfinished,
+    head: Partial,
     body: Arc<Arriving>,
 }
 
@@ -51,6 +51,6 @@ impl Upload {
         // If anything else of the body is on its way, the connection closes.
         exchange.keeps_alive &= rest.is_some();
         let is_gone = matches!(fault, Some(Fault::Gone));
-        Answer { token, exchange, response, unfinished: rest.flatten(), is_gone }
+        Answer { token, exchange, response, partial: rest.flatten(), is_gone }
     }
 }

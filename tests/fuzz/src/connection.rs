@@ -42,7 +42,7 @@ pub(crate) fn check_scripts(data: &[u8], scripts: &[Script], stops_at: Option<us
             counts.rejects.fetch_add(1, Ordering::Relaxed);
         }
     });
-    // The same loop and the same desk for all, and for some at the same time: what one leaves behind, another finds.
+    // The same loop and the same buffer for all, and for some at the same time: what one leaves behind, another finds.
     let smooth = &site.play(data, std::slice::from_ref(&SMOOTH), None)[0];
     expected.hold(smooth, &SMOOTH);
     // A handler that streams may be called for a body that never ends, or ends badly; and behind a last answer it is

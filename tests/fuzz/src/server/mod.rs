@@ -13,8 +13,8 @@ mod call;
 mod config;
 #[path = "../../../../src/server/connection.rs"]
 mod connection;
-#[path = "../../../../src/server/desk.rs"]
-mod desk;
+#[path = "../../../../src/server/buffer.rs"]
+mod buffer;
 #[path = "../../../../src/server/event_loop/mod.rs"]
 mod event_loop;
 #[path = "../../../../src/server/handoff/mod.rs"]

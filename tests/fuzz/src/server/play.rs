@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::config::Config;
-use super::desk::{Answer, Caller, Desk};
+use super::buffer::{Answer, Caller, ReadBuffer};
 use super::event_loop::{EventLoop, Turn};
 use super::handoff::Permits;
 use super::inbox::{Arrival, Inbox, Parcel};
@@ -55,9 +55,9 @@ pub(crate) struct Site {
     shared: Arc<Shared>,
     event_loop: EventLoop,
     poller: Poller,
-    desk: Desk,
+    buffer: ReadBuffer,
     /// Of threads that are spare.
-    desks: Vec<Desk>,
+    desks: Vec<ReadBuffer>,
     /// Answers of slow handlers, until the next step.
     late: VecDeque<Answer>,
     calls: usize,
@@ -112,7 +112,7 @@ impl Site {
             shared,
             event_loop,
             poller,
-            desk: Desk::new(),
+            buffer: ReadBuffer::new(),
             desks: Vec::new(),
             late: VecDeque::new(),
             calls: 0,
@@ -185,7 +185,7 @@ impl Site {
     fn turn(&mut self, slow_once_in: usize) {
         self.poller.reports().is_woken = true;
         while !self.is_over {
-            match self.event_loop.turn(&mut self.desk) {
+            match self.event_loop.turn(&mut self.buffer) {
                 Err(_) => return,
                 Ok(Turn::Over) => {
                     assert!(self.shared.stop.is_set(), "over without a stop");
@@ -219,25 +219,25 @@ impl Site {
             permits.displace();
             self.late.push_back(answer);
         } else {
-            self.event_loop.take_parcel(Parcel::Answer(answer), &mut self.desk);
+            self.event_loop.take_parcel(Parcel::Answer(answer), &mut self.buffer);
         }
     }
 
     fn call(&mut self, caller: &Caller, is_slow: bool) {
         let permits = &self.shared.permits;
-        let response = self.shared.call(&self.desk.request(&caller.peer));
+        let response = self.shared.call(&self.buffer.request(&caller.peer));
         if !is_slow {
             permits.words[0].withdraw();
-            self.event_loop.answer(response, &mut self.desk);
+            self.event_loop.answer(response, &mut self.buffer);
             return;
         }
-        // A spare takes the loop over, with a desk of its own.
+        // A spare takes the loop over, with a buffer of its own.
         permits.displace();
         permits.words[0].withdraw();
-        let mut desk = std::mem::replace(&mut self.desk, self.desks.pop().unwrap_or_else(Desk::new));
+        let mut buffer = std::mem::replace(&mut self.buffer, self.desks.pop().unwrap_or_else(ReadBuffer::new));
         self.event_loop.go_on_without_caller();
-        self.late.push_back(desk.take_answer(caller.token, response));
-        self.desks.push(desk);
+        self.late.push_back(buffer.take_answer(caller.token, response));
+        self.desks.push(buffer);
     }
 }
 

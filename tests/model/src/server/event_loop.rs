@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::desk::{Answer, Caller, Desk};
+use super::buffer::{Answer, Caller, ReadBuffer};
 use super::inbox::{Parcel, Transfer};
 use super::poller::Waker;
 use super::shared::Shared;
@@ -45,7 +45,7 @@ impl EventLoop {
         }
     }
 
-    pub(crate) fn turn(&mut self, desk: &mut Desk) -> std::io::Result<Turn> {
+    pub(crate) fn turn(&mut self, buffer: &mut ReadBuffer) -> std::io::Result<Turn> {
         loop {
             if let Some((id, has_permit)) = self.service {
                 if has_permit || (self.waiting.is_empty() && self.shared.permits.enter(self.seat)) {
@@ -53,13 +53,13 @@ impl EventLoop {
                         self.go_on_without_caller();
                         return Ok(Turn::Stream(Box::new(Upload(id))));
                     }
-                    desk.request = id;
+                    buffer.request = id;
                     return Ok(Turn::Call(Caller { token: Token(id), peer: Peer }));
                 }
                 self.service = None;
                 self.waiting.push_back((id, Instant::now()));
             } else if let Some(parcel) = self.parcels.pop_front() {
-                self.take_parcel(parcel, desk);
+                self.take_parcel(parcel, buffer);
             } else if !self.begin_waiting() {
                 self.parcels.extend(self.shared.seats[self.seat].inbox.take());
                 let is_empty = self.parcels.is_empty() && self.waiting.is_empty() && self.away.is_empty();
@@ -98,14 +98,14 @@ impl EventLoop {
         }
     }
 
-    pub(crate) fn take_parcel(&mut self, parcel: Parcel, desk: &mut Desk) {
+    pub(crate) fn take_parcel(&mut self, parcel: Parcel, buffer: &mut ReadBuffer) {
         match parcel {
             Parcel::Arrival(arrival) => self.service = Some((arrival.stream.0, false)),
             Parcel::Transfer(transfer) => self.service = Some((transfer.stream.0, false)),
             Parcel::Answer(answer) => self.finish(answer.token.0),
             Parcel::Streamed(streamed) => self.finish(streamed.0),
             Parcel::Asked(answer, reply) => {
-                let download = self.start_download(*answer, desk).expect("nobody goes away here");
+                let download = self.start_download(*answer, buffer).expect("nobody goes away here");
                 reply.send(download).expect("whoever asks waits");
             }
             #[cfg(test)]
@@ -114,7 +114,7 @@ impl EventLoop {
         }
     }
 
-    pub(crate) fn start_download(&mut self, answer: Answer, _: &mut Desk) -> Option<Download> {
+    pub(crate) fn start_download(&mut self, answer: Answer, _: &mut ReadBuffer) -> Option<Download> {
         if !self.away.contains(&answer.token.0) {
             self.shared.break_rule(format!("{:?} streams, and is not away", answer.token));
         }
@@ -130,8 +130,8 @@ impl EventLoop {
         self.find_place(id);
     }
 
-    pub(crate) fn answer(&mut self, response: Response, desk: &mut Desk) {
-        if self.service.take().map(|(id, _)| id) != Some(response.0) || desk.request != response.0 {
+    pub(crate) fn answer(&mut self, response: Response, buffer: &mut ReadBuffer) {
+        if self.service.take().map(|(id, _)| id) != Some(response.0) || buffer.request != response.0 {
             self.shared.break_rule(format!("an answer to {} in another's place", response.0));
         }
         self.shared.answer(response.0);
@@ -154,12 +154,12 @@ impl EventLoop {
         self.away.extend(self.service.take().map(|(id, _)| id));
     }
 
-    pub(crate) fn cut_off(&mut self, _: &mut Desk) {
+    pub(crate) fn cut_off(&mut self, _: &mut ReadBuffer) {
         self.shared.break_rule("cut off before the deadline".to_owned());
     }
 
     /// Whatever it holds is lost.
-    pub(crate) fn die(&mut self, _: &mut Desk) {
+    pub(crate) fn die(&mut self, _: &mut ReadBuffer) {
         self.shared.seats[self.seat].inbox.close();
         (self.service, self.parcels, self.waiting, self.away) = Default::default();
     }

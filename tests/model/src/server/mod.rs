@@ -25,7 +25,7 @@ pub(crate) mod notice {
 }
 
 /// What a thread has read: here, whose request it is.
-pub(crate) mod desk {
+pub(crate) mod buffer {
     use super::table::Token;
     use crate::http::{Peer, Request, Response, WriteBody};
 
@@ -35,7 +35,7 @@ pub(crate) mod desk {
     }
 
     #[derive(Debug)]
-    pub(crate) struct Unfinished;
+    pub(crate) struct Partial;
 
     pub(crate) struct Caller {
         pub(crate) token: Token,
@@ -46,7 +46,7 @@ pub(crate) mod desk {
         pub(crate) token: Token,
         pub(crate) exchange: Exchange,
         pub(crate) response: Response,
-        pub(crate) unfinished: Option<Box<Unfinished>>,
+        pub(crate) partial: Option<Box<Partial>>,
         pub(crate) is_gone: bool,
     }
 
@@ -56,11 +56,11 @@ pub(crate) mod desk {
         }
     }
 
-    pub(crate) struct Desk {
+    pub(crate) struct ReadBuffer {
         pub(crate) request: usize,
     }
 
-    impl Desk {
+    impl ReadBuffer {
         pub(crate) fn new() -> Self {
             Self { request: usize::MAX }
         }
@@ -71,14 +71,14 @@ pub(crate) mod desk {
 
         pub(crate) fn take_answer(&mut self, token: Token, response: Response) -> Answer {
             assert_eq!(std::mem::replace(&mut self.request, usize::MAX), token.0, "another's request");
-            Answer { token, exchange: Exchange { is_head: false }, response, unfinished: None, is_gone: false }
+            Answer { token, exchange: Exchange { is_head: false }, response, partial: None, is_gone: false }
         }
     }
 }
 
 /// A body takes its steps, as a handler does.
 pub(crate) mod streaming {
-    use super::desk::{Answer, Exchange};
+    use super::buffer::{Answer, Exchange};
     use super::shared::Shared;
     use super::table::Token;
     use crate::http::{Request, WriteBody};
@@ -94,7 +94,7 @@ pub(crate) mod streaming {
         pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
             let response = shared.call(&Request(self.0));
             let exchange = Exchange { is_head: false };
-            Answer { token: Token(self.0), exchange, response, unfinished: None, is_gone: false }
+            Answer { token: Token(self.0), exchange, response, partial: None, is_gone: false }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a thread needs to read requests: a scratch buffer, and the request being read from it.
 //!
 //! A read goes into the scratch buffer and is parsed there in place. Only the rest of an incomplete request is moved to
-//! a buffer of the connection's own ([`Unfinished`]); the desk takes it up again when more has come. So an idle
+//! a buffer of the connection's own ([`Partial`]); the buffer takes it up again when more has come. So an idle
 //! connection has no buffer at all, and a request that comes whole is never copied.
 
 use super::budget::{Budget, Reserved};
@@ -17,14 +17,14 @@ const ROOM_BYTES_MIN: usize = 16 * 1024;
 
 /// An incomplete request, kept by its connection: its bytes from the first on, and how far they have been parsed.
 #[derive(Debug)]
-pub(crate) struct Unfinished {
+pub(crate) struct Partial {
     bytes: Vec<u8>,
     incoming: Incoming,
     /// What is reserved for its body, of the memory for all bodies.
     reserved: Option<Reserved>,
 }
 
-impl Unfinished {
+impl Partial {
     /// What has come after a request, if anything.
     pub(crate) fn behind(bytes: &[u8]) -> Option<Box<Self>> {
         let new = || Box::new(Self { bytes: bytes.to_vec(), incoming: Incoming::new(), reserved: None });
@@ -55,19 +55,19 @@ impl Exchange {
     }
 }
 
-/// Whose request lies on a desk: what a handler's thread has to know of the connection, which stays with its loop.
+/// Whose request lies on a buffer: what a handler's thread has to know of the connection, which stays with its loop.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) token: Token,
     pub(crate) peer: Peer,
 }
 
-/// A request whose body its handler reads itself, taken off the desk.
+/// A request whose body its handler reads itself, taken out of the buffer.
 #[derive(Debug)]
 pub(crate) struct Begun {
     pub(crate) exchange: Exchange,
     /// Only its head.
-    pub(crate) head: Unfinished,
+    pub(crate) head: Partial,
     pub(crate) decoder: Body,
     /// What has come after the head.
     pub(crate) come: Vec<u8>,
@@ -81,7 +81,7 @@ pub(crate) struct Answer {
     pub(crate) exchange: Exchange,
     pub(crate) response: Response,
     /// What had come after the request.
-    pub(crate) unfinished: Option<Box<Unfinished>>,
+    pub(crate) partial: Option<Box<Partial>>,
     /// The client went away in the middle of its request: nobody waits for the response.
     pub(crate) is_gone: bool,
 }
@@ -97,7 +97,7 @@ impl Answer {
 }
 
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct ReadBuffer {
     scratch: Box<[u8]>,
     /// Invariant: `start <= filled <= scratch.len()`, and with `held`, `start <= held.len()`.
     filled: usize,
@@ -106,33 +106,33 @@ pub(crate) struct Desk {
     /// Where the request being read begins.
     start: usize,
     /// How often new bytes have been put here, from 1 on.
-    load: u64,
+    version: u64,
     incoming: Incoming,
     reserved: Option<Reserved>,
 }
 
-impl Desk {
+impl ReadBuffer {
     pub(crate) fn new() -> Self {
         Self {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             filled: 0,
             held: None,
             start: 0,
-            load: 0,
+            version: 0,
             incoming: Incoming::new(),
             reserved: None,
         }
     }
 
     /// Takes up a connection, with what it has kept.
-    pub(crate) fn take_up(&mut self, unfinished: Option<Box<Unfinished>>) {
-        (self.filled, self.start, self.load) = (0, 0, self.load + 1);
-        match unfinished.map(|unfinished| *unfinished) {
+    pub(crate) fn load(&mut self, partial: Option<Box<Partial>>) {
+        (self.filled, self.start, self.version) = (0, 0, self.version + 1);
+        match partial.map(|partial| *partial) {
             None => {
                 (self.held, self.reserved) = (None, None);
                 self.incoming.clear();
             }
-            Some(Unfinished { bytes, incoming, reserved }) => {
+            Some(Partial { bytes, incoming, reserved }) => {
                 (self.held, self.reserved) = (Some(bytes), reserved);
                 self.incoming = incoming;
             }
@@ -140,14 +140,14 @@ impl Desk {
     }
 
     /// Puts the connection down again. Returns what it has to keep, if anything.
-    pub(crate) fn put_down(&mut self) -> Option<Box<Unfinished>> {
+    pub(crate) fn unload(&mut self) -> Option<Box<Partial>> {
         let mut bytes = self.take_bytes();
         if bytes.is_empty() {
             return None;
         }
         let mut incoming = std::mem::replace(&mut self.incoming, Incoming::new());
         incoming.compact(&mut bytes);
-        Some(Box::new(Unfinished { bytes, incoming, reserved: self.reserved.take() }))
+        Some(Box::new(Partial { bytes, incoming, reserved: self.reserved.take() }))
     }
 
     /// Takes all bytes from the current request on.
@@ -163,21 +163,21 @@ impl Desk {
         bytes
     }
 
-    /// Takes a request off the desk whose head is complete and whose body will be streamed.
+    /// Takes a request out of the buffer whose head is complete and whose body will be streamed.
     pub(crate) fn take_begun(&mut self, limits: &Limits) -> Begun {
         let (exchange, awaits_continue) = (self.exchange(), self.awaits_continue());
         let decoder = self.incoming.stream_body(&limits.body);
         let mut bytes = self.take_bytes();
         let incoming = std::mem::replace(&mut self.incoming, Incoming::new());
         let come = bytes.split_off(incoming.head_len());
-        Begun { exchange, head: Unfinished { bytes, incoming, reserved: None }, decoder, come, awaits_continue }
+        Begun { exchange, head: Partial { bytes, incoming, reserved: None }, decoder, come, awaits_continue }
     }
 
-    /// Takes the answered request off the desk, with what has come after it.
+    /// Takes the answered request out of the buffer, with what has come after it.
     pub(crate) fn take_answer(&mut self, token: Token, response: Response) -> Answer {
         let exchange = self.exchange();
         self.finish_request();
-        Answer { token, exchange, response, unfinished: self.put_down(), is_gone: false }
+        Answer { token, exchange, response, partial: self.unload(), is_gone: false }
     }
 
     /// True if the client waits for `100 Continue`: none of the body has come.
@@ -187,7 +187,7 @@ impl Desk {
 
     /// One read. The second value is true if it filled all the room there was, so that there may be more.
     pub(crate) fn read(&mut self, stream: &Stream) -> (Moved, bool) {
-        self.load += 1;
+        self.version += 1;
         if self.held.is_none() {
             if self.start == self.filled {
                 (self.filled, self.start) = (0, 0);
@@ -256,9 +256,9 @@ impl Desk {
     }
 
     /// All bytes here, with a number that no other bytes have, and where the current request, which is whole, ends.
-    pub(crate) fn load(&self) -> (u64, &[u8], usize) {
+    pub(crate) fn contents(&self) -> (u64, &[u8], usize) {
         let bytes = self.held.as_deref().unwrap_or(&self.scratch[..self.filled]);
-        (self.load, bytes, self.start + self.incoming.len())
+        (self.version, bytes, self.start + self.incoming.len())
     }
 
     /// True if something has been read after the request that was answered last.
