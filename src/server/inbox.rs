@@ -9,7 +9,7 @@ use super::streaming::{Download, Streamed};
 use crate::http::Peer;
 use crate::sync::{Arc, Mutex, SyncSender};
 
-pub(crate) enum Parcel {
+pub(crate) enum Message {
     Arrival(Arrival),
     /// A connection between two requests, from a loop that has more than its share.
     Transfer(Transfer),
@@ -46,41 +46,41 @@ pub(crate) struct Transfer {
 
 /// What others have given a loop. The loop closes it when it ends; after that, `push` gives everything back.
 pub(crate) struct Inbox {
-    parcels: Mutex<Option<Vec<Parcel>>>,
+    messages: Mutex<Option<Vec<Message>>>,
     waker: Waker,
 }
 
 impl Inbox {
     pub(crate) fn new(waker: Waker) -> Self {
-        Self { parcels: Mutex::new(Some(Vec::new())), waker }
+        Self { messages: Mutex::new(Some(Vec::new())), waker }
     }
 
-    pub(crate) fn push(&self, parcel: Parcel) -> Result<(), Parcel> {
-        match self.parcels.lock().as_mut() {
-            Some(parcels) => parcels.push(parcel),
-            None => return Err(parcel),
+    pub(crate) fn push(&self, message: Message) -> Result<(), Message> {
+        match self.messages.lock().as_mut() {
+            Some(messages) => messages.push(message),
+            None => return Err(message),
         }
         self.waker.wake();
         Ok(())
     }
 
-    pub(crate) fn take(&self) -> Vec<Parcel> {
-        self.parcels.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    pub(crate) fn take(&self) -> Vec<Message> {
+        self.messages.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Closes the inbox if it is empty. Returns false if it is not.
     pub(crate) fn close_if_empty(&self) -> bool {
-        let mut parcels = self.parcels.lock();
-        if parcels.as_ref().is_some_and(|parcels| !parcels.is_empty()) {
+        let mut messages = self.messages.lock();
+        if messages.as_ref().is_some_and(|messages| !messages.is_empty()) {
             return false;
         }
-        *parcels = None;
+        *messages = None;
         true
     }
 
     /// Closes the inbox, and returns what is in it.
-    pub(crate) fn close(&self) -> Vec<Parcel> {
-        self.parcels.lock().take().unwrap_or_default()
+    pub(crate) fn close(&self) -> Vec<Message> {
+        self.messages.lock().take().unwrap_or_default()
     }
 
     pub(crate) fn wake(&self) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::inbox::Parcel;
+use super::inbox::Message;
 use super::shared::Shared;
 use crate::panics::caught;
 use crate::stop::FAR;
@@ -30,7 +30,7 @@ impl Liveness {
         let until = sync::now() + timeout.min(FAR);
         let loops = shared.seats.len();
         let (sender, responses) = sync_channel(loops);
-        let is_asked = shared.seats.iter().all(|seat| seat.inbox.push(Parcel::Check(sender.clone())).is_ok());
+        let is_asked = shared.seats.iter().all(|seat| seat.inbox.push(Message::Check(sender.clone())).is_ok());
         // What never comes is not waited for: a loop that dies drops what is in its inbox.
         drop(sender);
         // It may have ended meanwhile, and this be the last to hold what it had from the embedder.

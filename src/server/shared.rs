@@ -7,7 +7,7 @@ use super::call::internal_error;
 use super::config::Config;
 use super::gate::Gate;
 use super::handoff::Permits;
-use super::inbox::{Inbox, Parcel};
+use super::inbox::{Inbox, Message};
 use super::notice::{Notice, Want};
 use super::throttle::Throttle;
 use crate::group::CutOff;
@@ -234,22 +234,22 @@ impl Shared {
     }
 
     /// Gives a connection to another loop, which counts it from now on. A loop that has left gives it back.
-    pub(crate) fn hand_over(&self, parcel: Parcel, seat: usize) -> Result<(), Parcel> {
+    pub(crate) fn hand_over(&self, message: Message, seat: usize) -> Result<(), Message> {
         let Seat { inbox, connections, .. } = &self.seats[seat];
         connections.fetch_add(1, Ordering::Relaxed);
-        inbox.push(parcel).inspect_err(|_| _ = connections.fetch_sub(1, Ordering::Relaxed))
+        inbox.push(message).inspect_err(|_| _ = connections.fetch_sub(1, Ordering::Relaxed))
     }
 
     /// A loop has died: gives a connection that was on its way to it to another loop. Everything else in its inbox ends
     /// with its connections.
-    pub(crate) fn pass_to_any(&self, mut parcel: Parcel) {
+    pub(crate) fn pass_to_any(&self, mut message: Message) {
         for seat in 0..self.seats.len() {
-            if !matches!(parcel, Parcel::Arrival(_) | Parcel::Transfer(_)) {
+            if !matches!(message, Message::Arrival(_) | Message::Transfer(_)) {
                 return;
             }
-            match self.hand_over(parcel, seat) {
+            match self.hand_over(message, seat) {
                 Ok(()) => return,
-                Err(refused) => parcel = refused,
+                Err(refused) => message = refused,
             }
         }
     }

@@ -13,7 +13,7 @@ use super::*;
 use crate::group::{Group, Outcome};
 use crate::http::{Handler, Request, Response};
 use crate::sync::Ordering;
-use inbox::Parcel;
+use inbox::Message;
 
 /// Only a hang takes this long.
 const HANG: Duration = Duration::from_secs(30);
@@ -106,7 +106,7 @@ impl Site {
 
     /// Has a loop call this, among what others bring it.
     fn push(&self, seat: usize, code: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
-        self.shared.seats[seat].inbox.push(Parcel::Test(Box::new(code))).map_err(|_| "it is closed")
+        self.shared.seats[seat].inbox.push(Message::Test(Box::new(code))).map_err(|_| "it is closed")
     }
 
     fn kill(&self, seat: usize) {

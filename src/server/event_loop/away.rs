@@ -1,7 +1,7 @@
 //! Connections that are away: their handlers were too slow for the loop to wait, or have the socket and stream.
 //!
 //! They stay in the books, where the stop, the deadline and a reset of their client reach them. What their handlers'
-//! threads have to say comes as a parcel.
+//! threads have to say comes as a message.
 
 use super::EventLoop;
 use super::serving::Reason;

@@ -12,7 +12,7 @@
 //! remove, and those do so in all of them. The queue alone may name one that has gone.
 //!
 //! A token that a caller has from the books, in this turn, finds its connection: it is looked up by index. One that
-//! comes from outside, with a parcel or a report, may be of one that has gone: it is looked up by `get_mut`.
+//! comes from outside, with a message or a report, may be of one that has gone: it is looked up by `get_mut`.
 
 use std::collections::VecDeque;
 use std::io;

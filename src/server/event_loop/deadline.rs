@@ -37,8 +37,8 @@ impl EventLoop {
     pub(crate) fn die(&mut self, buffer: &mut ReadBuffer) {
         self.visit = None;
         self.out.clear();
-        self.parcels.extend(self.books.seat().inbox.close());
-        self.parcels.drain(..).for_each(|parcel| self.shared.pass_to_any(parcel));
+        self.messages.extend(self.books.seat().inbox.close());
+        self.messages.drain(..).for_each(|message| self.shared.pass_to_any(message));
         for number in 0..self.shared.gates.len() {
             self.intake.leave(number, &mut self.books.poller);
         }

@@ -3,7 +3,7 @@
 //! A loop is one value and the sole owner of its connections. Whoever holds it turns it:
 //!
 //! ```text
-//!        ┌─▶ reported ─▶ queued ─▶ parcels ─▶ waiting ─▶ clocks ─▶ stop? ─▶ wait ─┐
+//!        ┌─▶ reported ─▶ queued ─▶ messages ─▶ waiting ─▶ clocks ─▶ stop? ─▶ wait ─┐
 //!        │                                                                        │       a whole request
 //! turn ──┴────────────────────────────────────────────────────────────────────────┴──▶ Turn::Call, then `answer`
 //!                                                                                 └──▶ Turn::Over
@@ -39,7 +39,7 @@
 //! are private to this file, which its child modules see.
 //!
 //! What is around the folder, a `connection`, the `buffer`, what is `outgoing`, the `table` and `timeouts`, knows nothing
-//! of it. From outside, `handoff` alone turns a loop, and gives it parcels.
+//! of it. From outside, `handoff` alone turns a loop, and gives it messages.
 
 mod accept;
 mod away;
@@ -61,7 +61,7 @@ use crate::group::CutOff;
 use crate::server::buffer::{Caller, ReadBuffer};
 use crate::server::call::Calls;
 use crate::server::connection::Connection;
-use crate::server::inbox::Parcel;
+use crate::server::inbox::Message;
 use crate::server::outgoing::Outgoing;
 use crate::server::poller::Poller;
 use crate::server::shared::Shared;
@@ -80,7 +80,7 @@ use serving::{Reason, Visit};
 pub(crate) enum Turn {
     /// The request in the buffer is whole: call the handler and give its response to [`EventLoop::answer`].
     Call(Caller),
-    /// A request has begun, and its handler reads the body itself: its answer goes to [`EventLoop::take_parcel`].
+    /// A request has begun, and its handler reads the body itself: its answer goes to [`EventLoop::take_message`].
     Stream(Box<Upload>),
     /// The loop has drained, and holds nothing any more.
     Over,
@@ -94,7 +94,7 @@ pub(crate) struct EventLoop {
     /// What comes of the connection that is being served, if one is.
     visit: Option<Visit>,
     calls: Calls,
-    parcels: VecDeque<Parcel>,
+    messages: VecDeque<Message>,
     pass: Pass,
     /// There was no time to look at all that others have brought, or at all requests that wait for a permit.
     is_behind: bool,
@@ -135,7 +135,7 @@ impl EventLoop {
             out: Outgoing::new(write_timeout, now),
             visit: None,
             calls: Calls::default(),
-            parcels: VecDeque::new(),
+            messages: VecDeque::new(),
             pass: Pass::new(now),
             is_behind: false,
             cut_off: CutOff::default(),
@@ -169,8 +169,8 @@ impl EventLoop {
             let (stage, in_time) = (self.pass.stage(), self.pass.is_in_time(self.books.now));
             let (has_begun, next) = match stage {
                 Stage::Reported => (in_time && self.begin_reported(buffer), Stage::Queued),
-                Stage::Queued => (in_time && self.begin_queued(buffer), Stage::Parcels),
-                Stage::Parcels => (in_time && self.begin_parcel(buffer), Stage::Waiting),
+                Stage::Queued => (in_time && self.begin_queued(buffer), Stage::Messages),
+                Stage::Messages => (in_time && self.begin_message(buffer), Stage::Waiting),
                 Stage::Waiting => (in_time && self.begin_waiting(buffer), Stage::Clocks),
                 Stage::Clocks => (in_time && self.begin_expired(buffer), Stage::Over),
                 Stage::Over => return false,
@@ -182,7 +182,7 @@ impl EventLoop {
                 Stage::Reported if !in_time => self.books.note_reported(),
                 // Nobody will call for it once more: the byte that came with what lies in the inbox may have been read,
                 // and a request that waits may have a permit already.
-                Stage::Parcels | Stage::Waiting if !in_time => self.is_behind = true,
+                Stage::Messages | Stage::Waiting if !in_time => self.is_behind = true,
                 _ => {}
             }
             self.pass.enter(next, self.books.now);
@@ -224,33 +224,33 @@ impl EventLoop {
         true
     }
 
-    fn begin_parcel(&mut self, buffer: &mut ReadBuffer) -> bool {
-        if self.parcels.is_empty() {
-            self.parcels.extend(self.books.seat().inbox.take());
+    fn begin_message(&mut self, buffer: &mut ReadBuffer) -> bool {
+        if self.messages.is_empty() {
+            self.messages.extend(self.books.seat().inbox.take());
         }
-        let Some(parcel) = self.parcels.pop_front() else { return false };
-        self.take_parcel(parcel, buffer);
+        let Some(message) = self.messages.pop_front() else { return false };
+        self.take_message(message, buffer);
         self.books.now = sync::now();
         true
     }
 
     /// Takes what a handler's thread or another loop brings.
-    pub(crate) fn take_parcel(&mut self, parcel: Parcel, buffer: &mut ReadBuffer) {
-        match parcel {
-            Parcel::Arrival(arrival) => self.take_arrival(arrival, buffer),
-            Parcel::Transfer(transfer) => self.take_transfer(transfer),
-            Parcel::Answer(answer) => self.take_answer(answer, buffer),
-            Parcel::Streamed(streamed) => self.take_streamed(streamed, buffer),
+    pub(crate) fn take_message(&mut self, message: Message, buffer: &mut ReadBuffer) {
+        match message {
+            Message::Arrival(arrival) => self.take_arrival(arrival, buffer),
+            Message::Transfer(transfer) => self.take_transfer(transfer),
+            Message::Answer(answer) => self.take_answer(answer, buffer),
+            Message::Streamed(streamed) => self.take_streamed(streamed, buffer),
             // Whoever has asked has an end of the channel, unless it died.
-            Parcel::Asked(answer, reply) => {
+            Message::Asked(answer, reply) => {
                 if let Some(download) = self.start_download(*answer, buffer) {
                     let _ = reply.send(download);
                 }
             }
             // There is room for one response of each loop; nobody may be waiting any more.
-            Parcel::Check(reply) => _ = reply.try_send(()),
+            Message::Check(reply) => _ = reply.try_send(()),
             #[cfg(test)]
-            Parcel::Test(code) => code(),
+            Message::Test(code) => code(),
         }
     }
 
@@ -299,7 +299,7 @@ impl EventLoop {
 
     /// True once nothing is left, and nobody can bring anything any more.
     fn is_over(&self) -> bool {
-        let is_empty = self.books.table.len() == 0 && self.parcels.is_empty();
+        let is_empty = self.books.table.len() == 0 && self.messages.is_empty();
         self.books.is_draining && is_empty && !self.intake.has_open() && self.books.seat().inbox.close_if_empty()
     }
 

@@ -14,7 +14,7 @@ pub(super) enum Stage {
     /// Connections that had more to read or to be answered when they were put down before this pass.
     Queued,
     /// What others have brought.
-    Parcels,
+    Messages,
     /// Requests that wait for a handler's permit.
     Waiting,
     /// Clocks that have run out: behind all else, so that nobody is told off who may be served.

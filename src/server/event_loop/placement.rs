@@ -20,7 +20,7 @@ use super::{Books, EventLoop};
 use crate::http::Peer;
 use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
-use crate::server::inbox::{Arrival, Parcel, Transfer};
+use crate::server::inbox::{Arrival, Message, Transfer};
 use crate::server::notice::Want;
 use crate::server::phase::Fill;
 use crate::server::stream::Stream;
@@ -54,7 +54,7 @@ impl EventLoop {
 
     /// Gives a new connection to another loop; a loop that has left gives it back.
     fn pass_on(&mut self, arrival: Arrival, seat: usize, buffer: &mut ReadBuffer) {
-        if let Err(Parcel::Arrival(arrival)) = self.shared.hand_over(Parcel::Arrival(arrival), seat) {
+        if let Err(Message::Arrival(arrival)) = self.shared.hand_over(Message::Arrival(arrival), seat) {
             self.settle(arrival, buffer);
         }
     }
@@ -103,8 +103,8 @@ impl EventLoop {
     pub(super) fn find_place(&mut self, token: Token) -> bool {
         let Some(seat) = self.books.seat_with_fewer() else { return false };
         let Some(connection) = self.books.give_away(token) else { return false };
-        let parcel = Parcel::Transfer(connection.into_transfer());
-        if let Err(Parcel::Transfer(transfer)) = self.shared.hand_over(parcel, seat) {
+        let message = Message::Transfer(connection.into_transfer());
+        if let Err(Message::Transfer(transfer)) = self.shared.hand_over(message, seat) {
             // It has drained and left, as this one is about to.
             let _ = self.books.enter(Connection::transferred(transfer));
         }

@@ -9,7 +9,7 @@ use crate::helpers::Helpers;
 use crate::panics::caught;
 use crate::server::buffer::{Answer, Caller, ReadBuffer};
 use crate::server::event_loop::{EventLoop, Turn};
-use crate::server::inbox::Parcel;
+use crate::server::inbox::Message;
 use crate::server::shared::Shared;
 use crate::server::streaming::{Streamed, Upload, write_body};
 use crate::server::table::Token;
@@ -281,12 +281,12 @@ impl Crew {
             let answer = answer(buffer);
             self.finish(seat, &mut lending, &mut is_buried, answer, buffer)
         });
-        let parcel = finished.unwrap_or_else(|panic| {
+        let message = finished.unwrap_or_else(|panic| {
             // A fault of our own, on a thread without a loop. The connection is lost, and the server ends.
             let who = format!("a worker of event loop {seat}");
             self.shared.stop.trigger(Cause::Failed { who, error: format!("panicked: {panic}") });
             *buffer = ReadBuffer::new();
-            Some(Parcel::Streamed(Streamed::lost(token)))
+            Some(Message::Streamed(Streamed::lost(token)))
         });
         if is_buried {
             return None;
@@ -294,15 +294,15 @@ impl Crew {
         if self.word(seat).claim(lending) {
             let mut event_loop = self.take_back(seat);
             event_loop.go_on_without_caller();
-            if let Some(parcel) = parcel {
-                event_loop.take_parcel(parcel, buffer);
+            if let Some(message) = message {
+                event_loop.take_message(message, buffer);
             }
             return Some(event_loop);
         }
         // Before the loop learns of it: the end may follow at once, and waits only for threads without a handler.
         self.shared.permits.replace();
         // Returned if the loop has ended: the connection was cut off at the deadline.
-        let _ = parcel.map(|parcel| self.shared.seats[seat].inbox.push(parcel));
+        let _ = message.map(|message| self.shared.seats[seat].inbox.push(message));
         self.shared.wake_next_in_line();
         None
     }
@@ -316,8 +316,8 @@ impl Crew {
         is_buried: &mut bool,
         mut answer: Answer,
         buffer: &mut ReadBuffer,
-    ) -> Option<Parcel> {
-        let Some(write) = answer.take_write() else { return Some(Parcel::Answer(answer)) };
+    ) -> Option<Message> {
+        let Some(write) = answer.take_write() else { return Some(Message::Answer(answer)) };
         let end = write_body(answer, write, |answer| {
             if self.word(seat).borrow(*lending) {
                 let started = caught(|| {
@@ -339,10 +339,10 @@ impl Crew {
                 };
             }
             let (reply, download) = sync_channel(1);
-            let _ = self.shared.seats[seat].inbox.push(Parcel::Asked(Box::new(answer), reply));
+            let _ = self.shared.seats[seat].inbox.push(Message::Asked(Box::new(answer), reply));
             download.recv().ok()
         });
-        end.map(|end| end.map_or_else(|answer| Parcel::Answer(*answer), Parcel::Streamed))
+        end.map(|end| end.map_or_else(|answer| Message::Answer(*answer), Message::Streamed))
     }
 
     /// From here on the loop may be taken over.

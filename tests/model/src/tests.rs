@@ -12,7 +12,7 @@ use crate::helpers::Helpers;
 use crate::http::Peer;
 use crate::server::event_loop::EventLoop;
 use crate::server::handoff::{Permits, supervise};
-use crate::server::inbox::{Arrival, Inbox, Parcel};
+use crate::server::inbox::{Arrival, Inbox, Message};
 use crate::server::poller::Waker;
 use crate::server::shared::{self, Seat, Shared, Stats};
 use crate::server::stream::Stream;
@@ -75,7 +75,7 @@ fn serve(threads: usize, requests: usize, early: usize) {
         let send = |id: usize| {
             let arrival = Arrival { stream: Stream(id), peer: Peer, gate: 0, is_sent: false, refusals: 0 };
             // Two of three come by the first loop, so that one is busier than the other.
-            clients.seats[usize::from(id % 3 == 2)].inbox.push(Parcel::Arrival(arrival)).is_ok()
+            clients.seats[usize::from(id % 3 == 2)].inbox.push(Message::Arrival(arrival)).is_ok()
         };
         let mut sent: Vec<bool> = (0..early).map(send).collect();
         assert!(!sent.contains(&false), "refused before the stop");

@@ -9,7 +9,7 @@ use super::config::Config;
 use super::buffer::{Answer, Caller, ReadBuffer};
 use super::event_loop::{EventLoop, Turn};
 use super::handoff::Permits;
-use super::inbox::{Arrival, Inbox, Parcel};
+use super::inbox::{Arrival, Inbox, Message};
 use super::notice::Notice;
 use super::poller::{Event, Poller};
 use super::shared::{Seat, Shared};
@@ -156,7 +156,7 @@ impl Site {
             }
             if let Some(answer) = self.late.pop_front() {
                 is_moving = true;
-                let pushed = self.shared.seats[0].inbox.push(Parcel::Answer(answer));
+                let pushed = self.shared.seats[0].inbox.push(Message::Answer(answer));
                 assert!(pushed.is_ok() || self.is_over, "the inbox is closed");
                 self.shared.permits.replace();
                 self.turn(slow_once_in);
@@ -176,7 +176,7 @@ impl Site {
         let seat = &self.shared.seats[0];
         seat.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let arrival = Arrival { stream: stream.clone(), peer: Peer::Unix, gate: 0, is_sent: false, refusals: 0 };
-        assert!(seat.inbox.push(Parcel::Arrival(arrival)).is_ok(), "the inbox is closed");
+        assert!(seat.inbox.push(Message::Arrival(arrival)).is_ok(), "the inbox is closed");
         self.turn(0);
         stream
     }
@@ -219,7 +219,7 @@ impl Site {
             permits.displace();
             self.late.push_back(answer);
         } else {
-            self.event_loop.take_parcel(Parcel::Answer(answer), &mut self.buffer);
+            self.event_loop.take_message(Message::Answer(answer), &mut self.buffer);
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::buffer::{Answer, Caller, ReadBuffer};
-use super::inbox::{Parcel, Transfer};
+use super::inbox::{Message, Transfer};
 use super::poller::Waker;
 use super::shared::Shared;
 use super::stream::Stream;
@@ -26,7 +26,7 @@ pub(crate) struct EventLoop {
     shared: Arc<Shared>,
     seat: usize,
     poller: Waker,
-    parcels: VecDeque<Parcel>,
+    messages: VecDeque<Message>,
     service: Option<(usize, bool)>,
     waiting: VecDeque<(usize, Instant)>,
     away: Vec<usize>,
@@ -38,7 +38,7 @@ impl EventLoop {
             shared,
             seat,
             poller,
-            parcels: VecDeque::new(),
+            messages: VecDeque::new(),
             service: None,
             waiting: VecDeque::new(),
             away: Vec::new(),
@@ -58,16 +58,16 @@ impl EventLoop {
                 }
                 self.service = None;
                 self.waiting.push_back((id, Instant::now()));
-            } else if let Some(parcel) = self.parcels.pop_front() {
-                self.take_parcel(parcel, buffer);
+            } else if let Some(message) = self.messages.pop_front() {
+                self.take_message(message, buffer);
             } else if !self.begin_waiting() {
-                self.parcels.extend(self.shared.seats[self.seat].inbox.take());
-                let is_empty = self.parcels.is_empty() && self.waiting.is_empty() && self.away.is_empty();
+                self.messages.extend(self.shared.seats[self.seat].inbox.take());
+                let is_empty = self.messages.is_empty() && self.waiting.is_empty() && self.away.is_empty();
                 let seat = &self.shared.seats[self.seat];
                 if self.shared.stop.is_set() && is_empty && seat.inbox.close_if_empty() {
                     return Ok(Turn::Over);
                 }
-                if self.parcels.is_empty() {
+                if self.messages.is_empty() {
                     self.poller.wait();
                 }
             }
@@ -98,19 +98,19 @@ impl EventLoop {
         }
     }
 
-    pub(crate) fn take_parcel(&mut self, parcel: Parcel, buffer: &mut ReadBuffer) {
-        match parcel {
-            Parcel::Arrival(arrival) => self.service = Some((arrival.stream.0, false)),
-            Parcel::Transfer(transfer) => self.service = Some((transfer.stream.0, false)),
-            Parcel::Answer(answer) => self.finish(answer.token.0),
-            Parcel::Streamed(streamed) => self.finish(streamed.0),
-            Parcel::Asked(answer, reply) => {
+    pub(crate) fn take_message(&mut self, message: Message, buffer: &mut ReadBuffer) {
+        match message {
+            Message::Arrival(arrival) => self.service = Some((arrival.stream.0, false)),
+            Message::Transfer(transfer) => self.service = Some((transfer.stream.0, false)),
+            Message::Answer(answer) => self.finish(answer.token.0),
+            Message::Streamed(streamed) => self.finish(streamed.0),
+            Message::Asked(answer, reply) => {
                 let download = self.start_download(*answer, buffer).expect("nobody goes away here");
                 reply.send(download).expect("whoever asks waits");
             }
             #[cfg(test)]
-            Parcel::Check(reply) => _ = reply.try_send(()),
-            Parcel::Test(code) => code(),
+            Message::Check(reply) => _ = reply.try_send(()),
+            Message::Test(code) => code(),
         }
     }
 
@@ -144,8 +144,8 @@ impl EventLoop {
         self.shared.ask(follower);
         let next = (self.seat + 1) % self.shared.seats.len();
         let transfer = Transfer { stream: Arc::new(Stream(follower)), peer: Peer, since: Instant::now() };
-        if let Err(refused) = self.shared.seats[next].inbox.push(Parcel::Transfer(transfer)) {
-            self.parcels.push_back(refused);
+        if let Err(refused) = self.shared.seats[next].inbox.push(Message::Transfer(transfer)) {
+            self.messages.push_back(refused);
         }
     }
 
@@ -161,7 +161,7 @@ impl EventLoop {
     /// Whatever it holds is lost.
     pub(crate) fn die(&mut self, _: &mut ReadBuffer) {
         self.shared.seats[self.seat].inbox.close();
-        (self.service, self.parcels, self.waiting, self.away) = Default::default();
+        (self.service, self.messages, self.waiting, self.away) = Default::default();
     }
 
     pub(crate) fn take_cut_off(&mut self) -> CutOff {
