@@ -28,9 +28,9 @@ impl Liveness {
     pub fn check(&self, timeout: Duration) -> bool {
         let Some(shared) = self.0.get().and_then(Weak::upgrade) else { return false };
         let until = sync::now() + timeout.min(FAR);
-        let loops = shared.seats.len();
+        let loops = shared.loops.len();
         let (sender, responses) = sync_channel(loops);
-        let is_asked = shared.seats.iter().all(|seat| seat.inbox.push(Message::Check(sender.clone())).is_ok());
+        let is_asked = shared.loops.iter().all(|index| index.inbox.push(Message::Check(sender.clone())).is_ok());
         // What never comes is not waited for: a loop that dies drops what is in its inbox.
         drop(sender);
         // It may have ended meanwhile, and this be the last to hold what it had from the embedder.

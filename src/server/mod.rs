@@ -77,7 +77,7 @@ use handoff::Permits;
 use inbox::Inbox;
 use listener::Listener;
 use poller::Poller;
-use shared::{OnNotice, Seat, Shared};
+use shared::{LoopHandle, OnNotice, Shared};
 use throttle::Throttle;
 
 type OnListening = Box<dyn Fn(&Bound) + Send>;
@@ -225,7 +225,7 @@ impl Server {
             .map(|_| Poller::new())
             .collect::<Result<_, _>>()
             .map_err(|error: std::io::Error| format!("cannot create a poller: {error}"))?;
-        let seat = |poller: &Poller| Seat {
+        let index = |poller: &Poller| LoopHandle {
             inbox: Inbox::new(poller.waker()),
             connections: AtomicUsize::new(0),
             idle_since_us: AtomicU64::new(u64::MAX),
@@ -235,7 +235,7 @@ impl Server {
             limits: config.limits(),
             stop: stop.clone(),
             gates: listeners.into_iter().map(|listener| Gate::new(listener, config.loops)).collect(),
-            seats: pollers.iter().map(seat).collect(),
+            loops: pollers.iter().map(index).collect(),
             permits: Permits::new(config.loops, config.handlers_max),
             looks: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),

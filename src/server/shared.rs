@@ -23,7 +23,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) stop: Stop,
     pub(crate) gates: Vec<Gate>,
-    pub(crate) seats: Vec<Seat>,
+    pub(crate) loops: Vec<LoopHandle>,
     pub(crate) permits: Permits,
     /// How often the watcher has looked for slow handlers.
     pub(crate) looks: AtomicUsize,
@@ -78,7 +78,7 @@ impl Stats {
 }
 
 /// How the other loops reach one loop.
-pub(crate) struct Seat {
+pub(crate) struct LoopHandle {
     pub(crate) inbox: Inbox,
     /// How many connections the loop holds or is about to get.
     pub(crate) connections: AtomicUsize,
@@ -89,7 +89,7 @@ pub(crate) struct Seat {
     pub(crate) counted: Mutex<Option<CutOff>>,
 }
 
-impl Seat {
+impl LoopHandle {
     /// A connection has come that was counted when it was handed over: whoever enters it counts it again.
     pub(crate) fn was_handed_over(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
@@ -202,9 +202,9 @@ impl Shared {
 
     /// A permit for the request of this loop that has waited longest, since then; false if it is not its turn, or none
     /// waits.
-    pub(crate) fn enter_waiting(&self, seat: usize, longest: Option<Instant>) -> bool {
+    pub(crate) fn enter_waiting(&self, index: usize, longest: Option<Instant>) -> bool {
         // First published, then looked for a permit: whoever gives one back in between finds us.
-        let is_news = self.permits.publish(seat, longest);
+        let is_news = self.permits.publish(index, longest);
         if longest.is_none() {
             // A permit that was meant for a request of ours is for somebody else's now.
             if is_news {
@@ -212,16 +212,16 @@ impl Shared {
             }
             return false;
         }
-        let entered = self.permits.enter_waiting(seat);
+        let entered = self.permits.enter_waiting(index);
         if let Err(Some(next)) = entered {
-            self.seats[next].inbox.wake();
+            self.loops[next].inbox.wake();
         }
         entered.is_ok()
     }
 
     /// A permit is not needed after all.
-    pub(crate) fn give_permit_back(&self, seat: usize) {
-        self.permits.words[seat].withdraw();
+    pub(crate) fn give_permit_back(&self, index: usize) {
+        self.permits.words[index].withdraw();
         self.wake_next_in_line();
     }
 
@@ -229,13 +229,13 @@ impl Shared {
     #[inline]
     pub(crate) fn wake_next_in_line(&self) {
         if let Some(next) = self.permits.next_in_line() {
-            self.seats[next].inbox.wake();
+            self.loops[next].inbox.wake();
         }
     }
 
     /// Gives a connection to another loop, which counts it from now on. A loop that has left gives it back.
-    pub(crate) fn hand_over(&self, message: Message, seat: usize) -> Result<(), Message> {
-        let Seat { inbox, connections, .. } = &self.seats[seat];
+    pub(crate) fn hand_over(&self, message: Message, index: usize) -> Result<(), Message> {
+        let LoopHandle { inbox, connections, .. } = &self.loops[index];
         connections.fetch_add(1, Ordering::Relaxed);
         inbox.push(message).inspect_err(|_| _ = connections.fetch_sub(1, Ordering::Relaxed))
     }
@@ -243,20 +243,20 @@ impl Shared {
     /// A loop has died: gives a connection that was on its way to it to another loop. Everything else in its inbox ends
     /// with its connections.
     pub(crate) fn pass_to_any(&self, mut message: Message) {
-        for seat in 0..self.seats.len() {
+        for index in 0..self.loops.len() {
             if !matches!(message, Message::Arrival(_) | Message::Transfer(_)) {
                 return;
             }
-            match self.hand_over(message, seat) {
+            match self.hand_over(message, index) {
                 Ok(()) => return,
                 Err(refused) => message = refused,
             }
         }
     }
 
-    /// The seat with the fewest connections, and how many it has.
+    /// The index with the fewest connections, and how many it has.
     pub(crate) fn least_loaded(&self) -> (usize, usize) {
-        let loads = self.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed)).enumerate();
+        let loads = self.loops.iter().map(|index| index.connections.load(Ordering::Relaxed)).enumerate();
         loads.min_by_key(|(_, load)| *load).unwrap_or((0, 0))
     }
 }

@@ -99,19 +99,19 @@ impl Site {
         for _ in 0..2 {
             assert!(clients.iter_mut().all(is_answered));
         }
-        let seats = self.shared.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed));
-        assert!(seats.into_iter().all(|connections| connections > 0));
+        let loops = self.shared.loops.iter().map(|index| index.connections.load(Ordering::Relaxed));
+        assert!(loops.into_iter().all(|connections| connections > 0));
         clients
     }
 
     /// Has a loop call this, among what others bring it.
-    fn push(&self, seat: usize, code: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
-        self.shared.seats[seat].inbox.push(Message::Test(Box::new(code))).map_err(|_| "it is closed")
+    fn push(&self, index: usize, code: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
+        self.shared.loops[index].inbox.push(Message::Test(Box::new(code))).map_err(|_| "it is closed")
     }
 
-    fn kill(&self, seat: usize) {
-        self.push(seat, || panic!("a fault of our own")).unwrap();
-        poll(|| (self.shared.seats[seat].connections.load(Ordering::Relaxed) >= usize::MAX / 2).then_some(()));
+    fn kill(&self, index: usize) {
+        self.push(index, || panic!("a fault of our own")).unwrap();
+        poll(|| (self.shared.loops[index].connections.load(Ordering::Relaxed) >= usize::MAX / 2).then_some(()));
     }
 
     /// New clients find the other loop, and the stop says what has happened.
@@ -259,7 +259,7 @@ fn connections_on_their_way_from_loop_to_loop_stay_counted() {
     // The other loop accepts and answers all, and gives some of them away.
     let mut clients: Vec<_> = (0..COUNT).map(|_| site.connect()).collect();
     assert!(clients.iter_mut().all(is_answered));
-    poll(|| (site.shared.seats[1].connections.load(Ordering::Relaxed) >= 2).then_some(()));
+    poll(|| (site.shared.loops[1].connections.load(Ordering::Relaxed) >= 2).then_some(()));
     assert_eq!(site.shared.connections.load(Ordering::Relaxed), COUNT);
     drop(sender);
     assert!(clients.iter_mut().all(is_answered));
@@ -320,11 +320,11 @@ fn nobody_waits_behind_the_requests_of_a_loop_that_has_died() {
         site.held.recv_timeout(HANG).unwrap();
     }
     clients[2].write_all(PING.as_bytes()).unwrap();
-    let seat = poll(|| site.shared.permits.next_in_line());
+    let index = poll(|| site.shared.permits.next_in_line());
     for client in &mut clients[3..] {
         client.write_all(PING.as_bytes()).unwrap();
     }
-    site.kill(seat);
+    site.kill(index);
     site.barrier.open();
     let served = clients.iter_mut().filter_map(|client| is_served(client).then_some(())).count();
     assert!((1..12).contains(&served), "{served} of 12");

@@ -6,7 +6,7 @@
 //! | `timeouts` | until when it may take what it is in the middle of: one clock at most |
 //! | `poller` | what has happened to it |
 //! | `queue` | that it is to be looked at in the next pass, whatever is reported |
-//! | `Seat::connections`, `Shared::connections` | how many there are, here and over all loops |
+//! | `LoopHandle::connections`, `Shared::connections` | how many there are, here and over all loops |
 //!
 //! They agree, since only [`enter`](Books::enter), [`close`](Books::close) and [`give_away`](Books::give_away) add and
 //! remove, and those do so in all of them. The queue alone may name one that has gone.
@@ -22,7 +22,7 @@ use super::Books;
 use crate::server::connection::Connection;
 use crate::server::phase::{Phase, Sent};
 use crate::server::poller::{Event, Poller};
-use crate::server::shared::{Seat, Shared};
+use crate::server::shared::{LoopHandle, Shared};
 use crate::server::table::{Table, Token};
 use crate::server::timeouts::{Clock, Timeouts};
 use crate::sync::{self, Arc, Ordering};
@@ -31,7 +31,7 @@ use crate::sync::{self, Arc, Ordering};
 const WRITE_LOOK: Duration = Duration::from_secs(1);
 
 impl Books {
-    pub(super) fn new(shared: Arc<Shared>, seat: usize, poller: Poller) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, index: usize, poller: Poller) -> Self {
         let config = &shared.config;
         let timeouts = Timeouts::new(|clock| match clock {
             Clock::Idle => config.idle_timeout,
@@ -44,7 +44,7 @@ impl Books {
         });
         Self {
             shared,
-            seat,
+            index,
             table: Table::new(),
             timeouts,
             poller,
@@ -56,8 +56,8 @@ impl Books {
     }
 
     /// Where the others reach this loop.
-    pub(super) fn seat(&self) -> &Seat {
-        &self.shared.seats[self.seat]
+    pub(super) fn index(&self) -> &LoopHandle {
+        &self.shared.loops[self.index]
     }
 
     /// Enters a connection. Of all loops' connections it is counted as one already: it stays so on its way from one to
@@ -71,7 +71,7 @@ impl Books {
         // The idle grace begins with the stop at the earliest.
         let since = if self.is_draining { self.quiet_since(&connection) } else { connection.since() };
         let token = self.table.insert(connection);
-        self.seat().connections.fetch_add(1, Ordering::Relaxed);
+        self.index().connections.fetch_add(1, Ordering::Relaxed);
         self.timeouts.start(token.index(), clock, since);
         let watched = self.poller.add(self.table[token].stream(), token.raw());
         if watched.is_err() {
@@ -92,7 +92,7 @@ impl Books {
     fn take_out(&mut self, token: Token) -> Option<Connection> {
         self.timeouts.stop(token.index());
         let connection = self.table.remove(token)?;
-        self.seat().connections.fetch_sub(1, Ordering::Relaxed);
+        self.index().connections.fetch_sub(1, Ordering::Relaxed);
         Some(connection)
     }
 
@@ -252,7 +252,7 @@ impl Books {
 
     /// Tells the other loops since when the longest idle connection of this one is.
     pub(super) fn publish_idle(&self) {
-        self.seat().idle_since_us.store(self.idle_since_us(), Ordering::Relaxed);
+        self.index().idle_since_us.store(self.idle_since_us(), Ordering::Relaxed);
     }
 
     /// In microseconds since the server's start; the greatest number if none is idle.

@@ -34,7 +34,7 @@ impl EventLoop {
     /// Asks for a permit to call a handler. Requests that wait already come first.
     fn has_permit(&mut self) -> bool {
         self.visit.as_mut().is_some_and(Visit::take_permit)
-            || (self.books.timeouts.longest(Clock::Queue).is_none() && self.shared.permits.enter(self.books.seat))
+            || (self.books.timeouts.longest(Clock::Queue).is_none() && self.shared.permits.enter(self.books.index))
     }
 
     /// Takes the request out of the buffer whose handler reads the body itself. The connection is away from then on.
@@ -48,7 +48,7 @@ impl EventLoop {
     /// Takes up the request that has waited longest, if it is its turn. Returns false if not.
     pub(super) fn begin_waiting(&mut self, buffer: &mut ReadBuffer) -> bool {
         let longest = self.books.timeouts.longest_since(Clock::Queue);
-        let is_its_turn = self.shared.enter_waiting(self.books.seat, longest);
+        let is_its_turn = self.shared.enter_waiting(self.books.index, longest);
         let Some(token) = self.books.longest(Clock::Queue).filter(|_| is_its_turn) else { return false };
         self.books.timeouts.stop(token.index());
         self.begin_visit(token, Reason::Permitted, buffer);

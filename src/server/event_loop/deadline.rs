@@ -25,7 +25,7 @@ impl EventLoop {
         let partial = self.books.count_owed(&mut self.cut_off, buffer);
         // To close thousands may take longer than a server waits.
         let counted = Some(self.cut_off.clone());
-        *self.books.seat().counted.lock() = counted;
+        *self.books.index().counted.lock() = counted;
         partial.into_iter().for_each(|token| self.books.refuse_unfinished(token, &mut self.out, buffer));
         self.books.table.tokens().into_iter().for_each(|token| self.books.shut_down(token));
         // Now there are descriptors, to see who has waited in vain.
@@ -37,7 +37,7 @@ impl EventLoop {
     pub(crate) fn die(&mut self, buffer: &mut ReadBuffer) {
         self.visit = None;
         self.out.clear();
-        self.messages.extend(self.books.seat().inbox.close());
+        self.messages.extend(self.books.index().inbox.close());
         self.messages.drain(..).for_each(|message| self.shared.pass_to_any(message));
         for number in 0..self.shared.gates.len() {
             self.intake.leave(number, &mut self.books.poller);
@@ -52,8 +52,8 @@ impl EventLoop {
             self.books.shut_down(token);
         }
         // The fewest connections, and none that is idle, would draw others here.
-        self.books.seat().connections.store(usize::MAX / 2, Ordering::Relaxed);
-        self.books.seat().idle_since_us.store(u64::MAX, Ordering::Relaxed);
+        self.books.index().connections.store(usize::MAX / 2, Ordering::Relaxed);
+        self.books.index().idle_since_us.store(u64::MAX, Ordering::Relaxed);
     }
 }
 

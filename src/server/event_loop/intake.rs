@@ -165,7 +165,7 @@ impl Intake {
             Ok(Closing::Left) => return self.end(number),
             Ok(Closing::Closed) => {
                 self.end(number);
-                return self.shared.seats.iter().for_each(|seat| seat.inbox.wake());
+                return self.shared.loops.iter().for_each(|index| index.inbox.wake());
             }
             Ok(Closing::Awaits(again_at)) => {
                 // Whoever completes one is served at once; if it cannot be watched, when it is tried again.

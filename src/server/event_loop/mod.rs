@@ -104,8 +104,8 @@ pub(crate) struct EventLoop {
 /// The connections of a loop, and all that is kept about each: see [`books`].
 struct Books {
     shared: Arc<Shared>,
-    /// Which of the shared seats is this loop's.
-    seat: usize,
+    /// Which of the shared loops is this loop's.
+    index: usize,
     table: Table<Connection>,
     timeouts: Timeouts,
     poller: Poller,
@@ -123,8 +123,8 @@ impl EventLoop {
     /// # Errors
     ///
     /// One of them cannot be watched.
-    pub(crate) fn new(shared: Arc<Shared>, seat: usize, poller: Poller) -> Result<Self, String> {
-        let mut books = Books::new(Arc::clone(&shared), seat, poller);
+    pub(crate) fn new(shared: Arc<Shared>, index: usize, poller: Poller) -> Result<Self, String> {
+        let mut books = Books::new(Arc::clone(&shared), index, poller);
         let (now, write_timeout) = (books.now, shared.config.write_timeout);
         let intake = Intake::new(Arc::clone(&shared));
         intake.watch_all(&mut books.poller)?;
@@ -226,7 +226,7 @@ impl EventLoop {
 
     fn begin_message(&mut self, buffer: &mut ReadBuffer) -> bool {
         if self.messages.is_empty() {
-            self.messages.extend(self.books.seat().inbox.take());
+            self.messages.extend(self.books.index().inbox.take());
         }
         let Some(message) = self.messages.pop_front() else { return false };
         self.take_message(message, buffer);
@@ -300,7 +300,7 @@ impl EventLoop {
     /// True once nothing is left, and nobody can bring anything any more.
     fn is_over(&self) -> bool {
         let is_empty = self.books.table.len() == 0 && self.messages.is_empty();
-        self.books.is_draining && is_empty && !self.intake.has_open() && self.books.seat().inbox.close_if_empty()
+        self.books.is_draining && is_empty && !self.intake.has_open() && self.books.index().inbox.close_if_empty()
     }
 
     /// What the deadline cut off, once the loop is over.

@@ -38,14 +38,14 @@ impl EventLoop {
     pub(super) fn settle(&mut self, mut arrival: Arrival, buffer: &mut ReadBuffer) {
         if self.shared.has_counted_one_more() {
             self.enter_arrival(arrival.stream, arrival.peer, arrival.gate);
-        } else if let Some(seat) = self.books.seat_idle_longer().filter(|_| !arrival.is_sent) {
+        } else if let Some(index) = self.books.seat_idle_longer().filter(|_| !arrival.is_sent) {
             arrival.is_sent = true;
-            self.pass_on(arrival, seat, buffer);
+            self.pass_on(arrival, index, buffer);
         } else if self.books.make_room(Duration::ZERO, buffer) && self.shared.has_counted_one_more() {
             self.enter_arrival(arrival.stream, arrival.peer, arrival.gate);
-        } else if arrival.refusals + 1 < self.shared.seats.len() {
+        } else if arrival.refusals + 1 < self.shared.loops.len() {
             arrival.refusals += 1;
-            let next = (self.books.seat + 1) % self.shared.seats.len();
+            let next = (self.books.index + 1) % self.shared.loops.len();
             self.pass_on(arrival, next, buffer);
         } else {
             self.refuse_arrival(arrival, buffer);
@@ -53,21 +53,21 @@ impl EventLoop {
     }
 
     /// Gives a new connection to another loop; a loop that has left gives it back.
-    fn pass_on(&mut self, arrival: Arrival, seat: usize, buffer: &mut ReadBuffer) {
-        if let Err(Message::Arrival(arrival)) = self.shared.hand_over(Message::Arrival(arrival), seat) {
+    fn pass_on(&mut self, arrival: Arrival, index: usize, buffer: &mut ReadBuffer) {
+        if let Err(Message::Arrival(arrival)) = self.shared.hand_over(Message::Arrival(arrival), index) {
             self.settle(arrival, buffer);
         }
     }
 
     /// A new connection that another loop has passed on.
     pub(super) fn take_arrival(&mut self, arrival: Arrival, buffer: &mut ReadBuffer) {
-        self.books.seat().was_handed_over();
+        self.books.index().was_handed_over();
         self.settle(arrival, buffer);
     }
 
     /// A connection that another loop has given away. It has its place among the most connections already.
     pub(super) fn take_transfer(&mut self, transfer: Transfer) {
-        self.books.seat().was_handed_over();
+        self.books.index().was_handed_over();
         // The system may have nothing left to watch it with: then it is closed, as an idle one may be at any time.
         let _ = self.books.enter(Connection::transferred(transfer));
     }
@@ -101,10 +101,10 @@ impl EventLoop {
     /// Returns false if it stays. Nothing is lost on the way: what comes meanwhile waits in the socket, and is reported
     /// when the other loop adds it.
     pub(super) fn find_place(&mut self, token: Token) -> bool {
-        let Some(seat) = self.books.seat_with_fewer() else { return false };
+        let Some(index) = self.books.seat_with_fewer() else { return false };
         let Some(connection) = self.books.give_away(token) else { return false };
         let message = Message::Transfer(connection.into_transfer());
-        if let Err(Message::Transfer(transfer)) = self.shared.hand_over(message, seat) {
+        if let Err(Message::Transfer(transfer)) = self.shared.hand_over(message, index) {
             // It has drained and left, as this one is about to.
             let _ = self.books.enter(Connection::transferred(transfer));
         }
@@ -137,9 +137,9 @@ impl Books {
     /// The loop with a connection that has been idle for longer than all of this one's, as of that loop's last wait.
     fn seat_idle_longer(&self) -> Option<usize> {
         let own_us = self.idle_since_us();
-        let seats = self.shared.seats.iter().map(|seat| seat.idle_since_us.load(Ordering::Relaxed)).enumerate();
-        let others = seats.filter(|(seat, _)| *seat != self.seat);
-        others.min_by_key(|(_, since_us)| *since_us).filter(|(_, since_us)| *since_us < own_us).map(|(seat, _)| seat)
+        let loops = self.shared.loops.iter().map(|index| index.idle_since_us.load(Ordering::Relaxed)).enumerate();
+        let others = loops.filter(|(index, _)| *index != self.index);
+        others.min_by_key(|(_, since_us)| *since_us).filter(|(_, since_us)| *since_us < own_us).map(|(index, _)| index)
     }
 
     fn longest_idle(&self, idle_min: Duration) -> Option<Token> {
@@ -149,8 +149,8 @@ impl Books {
 
     /// The loop with the fewest connections, if it has clearly fewer than this one.
     fn seat_with_fewer(&self) -> Option<usize> {
-        let own = self.seat().connections.load(Ordering::Relaxed);
-        let (seat, least) = self.shared.least_loaded();
-        (seat != self.seat && own > least + 1 + least / 16).then_some(seat)
+        let own = self.index().connections.load(Ordering::Relaxed);
+        let (index, least) = self.shared.least_loaded();
+        (index != self.index && own > least + 1 + least / 16).then_some(index)
     }
 }

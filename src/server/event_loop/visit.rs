@@ -107,7 +107,7 @@ impl EventLoop {
         self.visit = None;
         if visit.has_permit() {
             // The request that it was for could not be read after all.
-            self.shared.give_permit_back(self.books.seat);
+            self.shared.give_permit_back(self.books.index);
         }
         let token = visit.token();
         if self.books.conclude(token, sent) {

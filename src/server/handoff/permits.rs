@@ -48,32 +48,32 @@ impl Permits {
     }
 
     /// A permit for a request that has just come. It must not overtake queued ones.
-    pub(crate) fn enter(&self, seat: usize) -> bool {
+    pub(crate) fn enter(&self, index: usize) -> bool {
         if self.queues.load(Ordering::SeqCst) > 0 {
             return false;
         }
-        let word = &self.words[seat];
+        let word = &self.words[index];
         word.announce();
         if self.displaced.load(Ordering::SeqCst) + self.words.len() <= self.max {
             return true;
         }
         word.withdraw();
-        self.enter_among_few(seat)
+        self.enter_among_few(index)
     }
 
     /// A permit for this loop's oldest queued request, if that is the oldest of all loops and a permit is free.
     /// Otherwise the loop that comes first, if it is another one.
-    pub(crate) fn enter_waiting(&self, seat: usize) -> Result<(), Option<usize>> {
+    pub(crate) fn enter_waiting(&self, index: usize) -> Result<(), Option<usize>> {
         match self.next_in_line() {
-            Some(next) if next != seat => Err(Some(next)),
-            _ if self.enter_among_few(seat) => Ok(()),
+            Some(next) if next != index => Err(Some(next)),
+            _ if self.enter_among_few(index) => Ok(()),
             _ => Err(None),
         }
     }
 
-    fn enter_among_few(&self, seat: usize) -> bool {
+    fn enter_among_few(&self, index: usize) -> bool {
         let _entry = self.entry.lock();
-        let word = &self.words[seat];
+        let word = &self.words[index];
         word.announce();
         let busy = self.words.iter().filter(|word| word.look().is_busy()).count();
         let is_free = self.displaced.load(Ordering::SeqCst) + busy <= self.max;
@@ -99,11 +99,11 @@ impl Permits {
 
     /// Publishes when this loop's oldest queued request began to wait. Returns true if that has changed: a thread that
     /// gave back a permit meanwhile may have woken this loop as the next in line when it no longer was.
-    pub(crate) fn publish(&self, seat: usize, since: Option<Instant>) -> bool {
+    pub(crate) fn publish(&self, index: usize, since: Option<Instant>) -> bool {
         let mark = since.map_or(0, |since| {
             u64::try_from(since.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX).max(1)
         });
-        let before = self.waiting[seat].swap(mark, Ordering::SeqCst);
+        let before = self.waiting[index].swap(mark, Ordering::SeqCst);
         match (before, mark) {
             (0, 1..) => _ = self.queues.fetch_add(1, Ordering::SeqCst),
             (1.., 0) => _ = self.queues.fetch_sub(1, Ordering::SeqCst),
@@ -117,7 +117,7 @@ impl Permits {
         if self.queues.load(Ordering::SeqCst) == 0 {
             return None;
         }
-        let waiting = self.waiting.iter().enumerate().map(|(seat, since)| (since.load(Ordering::SeqCst), seat));
-        waiting.filter(|(since, _)| *since > 0).min().map(|(_, seat)| seat)
+        let waiting = self.waiting.iter().enumerate().map(|(index, since)| (since.load(Ordering::SeqCst), index));
+        waiting.filter(|(since, _)| *since > 0).min().map(|(_, index)| index)
     }
 }

@@ -33,13 +33,13 @@ pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> Me
     let wake = Arc::downgrade(&crew);
     shared.stop.wake_on_stop(move || {
         let Some(crew) = wake.upgrade() else { return };
-        crew.shared.seats.iter().for_each(|seat| seat.inbox.wake());
+        crew.shared.loops.iter().for_each(|index| index.inbox.wake());
         drop(crew.roster());
         crew.watch_changed.notify_all();
     });
-    for seat in 0..loops {
-        if let Err(error) = crew.dispatch(Task::Start(seat)) {
-            crew.bury(seat, format!("cannot start a thread: {error}"));
+    for index in 0..loops {
+        if let Err(error) = crew.dispatch(Task::Start(index)) {
+            crew.bury(index, format!("cannot start a thread: {error}"));
         }
     }
     Watcher::new(&crew, loops).watch();
@@ -71,7 +71,7 @@ fn cut_off_lent(crew: &Crew, loops: usize) {
     let mut roster = crew.roster();
     while !roster.are_all_over() {
         drop(roster);
-        (0..loops).for_each(|seat| crew.cut_off_lent(seat));
+        (0..loops).for_each(|index| crew.cut_off_lent(index));
         roster = crew.roster();
         if roster.are_all_over() || sync::now() >= until {
             return;
@@ -85,8 +85,8 @@ fn total(crew: &Crew) -> MemberResult {
     let ends: Vec<_> = crew.roster().ends.iter_mut().map(Option::take).collect();
     let (mut total, mut unknown, mut unclosed) = (CutOff::default(), 0, 0);
     let mut failure = None;
-    for (end, seat) in ends.into_iter().zip(&crew.shared.seats) {
-        let counted = || std::mem::take(&mut *seat.counted.lock());
+    for (end, index) in ends.into_iter().zip(&crew.shared.loops) {
+        let counted = || std::mem::take(&mut *index.counted.lock());
         let end = end.unwrap_or_else(|| {
             let counted = counted();
             *if counted.is_some() { &mut unclosed } else { &mut unknown } += 1;
@@ -180,26 +180,26 @@ impl<'a> Watcher<'a> {
     fn look(&mut self) -> bool {
         self.crew.shared.looks.fetch_add(1, Ordering::Relaxed);
         let mut is_active = false;
-        for seat in 0..self.loops {
-            let sight = self.crew.shared.permits.words[seat].look();
-            let before = std::mem::replace(&mut self.seen[seat], sight);
+        for index in 0..self.loops {
+            let sight = self.crew.shared.permits.words[index].look();
+            let before = std::mem::replace(&mut self.seen[index], sight);
             is_active |= sight != before || sight.is_busy();
-            if sight == before && sight.is_lent() && self.sent[seat] != Some(sight) {
-                self.send_spare(seat, sight);
+            if sight == before && sight.is_lent() && self.sent[index] != Some(sight) {
+                self.send_spare(index, sight);
             }
         }
         is_active
     }
 
-    fn send_spare(&mut self, seat: usize, lending: Sight) {
+    fn send_spare(&mut self, index: usize, lending: Sight) {
         let now = sync::now();
         if now < self.spawn_at {
             return;
         }
-        match self.crew.dispatch(Task::TakeOver(seat, lending)) {
+        match self.crew.dispatch(Task::TakeOver(index, lending)) {
             Ok(()) => {
                 self.alert_until = now + ALERT;
-                self.sent[seat] = Some(lending);
+                self.sent[index] = Some(lending);
                 self.backoff.reset();
             }
             Err(error) => {

@@ -113,10 +113,10 @@ impl Crew {
         let mut buffer = ReadBuffer::new();
         let mut task = Some(first);
         while let Some(next) = task.take().or_else(|| self.next_task()) {
-            let (Task::Start(seat) | Task::TakeOver(seat, _)) = next;
+            let (Task::Start(index) | Task::TakeOver(index, _)) = next;
             // Panics in what it does without the loop are caught further down.
             if let Err(panic) = caught(|| self.perform(next, &mut buffer)) {
-                self.bury(seat, format!("panicked: {panic}"));
+                self.bury(index, format!("panicked: {panic}"));
                 buffer = ReadBuffer::new();
             }
         }
@@ -155,16 +155,16 @@ impl Crew {
 
     fn perform(&self, task: Task, buffer: &mut ReadBuffer) {
         match task {
-            Task::Start(seat) => self.hold(seat, self.slot(seat), buffer),
-            Task::TakeOver(seat, lending) => {
+            Task::Start(index) => self.hold(index, self.slot(index), buffer),
+            Task::TakeOver(index, lending) => {
                 let permits = &self.shared.permits;
                 permits.displace();
-                if permits.words[seat].claim(lending) {
+                if permits.words[index].claim(lending) {
                     // Until the claim this handler counted twice, which may have kept another from its permit.
                     self.shared.wake_next_in_line();
-                    let mut event_loop = self.slot(seat);
+                    let mut event_loop = self.slot(index);
                     event_loop.go_on_without_caller();
-                    self.hold(seat, event_loop, buffer);
+                    self.hold(index, event_loop, buffer);
                 } else {
                     permits.replace();
                     self.shared.wake_next_in_line();
@@ -174,24 +174,24 @@ impl Crew {
     }
 
     /// Runs a loop until it is over or taken over.
-    fn hold<'a>(&'a self, seat: usize, mut event_loop: MutexGuard<'a, EventLoop>, buffer: &mut ReadBuffer) {
+    fn hold<'a>(&'a self, index: usize, mut event_loop: MutexGuard<'a, EventLoop>, buffer: &mut ReadBuffer) {
         loop {
             let taken_back = match event_loop.turn(buffer) {
                 // Only for the benchmark: the difference is what the hand-off costs.
                 Ok(Turn::Call(ref caller)) if cfg!(allout_no_handoff) => {
                     let response = self.shared.call(&buffer.request(&caller.peer));
-                    self.word(seat).withdraw();
+                    self.word(index).withdraw();
                     event_loop.answer(response, buffer);
                     Some(event_loop)
                 }
-                Ok(Turn::Call(ref caller)) => self.serve(seat, event_loop, caller, buffer),
-                Ok(Turn::Stream(upload)) => self.stream(seat, event_loop, *upload, buffer),
+                Ok(Turn::Call(ref caller)) => self.serve(index, event_loop, caller, buffer),
+                Ok(Turn::Stream(upload)) => self.stream(index, event_loop, *upload, buffer),
                 Ok(Turn::Over) => {
-                    return self.end_loop(seat, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
+                    return self.end_loop(index, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
                 }
                 Err(error) => {
                     drop(event_loop);
-                    return self.bury(seat, format!("cannot wait for readiness: {error}"));
+                    return self.bury(index, format!("cannot wait for readiness: {error}"));
                 }
             };
             match taken_back {
@@ -203,74 +203,74 @@ impl Crew {
 
     /// A loop that this thread holds cannot go on, by a fault of our own, so the server ends. Whatever the loop's
     /// state: nobody gives it anything or waits for it any more, and its clients see the end.
-    pub(super) fn bury(&self, seat: usize, error: String) {
-        let who = format!("event loop {seat}");
+    pub(super) fn bury(&self, index: usize, error: String) {
+        let who = format!("event loop {index}");
         self.shared.stop.trigger(Cause::Failed { who, error: error.clone() });
         let cut_off = caught(|| {
-            let mut event_loop = self.slot(seat);
+            let mut event_loop = self.slot(index);
             event_loop.die(&mut ReadBuffer::new());
             event_loop.take_cut_off()
         });
-        self.word(seat).withdraw();
-        self.end_loop(seat, LoopEnd { cut_off: cut_off.unwrap_or_default(), error: Some(error) });
+        self.word(index).withdraw();
+        self.end_loop(index, LoopEnd { cut_off: cut_off.unwrap_or_default(), error: Some(error) });
     }
 
     /// At the deadline: cuts off what a loop holds that still lies in its slot, because no thread could take it over
     /// from its handler.
-    pub(super) fn cut_off_lent(&self, seat: usize) {
-        let (permits, lending) = (&self.shared.permits, self.shared.permits.words[seat].look());
+    pub(super) fn cut_off_lent(&self, index: usize) {
+        let (permits, lending) = (&self.shared.permits, self.shared.permits.words[index].look());
         if !lending.is_lent() {
             return;
         }
         permits.displace();
-        if !permits.words[seat].claim(lending) {
+        if !permits.words[index].claim(lending) {
             permits.replace();
             return;
         }
-        let mut event_loop = self.slot(seat);
+        let mut event_loop = self.slot(index);
         event_loop.go_on_without_caller();
         let mut buffer = ReadBuffer::new();
         event_loop.cut_off(&mut buffer);
         event_loop.die(&mut buffer);
-        self.end_loop(seat, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
+        self.end_loop(index, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
     }
 
     /// Calls the handler for the request in the buffer, and lets go of the loop meanwhile. `None`: the loop was taken
     /// over.
     fn serve<'a>(
         &'a self,
-        seat: usize,
+        index: usize,
         event_loop: MutexGuard<'a, EventLoop>,
         caller: &Caller,
         buffer: &mut ReadBuffer,
     ) -> Option<MutexGuard<'a, EventLoop>> {
-        let lending = self.let_go(seat, event_loop);
+        let lending = self.let_go(index, event_loop);
         let response = self.shared.call(&buffer.request(&caller.peer));
-        if !response.is_streamed() && self.word(seat).claim(lending) {
-            let mut event_loop = self.take_back(seat);
+        if !response.is_streamed() && self.word(index).claim(lending) {
+            let mut event_loop = self.take_back(index);
             event_loop.answer(response, buffer);
             return Some(event_loop);
         }
         let token = caller.token;
-        self.answer_late(seat, lending, token, buffer, |buffer| buffer.take_answer(token, response))
+        self.answer_late(index, lending, token, buffer, |buffer| buffer.take_answer(token, response))
     }
 
     /// The same for a handler that reads the request's body itself.
     fn stream<'a>(
         &'a self,
-        seat: usize,
+        index: usize,
         event_loop: MutexGuard<'a, EventLoop>,
         upload: Upload,
         buffer: &mut ReadBuffer,
     ) -> Option<MutexGuard<'a, EventLoop>> {
-        let lending = self.let_go(seat, event_loop);
-        self.answer_late(seat, lending, upload.token(), buffer, |_| upload.run(&self.shared))
+        let lending = self.let_go(index, event_loop);
+        self.answer_late(index, lending, upload.token(), buffer, |_| upload.run(&self.shared))
     }
 
     /// Has an answer sent that is streamed, or whose connection is away.
     fn answer_late(
         &self,
-        seat: usize,
+        index: usize,
         mut lending: Sight,
         token: Token,
         buffer: &mut ReadBuffer,
@@ -279,11 +279,11 @@ impl Crew {
         let mut is_buried = false;
         let finished = caught(|| {
             let answer = answer(buffer);
-            self.finish(seat, &mut lending, &mut is_buried, answer, buffer)
+            self.finish(index, &mut lending, &mut is_buried, answer, buffer)
         });
         let message = finished.unwrap_or_else(|panic| {
             // A fault of our own, on a thread without a loop. The connection is lost, and the server ends.
-            let who = format!("a worker of event loop {seat}");
+            let who = format!("a worker of event loop {index}");
             self.shared.stop.trigger(Cause::Failed { who, error: format!("panicked: {panic}") });
             *buffer = ReadBuffer::new();
             Some(Message::Streamed(Streamed::lost(token)))
@@ -291,8 +291,8 @@ impl Crew {
         if is_buried {
             return None;
         }
-        if self.word(seat).claim(lending) {
-            let mut event_loop = self.take_back(seat);
+        if self.word(index).claim(lending) {
+            let mut event_loop = self.take_back(index);
             event_loop.go_on_without_caller();
             if let Some(message) = message {
                 event_loop.take_message(message, buffer);
@@ -302,7 +302,7 @@ impl Crew {
         // Before the loop learns of it: the end may follow at once, and waits only for threads without a handler.
         self.shared.permits.replace();
         // Returned if the loop has ended: the connection was cut off at the deadline.
-        let _ = message.map(|message| self.shared.seats[seat].inbox.push(message));
+        let _ = message.map(|message| self.shared.loops[index].inbox.push(message));
         self.shared.wake_next_in_line();
         None
     }
@@ -311,7 +311,7 @@ impl Crew {
     /// has the connection.
     fn finish(
         &self,
-        seat: usize,
+        index: usize,
         lending: &mut Sight,
         is_buried: &mut bool,
         mut answer: Answer,
@@ -319,12 +319,12 @@ impl Crew {
     ) -> Option<Message> {
         let Some(write) = answer.take_write() else { return Some(Message::Answer(answer)) };
         let end = write_body(answer, write, |answer| {
-            if self.word(seat).borrow(*lending) {
+            if self.word(index).borrow(*lending) {
                 let started = caught(|| {
-                    let mut event_loop = self.slot(seat);
+                    let mut event_loop = self.slot(index);
                     event_loop.go_on_without_caller();
                     let download = event_loop.start_download(answer, buffer);
-                    (self.let_go(seat, event_loop), download)
+                    (self.let_go(index, event_loop), download)
                 });
                 return match started {
                     Ok((again, download)) => {
@@ -333,35 +333,35 @@ impl Crew {
                     }
                     Err(panic) => {
                         *is_buried = true;
-                        self.bury(seat, format!("panicked: {panic}"));
+                        self.bury(index, format!("panicked: {panic}"));
                         None
                     }
                 };
             }
             let (reply, download) = sync_channel(1);
-            let _ = self.shared.seats[seat].inbox.push(Message::Asked(Box::new(answer), reply));
+            let _ = self.shared.loops[index].inbox.push(Message::Asked(Box::new(answer), reply));
             download.recv().ok()
         });
         end.map(|end| end.map_or_else(|answer| Message::Answer(*answer), Message::Streamed))
     }
 
     /// From here on the loop may be taken over.
-    fn let_go(&self, seat: usize, event_loop: MutexGuard<'_, EventLoop>) -> Sight {
-        let lending = self.word(seat).lend();
+    fn let_go(&self, index: usize, event_loop: MutexGuard<'_, EventLoop>) -> Sight {
+        let lending = self.word(index).lend();
         drop(event_loop);
         self.ring();
         lending
     }
 
     /// The loop has been claimed.
-    fn take_back(&self, seat: usize) -> MutexGuard<'_, EventLoop> {
-        let event_loop = self.slot(seat);
+    fn take_back(&self, index: usize) -> MutexGuard<'_, EventLoop> {
+        let event_loop = self.slot(index);
         self.shared.wake_next_in_line();
         event_loop
     }
 
-    fn word(&self, seat: usize) -> &Word {
-        &self.shared.permits.words[seat]
+    fn word(&self, index: usize) -> &Word {
+        &self.shared.permits.words[index]
     }
 
     /// Wakes the watcher if it sleeps.
@@ -372,12 +372,12 @@ impl Crew {
         }
     }
 
-    pub(super) fn end_loop(&self, seat: usize, end: LoopEnd) {
+    pub(super) fn end_loop(&self, index: usize, end: LoopEnd) {
         // The loop may have had no time in its last pass to publish its queue: nobody may queue behind a request that
         // has gone.
-        self.shared.permits.publish(seat, None);
+        self.shared.permits.publish(index, None);
         self.shared.wake_next_in_line();
-        self.roster().ends[seat].get_or_insert(end);
+        self.roster().ends[index].get_or_insert(end);
         self.watch_changed.notify_all();
     }
 
@@ -408,8 +408,8 @@ impl Crew {
         self.roster.lock()
     }
 
-    fn slot(&self, seat: usize) -> MutexGuard<'_, EventLoop> {
-        self.slots[seat].lock()
+    fn slot(&self, index: usize) -> MutexGuard<'_, EventLoop> {
+        self.slots[index].lock()
     }
 }
 

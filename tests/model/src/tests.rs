@@ -14,7 +14,7 @@ use crate::server::event_loop::EventLoop;
 use crate::server::handoff::{Permits, supervise};
 use crate::server::inbox::{Arrival, Inbox, Message};
 use crate::server::poller::Waker;
-use crate::server::shared::{self, Seat, Shared, Stats};
+use crate::server::shared::{self, LoopHandle, Shared, Stats};
 use crate::server::stream::Stream;
 use crate::stop::{Cause, Stop};
 use crate::sync::{Arc, AtomicUsize, Mutex};
@@ -47,9 +47,9 @@ fn serve(threads: usize, requests: usize, early: usize) {
     let shared = Arc::new(Shared {
         config: shared::Config { stack_bytes: None },
         stop: group.stop(),
-        seats: wakers
+        loops: wakers
             .iter()
-            .map(|waker| Seat { inbox: Inbox::new(waker.clone()), counted: Mutex::new(Default::default()) })
+            .map(|waker| LoopHandle { inbox: Inbox::new(waker.clone()), counted: Mutex::new(Default::default()) })
             .collect(),
         permits: Permits::new(loops, threads),
         stats: Stats,
@@ -66,7 +66,7 @@ fn serve(threads: usize, requests: usize, early: usize) {
     let has_started = started.clone();
     group.add("server", move |_| {
         has_started.wake();
-        let new = |(seat, waker)| EventLoop::new(Arc::clone(&server), seat, waker);
+        let new = |(index, waker)| EventLoop::new(Arc::clone(&server), index, waker);
         supervise(wakers.into_iter().enumerate().map(new).collect(), &server)
     });
     let clients = Arc::clone(&shared);
@@ -75,7 +75,7 @@ fn serve(threads: usize, requests: usize, early: usize) {
         let send = |id: usize| {
             let arrival = Arrival { stream: Stream(id), peer: Peer, gate: 0, is_sent: false, refusals: 0 };
             // Two of three come by the first loop, so that one is busier than the other.
-            clients.seats[usize::from(id % 3 == 2)].inbox.push(Message::Arrival(arrival)).is_ok()
+            clients.loops[usize::from(id % 3 == 2)].inbox.push(Message::Arrival(arrival)).is_ok()
         };
         let mut sent: Vec<bool> = (0..early).map(send).collect();
         assert!(!sent.contains(&false), "refused before the stop");

@@ -12,7 +12,7 @@ use super::handoff::Permits;
 use super::inbox::{Arrival, Inbox, Message};
 use super::notice::Notice;
 use super::poller::{Event, Poller};
-use super::shared::{Seat, Shared};
+use super::shared::{LoopHandle, Shared};
 use super::stream::{Pipe, Stream};
 use super::streaming::Upload;
 use super::throttle::Throttle;
@@ -86,7 +86,7 @@ impl Site {
             limits: config.limits(),
             stop,
             gates: Vec::new(),
-            seats: vec![Seat {
+            loops: vec![LoopHandle {
                 inbox: Inbox::new(poller.waker()),
                 connections: AtomicUsize::new(0),
                 idle_since_us: AtomicU64::new(u64::MAX),
@@ -156,7 +156,7 @@ impl Site {
             }
             if let Some(answer) = self.late.pop_front() {
                 is_moving = true;
-                let pushed = self.shared.seats[0].inbox.push(Message::Answer(answer));
+                let pushed = self.shared.loops[0].inbox.push(Message::Answer(answer));
                 assert!(pushed.is_ok() || self.is_over, "the inbox is closed");
                 self.shared.permits.replace();
                 self.turn(slow_once_in);
@@ -173,10 +173,10 @@ impl Site {
 
     fn connect(&mut self, input: &[u8], script: &Script) -> Stream {
         let stream = Stream(Arc::new(Mutex::new(Pipe::new(input, script))));
-        let seat = &self.shared.seats[0];
-        seat.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let index = &self.shared.loops[0];
+        index.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let arrival = Arrival { stream: stream.clone(), peer: Peer::Unix, gate: 0, is_sent: false, refusals: 0 };
-        assert!(seat.inbox.push(Message::Arrival(arrival)).is_ok(), "the inbox is closed");
+        assert!(index.inbox.push(Message::Arrival(arrival)).is_ok(), "the inbox is closed");
         self.turn(0);
         stream
     }

@@ -24,7 +24,7 @@ pub(crate) enum Turn {
 
 pub(crate) struct EventLoop {
     shared: Arc<Shared>,
-    seat: usize,
+    index: usize,
     poller: Waker,
     messages: VecDeque<Message>,
     service: Option<(usize, bool)>,
@@ -33,10 +33,10 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    pub(crate) fn new(shared: Arc<Shared>, seat: usize, poller: Waker) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize, poller: Waker) -> Self {
         Self {
             shared,
-            seat,
+            index,
             poller,
             messages: VecDeque::new(),
             service: None,
@@ -48,7 +48,7 @@ impl EventLoop {
     pub(crate) fn turn(&mut self, buffer: &mut ReadBuffer) -> std::io::Result<Turn> {
         loop {
             if let Some((id, has_permit)) = self.service {
-                if has_permit || (self.waiting.is_empty() && self.shared.permits.enter(self.seat)) {
+                if has_permit || (self.waiting.is_empty() && self.shared.permits.enter(self.index)) {
                     if is_upload(id) {
                         self.go_on_without_caller();
                         return Ok(Turn::Stream(Box::new(Upload(id))));
@@ -61,10 +61,10 @@ impl EventLoop {
             } else if let Some(message) = self.messages.pop_front() {
                 self.take_message(message, buffer);
             } else if !self.begin_waiting() {
-                self.messages.extend(self.shared.seats[self.seat].inbox.take());
+                self.messages.extend(self.shared.loops[self.index].inbox.take());
                 let is_empty = self.messages.is_empty() && self.waiting.is_empty() && self.away.is_empty();
-                let seat = &self.shared.seats[self.seat];
-                if self.shared.stop.is_set() && is_empty && seat.inbox.close_if_empty() {
+                let index = &self.shared.loops[self.index];
+                if self.shared.stop.is_set() && is_empty && index.inbox.close_if_empty() {
                     return Ok(Turn::Over);
                 }
                 if self.messages.is_empty() {
@@ -76,14 +76,14 @@ impl EventLoop {
 
     fn begin_waiting(&mut self) -> bool {
         let permits = &self.shared.permits;
-        let is_news = permits.publish(self.seat, self.waiting.front().map(|(_, since)| *since));
+        let is_news = permits.publish(self.index, self.waiting.front().map(|(_, since)| *since));
         let Some((id, _)) = self.waiting.front().copied() else {
             if is_news {
                 self.shared.wake_next_in_line();
             }
             return false;
         };
-        match permits.enter_waiting(self.seat) {
+        match permits.enter_waiting(self.index) {
             Ok(()) => {
                 self.waiting.pop_front();
                 self.service = Some((id, true));
@@ -91,7 +91,7 @@ impl EventLoop {
             }
             Err(next) => {
                 if let Some(next) = next {
-                    self.shared.seats[next].inbox.wake();
+                    self.shared.loops[next].inbox.wake();
                 }
                 false
             }
@@ -142,9 +142,9 @@ impl EventLoop {
     fn find_place(&mut self, id: usize) {
         let Some(follower) = self.shared.follower(id).filter(|_| !self.shared.stop.is_set()) else { return };
         self.shared.ask(follower);
-        let next = (self.seat + 1) % self.shared.seats.len();
+        let next = (self.index + 1) % self.shared.loops.len();
         let transfer = Transfer { stream: Arc::new(Stream(follower)), peer: Peer, since: Instant::now() };
-        if let Err(refused) = self.shared.seats[next].inbox.push(Message::Transfer(transfer)) {
+        if let Err(refused) = self.shared.loops[next].inbox.push(Message::Transfer(transfer)) {
             self.messages.push_back(refused);
         }
     }
@@ -160,7 +160,7 @@ impl EventLoop {
 
     /// Whatever it holds is lost.
     pub(crate) fn die(&mut self, _: &mut ReadBuffer) {
-        self.shared.seats[self.seat].inbox.close();
+        self.shared.loops[self.index].inbox.close();
         (self.service, self.messages, self.waiting, self.away) = Default::default();
     }
 

@@ -12,7 +12,7 @@ pub(crate) struct Config {
     pub(crate) stack_bytes: Option<usize>,
 }
 
-pub(crate) struct Seat {
+pub(crate) struct LoopHandle {
     pub(crate) inbox: Inbox,
     pub(crate) counted: Mutex<Option<CutOff>>,
 }
@@ -28,7 +28,7 @@ impl Stats {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) stop: Stop,
-    pub(crate) seats: Vec<Seat>,
+    pub(crate) loops: Vec<LoopHandle>,
     pub(crate) permits: Permits,
     pub(crate) stats: Stats,
     pub(crate) looks: AtomicUsize,
@@ -80,7 +80,7 @@ impl Shared {
 
     pub(crate) fn wake_next_in_line(&self) {
         if let Some(next) = self.permits.next_in_line() {
-            self.seats[next].inbox.wake();
+            self.loops[next].inbox.wake();
         }
     }
 }
