@@ -28,8 +28,8 @@ pub(crate) enum Message {
 pub(crate) struct Arrival {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
-    /// The index of the listener's gate.
-    pub(crate) gate: usize,
+    /// The index of the listener's listener.
+    pub(crate) listener: usize,
     /// It has been sent to the loop with the connection that has been idle longest.
     pub(crate) is_sent: bool,
     /// How many loops had no room for it.

@@ -6,7 +6,7 @@
 //! | `notice`, `throttle` | what is told to whoever runs it, and how often |
 //! | `address`, `bind`, `listener`, `accept_error` | where to listen, accepting and its errors |
 //! | `inherited` | listeners that somebody else has bound |
-//! | `gate`, `handshakes` | a listener that loops share, and how it is closed |
+//! | `listener`, `handshakes` | a listener that loops share, and how it is closed |
 //! | `stream` | connected sockets: reading and writing |
 //! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
 //! | `sys` | the system calls that std lacks, and all `unsafe` |
@@ -33,7 +33,6 @@ mod call;
 mod config;
 mod connection;
 mod event_loop;
-mod gate;
 mod handoff;
 mod handshakes;
 mod inbox;
@@ -48,6 +47,7 @@ mod phase;
 mod poller;
 mod quiet;
 mod shared;
+mod shared_listener;
 #[cfg(unix)]
 mod socket_file;
 mod stream;
@@ -72,12 +72,12 @@ use crate::stop::Stop;
 use crate::sync::{self, Arc, AtomicU64, AtomicUsize, Mutex};
 use budget::Budget;
 use event_loop::EventLoop;
-use gate::Gate;
 use handoff::Permits;
 use inbox::Inbox;
 use listener::Listener;
 use poller::Poller;
 use shared::{LoopHandle, OnNotice, Shared};
+use shared_listener::SharedListener;
 use throttle::Throttle;
 
 type OnListening = Box<dyn Fn(&Bound) + Send>;
@@ -234,7 +234,7 @@ impl Server {
         let shared = Arc::new(Shared {
             limits: config.limits(),
             stop: stop.clone(),
-            gates: listeners.into_iter().map(|listener| Gate::new(listener, config.loops)).collect(),
+            listeners: listeners.into_iter().map(|listener| SharedListener::new(listener, config.loops)).collect(),
             loops: pollers.iter().map(index).collect(),
             permits: Permits::new(config.loops, config.handlers_max),
             looks: AtomicUsize::new(0),
@@ -252,14 +252,15 @@ impl Server {
         for (number, poller) in pollers.into_iter().enumerate() {
             event_loops.push(EventLoop::new(Arc::clone(&shared), number, poller)?);
         }
-        for gate in &shared.gates {
+        for listener in &shared.listeners {
             // Whoever is told that it listens is to be answered: not with the last descriptor gone already.
-            gate.with(Listener::prove_room)
+            listener
+                .with(Listener::prove_room)
                 .unwrap_or(Ok(()))
-                .map_err(|error| format!("cannot accept on `{}`: {error}", gate.place()))?;
+                .map_err(|error| format!("cannot accept on `{}`: {error}", listener.place()))?;
         }
         liveness.of(&shared);
-        shared.gates.iter().for_each(|gate| on_listening(gate.place()));
+        shared.listeners.iter().for_each(|listener| on_listening(listener.place()));
         Ok((event_loops, shared))
     }
 }

@@ -5,10 +5,10 @@ use std::time::Instant;
 use super::budget::Budget;
 use super::call::internal_error;
 use super::config::Config;
-use super::gate::Gate;
 use super::handoff::Permits;
 use super::inbox::{Inbox, Message};
 use super::notice::{Notice, Want};
+use super::shared_listener::SharedListener;
 use super::throttle::Throttle;
 use crate::group::CutOff;
 use crate::http::{BodyPlan, Fault, Handler, Limits, Method, OnFault, Request, Response, Status};
@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     pub(crate) stop: Stop,
-    pub(crate) gates: Vec<Gate>,
+    pub(crate) listeners: Vec<SharedListener>,
     pub(crate) loops: Vec<LoopHandle>,
     pub(crate) permits: Permits,
     /// How often the watcher has looked for slow handlers.
@@ -179,18 +179,18 @@ impl Shared {
     }
 
     /// Reports a failed accept, at most once a second over all loops.
-    pub(crate) fn tell_accept_failed(&self, gate: &Gate, error: &std::io::Error, now: Instant) {
+    pub(crate) fn tell_accept_failed(&self, listener: &SharedListener, error: &std::io::Error, now: Instant) {
         if self.accept_failed.count(self.started, now).is_some() {
-            self.tell(&Notice::AcceptFailed { place: gate.place(), error });
+            self.tell(&Notice::AcceptFailed { place: listener.place(), error });
         }
     }
 
     /// A listener is broken: the group stops, and the rest of the server drains. If the failure became the cause, it is
     /// not reported twice.
-    pub(crate) fn listener_failed(&self, gate: &Gate, error: &std::io::Error) {
-        let who = format!("listener `{}`", gate.place());
-        if gate.fail() && !self.stop.trigger(Cause::Failed { who, error: error.to_string() }) {
-            self.tell(&Notice::ListenerFailed { place: gate.place(), error });
+    pub(crate) fn listener_failed(&self, listener: &SharedListener, error: &std::io::Error) {
+        let who = format!("listener `{}`", listener.place());
+        if listener.fail() && !self.stop.trigger(Cause::Failed { who, error: error.to_string() }) {
+            self.tell(&Notice::ListenerFailed { place: listener.place(), error });
         }
     }
 

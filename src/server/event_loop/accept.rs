@@ -10,14 +10,14 @@ impl EventLoop {
     /// A listener has been reported.
     pub(super) fn accept_from(&mut self, number: usize, buffer: &mut ReadBuffer) {
         if self.books.is_draining {
-            return self.close_gate(number);
+            return self.close_listener(number);
         }
         for count in 0..self.intake.batch(number) {
             let Some(accepted) = self.intake.accept(number) else { return };
             match accepted {
                 Ok((stream, peer)) => {
                     self.books.poller.progressed();
-                    self.settle(Arrival { stream, peer, gate: number, is_sent: false, refusals: 0 }, buffer);
+                    self.settle(Arrival { stream, peer, listener: number, is_sent: false, refusals: 0 }, buffer);
                     if self.intake.is_paused(number) {
                         return;
                     }
@@ -31,11 +31,11 @@ impl EventLoop {
                 // that has only just come, since nobody may be waiting after all.
                 Err(AcceptError::Exhausted(_)) if self.books.make_room(self.shared.config.idle_grace, buffer) => {}
                 Err(AcceptError::Exhausted(error) | AcceptError::Stuck(error)) => {
-                    return self.pause_gate(number, &error);
+                    return self.pause_listener(number, &error);
                 }
                 Err(AcceptError::Dead(error)) => {
                     self.intake.ignore(number, &mut self.books.poller);
-                    return self.shared.listener_failed(&self.shared.gates[number], &error);
+                    return self.shared.listener_failed(&self.shared.listeners[number], &error);
                 }
             }
         }
@@ -43,16 +43,16 @@ impl EventLoop {
     }
 
     /// The system has nothing left, to accept with or to watch with: the next connections had better wait.
-    pub(super) fn pause_gate(&mut self, number: usize, error: &std::io::Error) {
-        self.shared.tell_accept_failed(&self.shared.gates[number], error, self.books.now);
+    pub(super) fn pause_listener(&mut self, number: usize, error: &std::io::Error) {
+        self.shared.tell_accept_failed(&self.shared.listeners[number], error, self.books.now);
         self.intake.pause(number, &mut self.books.poller, self.books.now);
     }
 
     /// Looks at paused listeners again, once their time has come.
-    pub(super) fn resume_gates(&mut self) {
+    pub(super) fn resume_listeners(&mut self) {
         for number in self.intake.take_due(self.books.now) {
             if self.books.is_draining {
-                self.close_gate(number);
+                self.close_listener(number);
             } else if self.intake.watch(number, &mut self.books.poller).is_err() {
                 self.intake.pause(number, &mut self.books.poller, self.books.now);
             }
@@ -60,7 +60,7 @@ impl EventLoop {
     }
 
     /// Lets in whoever has come, and nobody any more; the first loop that can does it for all.
-    pub(super) fn close_gate(&mut self, number: usize) {
+    pub(super) fn close_listener(&mut self, number: usize) {
         if self.intake.is_over(number) {
             return;
         }

@@ -39,7 +39,7 @@ impl EventLoop {
         self.out.clear();
         self.messages.extend(self.books.index().inbox.close());
         self.messages.drain(..).for_each(|message| self.shared.pass_to_any(message));
-        for number in 0..self.shared.gates.len() {
+        for number in 0..self.shared.listeners.len() {
             self.intake.leave(number, &mut self.books.poller);
         }
         let until = sync::now() + COUNT_TIME;

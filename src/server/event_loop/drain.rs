@@ -15,21 +15,21 @@
 //! learns of our FIN, half a round trip, in which every server that ever closes a connection can be surprised. So
 //! connections are kept for as long as their clients may be about to ask: see [`quiet`](crate::server::quiet).
 //!
-//! # Gates that cannot be closed at once
+//! # Listeners that cannot be closed at once
 //!
 //! ```text
 //!            ┌── handshakes are under way: until the next look ──┐
 //!            │   no descriptor is left: 5 ms                     │
 //!            ▼                                                   │
-//! stop ──▶ close the gates ──────────────────────────────────────┤
+//! stop ──▶ close the listeners ──────────────────────────────────────┤
 //!                                                                ├── nobody can follow ──▶ closed
 //!                                                                └── the deadline ──▶ abandoned, and counted
 //! ```
 //!
-//! The gate stays open, and the loop serves on meanwhile; it neither ends nor forgets the deadline. How a gate closes,
-//! and why nobody is reset, is told in [`gate`](crate::server::gate).
+//! The listener stays open, and the loop serves on meanwhile; it neither ends nor forgets the deadline. How a listener closes,
+//! and why nobody is reset, is told in [`listener`](crate::server::listener).
 //!
-//! No answer says `Connection: close` before every gate refuses newcomers, so that a client that is told to go and
+//! No answer says `Connection: close` before every listener refuses newcomers, so that a client that is told to go and
 //! comes again at once is refused, or tries again a second later, and is not reset. Where a listener cannot refuse
 //! them, it is closed before, but for want of a descriptor: then a client that comes again gets into the queue, and is
 //! in it when it is emptied. Nothing is lost, there only is more to do. It ends, since each that was accepted closes,
@@ -49,8 +49,8 @@ impl EventLoop {
         if let Some(visit) = &self.visit {
             self.books.timeouts.stop(visit.token().index());
         }
-        for number in 0..self.shared.gates.len() {
-            self.close_gate(number);
+        for number in 0..self.shared.listeners.len() {
+            self.close_listener(number);
         }
         self.books.watch_quiet();
     }

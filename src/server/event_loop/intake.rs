@@ -8,15 +8,15 @@ use crate::http::Peer;
 use crate::server::accept_error::AcceptError;
 use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
-use crate::server::gate::Closing;
 use crate::server::poller::Poller;
 use crate::server::shared::Shared;
+use crate::server::shared_listener::Closing;
 use crate::server::stream::Stream;
 use crate::server::throttle::{Backoff, PAUSE_MIN};
 use crate::sync::{self, Arc};
 
 /// Marks a token as a listener's; the rest is its number.
-const GATE_BIT: u64 = 1 << 63;
+const LISTENER_BIT: u64 = 1 << 63;
 /// How much longer than a quiet connection a handshake under way is waited for: a second by default, in which any path
 /// is gone back and forth, and a SYN-ACK that was lost is sent again.
 const HANDSHAKE_FACTOR: u32 = 4;
@@ -45,17 +45,17 @@ struct Pace {
 
 /// The number of the listener that a token names, if it names one.
 pub(super) fn number(token: u64) -> Option<usize> {
-    if token & GATE_BIT == 0 { None } else { usize::try_from(token & !GATE_BIT).ok() }
+    if token & LISTENER_BIT == 0 { None } else { usize::try_from(token & !LISTENER_BIT).ok() }
 }
 
 fn token(number: usize) -> u64 {
-    GATE_BIT | number as u64
+    LISTENER_BIT | number as u64
 }
 
 impl Intake {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let pace = || Pace { batch: 1, backoff: Backoff::new(), resumes_at: None, is_over: false, failure: None };
-        let paces = std::iter::repeat_with(pace).take(shared.gates.len()).collect();
+        let paces = std::iter::repeat_with(pace).take(shared.listeners.len()).collect();
         Self { shared, paces }
     }
 
@@ -67,18 +67,19 @@ impl Intake {
     pub(super) fn watch_all(&self, poller: &mut Poller) -> Result<(), String> {
         (0..self.paces.len()).try_for_each(|number| {
             let watched = self.watch(number, poller);
-            watched.map_err(|error| format!("cannot watch listener `{}`: {error}", self.shared.gates[number].place()))
+            watched
+                .map_err(|error| format!("cannot watch listener `{}`: {error}", self.shared.listeners[number].place()))
         })
     }
 
     pub(super) fn watch(&self, number: usize, poller: &mut Poller) -> io::Result<()> {
-        let added = self.shared.gates[number].with(|listener| poller.add_listener(listener, token(number)));
+        let added = self.shared.listeners[number].with(|listener| poller.add_listener(listener, token(number)));
         added.unwrap_or(Ok(()))
     }
 
     /// Has the poller report this listener no more.
     pub(super) fn ignore(&self, number: usize, poller: &mut Poller) {
-        let removed = self.shared.gates[number].with(|listener| poller.remove_listener(listener, token(number)));
+        let removed = self.shared.listeners[number].with(|listener| poller.remove_listener(listener, token(number)));
         if removed.is_none() {
             // Another loop has closed it.
             poller.retired(token(number));
@@ -92,7 +93,7 @@ impl Intake {
 
     /// One connection from the queue; `None` if the listener is closed.
     pub(super) fn accept(&mut self, number: usize) -> Option<Result<(Stream, Peer), AcceptError>> {
-        let accepted = self.shared.gates[number].accept()?;
+        let accepted = self.shared.listeners[number].accept()?;
         if matches!(accepted, Err(AcceptError::WouldBlock)) {
             self.paces[number].batch = 1;
         }
@@ -141,7 +142,7 @@ impl Intake {
     ) -> (Vec<(Stream, Peer)>, io::Result<Closing>) {
         self.ignore(number, poller);
         let mut accepted = Vec::new();
-        let closing = self.shared.gates[number].close(self.handshakes_until(now), &mut accepted);
+        let closing = self.shared.listeners[number].close(self.handshakes_until(now), &mut accepted);
         (accepted, closing)
     }
 
@@ -173,7 +174,7 @@ impl Intake {
                 again_at
             }
             Err(error) => {
-                self.shared.tell_accept_failed(&self.shared.gates[number], &error, now);
+                self.shared.tell_accept_failed(&self.shared.listeners[number], &error, now);
                 self.paces[number].failure = Some(error);
                 now + PAUSE_MIN
             }
@@ -186,7 +187,7 @@ impl Intake {
         if !self.is_over(number) {
             self.ignore(number, poller);
             self.end(number);
-            self.shared.gates[number].leave();
+            self.shared.listeners[number].leave();
         }
     }
 
@@ -200,14 +201,14 @@ impl Intake {
 
     /// True as long as somebody may be left to be accepted.
     pub(super) fn has_open(&self) -> bool {
-        self.paces.iter().zip(&self.shared.gates).any(|(pace, gate)| !pace.is_over && gate.is_open())
+        self.paces.iter().zip(&self.shared.listeners).any(|(pace, listener)| !pace.is_over && listener.is_open())
     }
 
     /// The deadline has come: closes all listeners, and counts who has waited in vain.
     pub(super) fn abandon(&mut self, until: Instant, cut_off: &mut CutOff, buffer: &mut ReadBuffer) {
-        for (pace, gate) in self.paces.iter().zip(&self.shared.gates) {
-            let (mut owed, place) = (0, gate.place());
-            let seen = gate.abandon(until, |stream, peer| {
+        for (pace, listener) in self.paces.iter().zip(&self.shared.listeners) {
+            let (mut owed, place) = (0, listener.place());
+            let seen = listener.abandon(until, |stream, peer| {
                 let mut connection = Connection::new(Arc::new(stream), peer, sync::now());
                 owed += connection.owed(buffer, &self.shared.limits, until).0;
             });

@@ -203,7 +203,7 @@ impl EventLoop {
         self.pass.enter(Stage::Reported, self.books.now);
         self.books.queued_now = self.books.queue.len();
         if resumes_at.is_some_and(|at| at <= self.books.now) {
-            self.resume_gates();
+            self.resume_listeners();
         }
         Ok(())
     }

@@ -37,12 +37,12 @@ impl EventLoop {
     /// Takes a connection in if there is room, or room can be made: here, or on another loop.
     pub(super) fn settle(&mut self, mut arrival: Arrival, buffer: &mut ReadBuffer) {
         if self.shared.has_counted_one_more() {
-            self.enter_arrival(arrival.stream, arrival.peer, arrival.gate);
+            self.enter_arrival(arrival.stream, arrival.peer, arrival.listener);
         } else if let Some(index) = self.books.seat_idle_longer().filter(|_| !arrival.is_sent) {
             arrival.is_sent = true;
             self.pass_on(arrival, index, buffer);
         } else if self.books.make_room(Duration::ZERO, buffer) && self.shared.has_counted_one_more() {
-            self.enter_arrival(arrival.stream, arrival.peer, arrival.gate);
+            self.enter_arrival(arrival.stream, arrival.peer, arrival.listener);
         } else if arrival.refusals + 1 < self.shared.loops.len() {
             arrival.refusals += 1;
             let next = (self.books.index + 1) % self.shared.loops.len();
@@ -79,22 +79,22 @@ impl EventLoop {
         if refused >= self.shared.config.connections_max + REFUSALS_MAX {
             return;
         }
-        if let Some(token) = self.take_in(arrival.stream, arrival.peer, arrival.gate) {
+        if let Some(token) = self.take_in(arrival.stream, arrival.peer, arrival.listener) {
             self.turn_away(token, response, buffer);
         }
     }
 
     /// Enters a new connection. `None`: the system has nothing left to watch it with. It is closed, and as with a
     /// failed accept that is told, and the listener paused: the next ones had better wait than be closed too.
-    pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, gate: usize) -> Option<Token> {
+    pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, listener: usize) -> Option<Token> {
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        self.enter_arrival(stream, peer, gate)
+        self.enter_arrival(stream, peer, listener)
     }
 
     /// The same, once it has been counted.
-    fn enter_arrival(&mut self, stream: Stream, peer: Peer, gate: usize) -> Option<Token> {
+    fn enter_arrival(&mut self, stream: Stream, peer: Peer, listener: usize) -> Option<Token> {
         let entered = self.books.enter(Connection::new(Arc::new(stream), peer, self.books.now));
-        entered.map_err(|error| self.pause_gate(gate, &error)).ok()
+        entered.map_err(|error| self.pause_listener(listener, &error)).ok()
     }
 
     /// Gives a connection that rests after its first answer to the loop that has the fewest, if that is clearly fewer.

@@ -73,7 +73,7 @@ fn serve(threads: usize, requests: usize, early: usize) {
     let clients = shuttle::thread::spawn(move || {
         started.wait();
         let send = |id: usize| {
-            let arrival = Arrival { stream: Stream(id), peer: Peer, gate: 0, is_sent: false, refusals: 0 };
+            let arrival = Arrival { stream: Stream(id), peer: Peer, listener: 0, is_sent: false, refusals: 0 };
             // Two of three come by the first loop, so that one is busier than the other.
             clients.loops[usize::from(id % 3 == 2)].inbox.push(Message::Arrival(arrival)).is_ok()
         };

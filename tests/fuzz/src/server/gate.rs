@@ -1,4 +1,4 @@
-//! No gates either.
+//! No listeners either.
 
 use std::io;
 use std::time::Instant;
@@ -14,12 +14,12 @@ pub(crate) enum Closing {
     Left,
 }
 
-pub(crate) struct Gate {
+pub(crate) struct SharedListener {
     listener: Listener,
     place: Bound,
 }
 
-impl Gate {
+impl SharedListener {
     pub(crate) fn place(&self) -> &Bound {
         &self.place
     }

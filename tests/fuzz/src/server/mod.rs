@@ -1,5 +1,5 @@
 //! The rooms of the server as they are, and stand-ins for those that hold sockets: [`stream`], [`listener`],
-//! [`gate`] and [`poller`]. A connection's peer is a script, time does not matter, and no system call is made.
+//! [`listener`] and [`poller`]. A connection's peer is a script, time does not matter, and no system call is made.
 //!
 //! A new room of `src/server` needs a line here if one of these names it; a new method of a socket, a stand-in. A
 //! handler that streams a request's body waits for its peer, whose script then goes on by itself; responses are not
@@ -45,7 +45,7 @@ mod throttle;
 mod timeouts;
 
 mod accept_error;
-mod gate;
+mod shared_listener;
 mod listener;
 pub(crate) mod play;
 mod poller;

@@ -85,7 +85,7 @@ impl Site {
         let shared = Arc::new(Shared {
             limits: config.limits(),
             stop,
-            gates: Vec::new(),
+            listeners: Vec::new(),
             loops: vec![LoopHandle {
                 inbox: Inbox::new(poller.waker()),
                 connections: AtomicUsize::new(0),
@@ -175,7 +175,7 @@ impl Site {
         let stream = Stream(Arc::new(Mutex::new(Pipe::new(input, script))));
         let index = &self.shared.loops[0];
         index.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let arrival = Arrival { stream: stream.clone(), peer: Peer::Unix, gate: 0, is_sent: false, refusals: 0 };
+        let arrival = Arrival { stream: stream.clone(), peer: Peer::Unix, listener: 0, is_sent: false, refusals: 0 };
         assert!(index.inbox.push(Message::Arrival(arrival)).is_ok(), "the inbox is closed");
         self.turn(0);
         stream

@@ -20,7 +20,7 @@
 //! - *Elsewhere*, and with SYN cookies, which leave no trace: the last `accept` and the close of the listener follow
 //!   each other without a pause. A client that completes its handshake in the microsecond between them is reset.
 //!
-//! While the queue cannot be emptied because no descriptor is free, the gate stays open; a draining loop tries again
+//! While the queue cannot be emptied because no descriptor is free, the listener stays open; a draining loop tries again
 //! after a pause, and does not end before that. With several loops, any of them may succeed. It answers what it accepts
 //! itself, since the others may have left.
 //!
@@ -39,7 +39,7 @@ use crate::http::Peer;
 use crate::sync::{self, AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
 
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct SharedListener {
     door: RwLock<Option<Door>>,
     /// Those under way since the listener refuses new ones. The loop that looks has it locked.
     handshakes: Mutex<Option<Handshakes>>,
@@ -66,8 +66,8 @@ pub(crate) enum Closing {
     Left,
 }
 
-impl Gate {
-    /// A gate from which this many loops accept.
+impl SharedListener {
+    /// A listener from which this many loops accept.
     pub(crate) fn new(listener: Listener, loops: usize) -> Self {
         let place = listener.place().clone();
         Self {
@@ -92,12 +92,12 @@ impl Gate {
         self.with(|_| ()).is_some()
     }
 
-    /// One connection from the queue; `None` if the gate is closed.
+    /// One connection from the queue; `None` if the listener is closed.
     pub(crate) fn accept(&self) -> Option<Result<(Stream, Peer), AcceptError>> {
         self.with(Listener::accept)
     }
 
-    /// Calls `look` with the listener, if the gate is still open.
+    /// Calls `look` with the listener, if the listener is still open.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Listener) -> T) -> Option<T> {
         self.door.read().as_ref().map(|door| look(&door.listener))
     }
@@ -110,7 +110,7 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// No descriptor or memory is left for the next connection in the queue; the gate stays open.
+    /// No descriptor or memory is left for the next connection in the queue; the listener stays open.
     pub(crate) fn close(&self, handshakes_until: Instant, accepted: &mut Vec<(Stream, Peer)>) -> io::Result<Closing> {
         self.refuse_newcomers(handshakes_until);
         // Handshakes are easier to see when the queue is empty.
@@ -207,14 +207,16 @@ mod tests {
     #[test]
     fn what_others_hold_too_is_reported_to_no_loop_that_has_left_it() {
         let keeper = TcpListener::bind("127.0.0.1:0").unwrap();
-        let gate = Gate::new(Listener::take_over(keeper.try_clone().unwrap().into()).unwrap(), 2);
+        let listener = SharedListener::new(Listener::take_over(keeper.try_clone().unwrap().into()).unwrap(), 2);
         let mut pollers: Vec<_> = (0..2).map(|_| Poller::new().unwrap()).collect();
         for poller in &mut pollers {
-            gate.with(|listener| poller.add_listener(listener, TOKEN)).unwrap().unwrap();
+            listener.with(|listener| poller.add_listener(listener, TOKEN)).unwrap().unwrap();
         }
         for (poller, closing) in pollers.iter_mut().zip([Closing::Left, Closing::Closed]) {
-            gate.with(|listener| poller.remove_listener(listener, TOKEN)).expect("it is there as long as a loop is");
-            assert_eq!(gate.close(sync::now(), &mut Vec::new()).unwrap(), closing);
+            listener
+                .with(|listener| poller.remove_listener(listener, TOKEN))
+                .expect("it is there as long as a loop is");
+            assert_eq!(listener.close(sync::now(), &mut Vec::new()).unwrap(), closing);
         }
         // Nobody accepts it, so a level-triggered report would come again and again.
         let _client = TcpStream::connect(keeper.local_addr().unwrap()).unwrap();
@@ -230,10 +232,10 @@ mod tests {
     fn a_queue_that_there_is_no_time_to_look_at_is_told() {
         let listener = Listener::bound(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
-        let gate = Gate::new(listener, 1);
+        let listener = SharedListener::new(listener, 1);
         let _client = TcpStream::connect(address).unwrap();
-        let unseen = gate.abandon(sync::now(), |_, _| unreachable!("there is no time")).unwrap_err();
+        let unseen = listener.abandon(sync::now(), |_, _| unreachable!("there is no time")).unwrap_err();
         assert_eq!(unseen.kind(), io::ErrorKind::TimedOut);
-        assert!(!gate.is_open());
+        assert!(!listener.is_open());
     }
 }
