@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::word::Sight;
-use super::workers::{Crew, LoopEnd, Task};
+use super::workers::{LoopEnd, Task, WorkerPool};
 use crate::group::{CutOff, MemberResult};
 use crate::server::event_loop::EventLoop;
 use crate::server::notice::Notice;
@@ -29,63 +29,63 @@ const LAST_LOOKS: Duration = Duration::from_millis(15);
 /// Runs loops until they have drained, or until the deadline and a little longer.
 pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> MemberResult {
     let loops = event_loops.len();
-    let crew = Crew::new(event_loops, Arc::clone(shared));
-    let wake = Arc::downgrade(&crew);
+    let pool = WorkerPool::new(event_loops, Arc::clone(shared));
+    let wake = Arc::downgrade(&pool);
     shared.stop.wake_on_stop(move || {
-        let Some(crew) = wake.upgrade() else { return };
-        crew.shared.loops.iter().for_each(|index| index.inbox.wake());
-        drop(crew.roster());
-        crew.watch_changed.notify_all();
+        let Some(pool) = wake.upgrade() else { return };
+        pool.shared.loops.iter().for_each(|index| index.inbox.wake());
+        drop(pool.state());
+        pool.watch_changed.notify_all();
     });
     for index in 0..loops {
-        if let Err(error) = crew.dispatch(Task::Start(index)) {
-            crew.bury(index, format!("cannot start a thread: {error}"));
+        if let Err(error) = pool.dispatch(Task::Start(index)) {
+            pool.bury(index, format!("cannot start a thread: {error}"));
         }
     }
-    Watcher::new(&crew, loops).watch();
-    crew.dismiss();
+    Watcher::new(&pool, loops).watch();
+    pool.dismiss();
     let deadline = shared.stop.deadline().unwrap_or_else(sync::now);
-    cut_off_lent(&crew, loops);
-    wait_for_threads(&crew, deadline + SLACK);
-    crew.join(deadline);
-    total(&crew)
+    cut_off_lent(&pool, loops);
+    wait_for_threads(&pool, deadline + SLACK);
+    pool.join(deadline);
+    total(&pool)
 }
 
 /// Waits until only displaced handlers still hold threads.
-fn wait_for_threads(crew: &Crew, until: Instant) {
-    let mut roster = crew.roster();
-    while roster.alive > crew.shared.permits.displaced() {
+fn wait_for_threads(pool: &WorkerPool, until: Instant) {
+    let mut state = pool.state();
+    while state.alive > pool.shared.permits.displaced() {
         let timeout = until.saturating_duration_since(sync::now());
         if timeout.is_zero() {
             break;
         }
-        roster = crew.watch_changed.wait_timeout(roster, timeout).0;
+        state = pool.watch_changed.wait_timeout(state, timeout).0;
     }
 }
 
 /// Cuts off what the loops that have not ended still hold. One look at each would not do: just then a handler's thread
 /// may have the loop, to answer, to call the next handler or to begin a stream, and lend it again; or it may end the
 /// loop, since the deadline has passed. So look at the rest for a moment longer.
-fn cut_off_lent(crew: &Crew, loops: usize) {
+fn cut_off_lent(pool: &WorkerPool, loops: usize) {
     let until = sync::now() + LAST_LOOKS;
-    let mut roster = crew.roster();
-    while !roster.are_all_over() {
-        drop(roster);
-        (0..loops).for_each(|index| crew.cut_off_lent(index));
-        roster = crew.roster();
-        if roster.are_all_over() || sync::now() >= until {
+    let mut state = pool.state();
+    while !state.are_all_over() {
+        drop(state);
+        (0..loops).for_each(|index| pool.cut_off_lent(index));
+        state = pool.state();
+        if state.are_all_over() || sync::now() >= until {
             return;
         }
-        roster = crew.watch_changed.wait_timeout(roster, LOOK_INTERVAL).0;
+        state = pool.watch_changed.wait_timeout(state, LOOK_INTERVAL).0;
     }
 }
 
-fn total(crew: &Crew) -> MemberResult {
+fn total(pool: &WorkerPool) -> MemberResult {
     // Leaves the places, for a loop that ends later.
-    let ends: Vec<_> = crew.roster().ends.iter_mut().map(Option::take).collect();
+    let ends: Vec<_> = pool.state().ends.iter_mut().map(Option::take).collect();
     let (mut total, mut unknown, mut unclosed) = (CutOff::default(), 0, 0);
     let mut failure = None;
-    for (end, index) in ends.into_iter().zip(&crew.shared.loops) {
+    for (end, index) in ends.into_iter().zip(&pool.shared.loops) {
         let counted = || std::mem::take(&mut *index.counted.lock());
         let end = end.unwrap_or_else(|| {
             let counted = counted();
@@ -104,7 +104,7 @@ fn total(crew: &Crew) -> MemberResult {
     if unclosed > 0 {
         total.details.push(format!("{} had no time to close connections", event_loops(unclosed)));
     }
-    crew.shared.stats.add_cut_off(total.owed);
+    pool.shared.stats.add_cut_off(total.owed);
     match failure {
         Some(error) if total.owed > 0 => Err(format!("{error}; {total}").into()),
         Some(error) => Err(error.into()),
@@ -118,7 +118,7 @@ fn event_loops(count: usize) -> String {
 }
 
 struct Watcher<'a> {
-    crew: &'a Arc<Crew>,
+    pool: &'a Arc<WorkerPool>,
     loops: usize,
     /// What each loop's word said at the last look.
     seen: Vec<Sight>,
@@ -135,12 +135,12 @@ struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    fn new(crew: &'a Arc<Crew>, loops: usize) -> Self {
+    fn new(pool: &'a Arc<WorkerPool>, loops: usize) -> Self {
         let started = sync::now();
         Self {
-            crew,
+            pool,
             loops,
-            seen: crew.shared.permits.words.iter().map(super::word::Word::look).collect(),
+            seen: pool.shared.permits.words.iter().map(super::word::Word::look).collect(),
             sent: vec![None; loops],
             quiet_looks: 0,
             alert_until: started,
@@ -167,21 +167,21 @@ impl<'a> Watcher<'a> {
 
     fn is_over(&mut self) -> bool {
         let now = sync::now();
-        self.crew.roster().are_all_over() || self.until(now).is_some_and(|until| until <= now)
+        self.pool.state().are_all_over() || self.until(now).is_some_and(|until| until <= now)
     }
 
     /// Until when to wait for loops; `None` before the stop.
     fn until(&mut self, now: Instant) -> Option<Instant> {
-        self.crew.shared.stop.deadline().map(|deadline| self.slack.until(deadline, now))
+        self.pool.shared.stop.deadline().map(|deadline| self.slack.until(deadline, now))
     }
 
     /// Looks at every slot, and sends a spare for a loop that has lain there since the last look. Returns false if
     /// nothing has been served since.
     fn look(&mut self) -> bool {
-        self.crew.shared.looks.fetch_add(1, Ordering::Relaxed);
+        self.pool.shared.looks.fetch_add(1, Ordering::Relaxed);
         let mut is_active = false;
         for index in 0..self.loops {
-            let sight = self.crew.shared.permits.words[index].look();
+            let sight = self.pool.shared.permits.words[index].look();
             let before = std::mem::replace(&mut self.seen[index], sight);
             is_active |= sight != before || sight.is_busy();
             if sight == before && sight.is_lent() && self.sent[index] != Some(sight) {
@@ -196,7 +196,7 @@ impl<'a> Watcher<'a> {
         if now < self.spawn_at {
             return;
         }
-        match self.crew.dispatch(Task::TakeOver(index, lending)) {
+        match self.pool.dispatch(Task::TakeOver(index, lending)) {
             Ok(()) => {
                 self.alert_until = now + ALERT;
                 self.sent[index] = Some(lending);
@@ -205,7 +205,7 @@ impl<'a> Watcher<'a> {
             Err(error) => {
                 self.spawn_at = now + self.backoff.next();
                 if self.spawn_failed.count(self.started, now).is_some() {
-                    self.crew.shared.tell(&Notice::ThreadFailed { error: &error });
+                    self.pool.shared.tell(&Notice::ThreadFailed { error: &error });
                 }
             }
         }
@@ -213,34 +213,34 @@ impl<'a> Watcher<'a> {
 
     fn pause(&self) {
         let interval = if sync::now() < self.alert_until { LOOK_INTERVAL_ALERT } else { LOOK_INTERVAL };
-        let roster = self.crew.roster();
-        drop(self.crew.watch_changed.wait_timeout(roster, interval));
+        let state = self.pool.state();
+        drop(self.pool.watch_changed.wait_timeout(state, interval));
     }
 
     /// Sleeps until a handler is called, a loop ends, or the stop comes; after the stop, no longer than loops are
     /// waited for.
     fn sleep(&mut self) {
-        let crew = self.crew;
-        crew.is_watcher_asleep.store(true, Ordering::SeqCst);
+        let pool = self.pool;
+        pool.is_watcher_asleep.store(true, Ordering::SeqCst);
         // A thread that lent a loop before this may not have seen that we sleep.
-        let is_busy = crew.shared.permits.words.iter().any(|word| word.look().is_busy());
+        let is_busy = pool.shared.permits.words.iter().any(|word| word.look().is_busy());
         if !is_busy {
-            let mut roster = crew.roster();
-            while crew.is_watcher_asleep.load(Ordering::SeqCst) && !roster.are_all_over() {
+            let mut state = pool.state();
+            while pool.is_watcher_asleep.load(Ordering::SeqCst) && !state.are_all_over() {
                 // Before the stop there is no deadline, and the stop wakes us.
                 let now = sync::now();
                 let Some(until) = self.until(now) else {
-                    roster = crew.watch_changed.wait(roster);
+                    state = pool.watch_changed.wait(state);
                     continue;
                 };
                 let timeout = until.saturating_duration_since(now);
                 if timeout.is_zero() {
                     break;
                 }
-                roster = crew.watch_changed.wait_timeout(roster, timeout).0;
+                state = pool.watch_changed.wait_timeout(state, timeout).0;
             }
         }
-        crew.is_watcher_asleep.store(false, Ordering::SeqCst);
+        pool.is_watcher_asleep.store(false, Ordering::SeqCst);
         self.quiet_looks = 0;
     }
 }

@@ -20,10 +20,10 @@ use crate::sync::{self, Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, Mu
 const SPARE_TIME: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
 
 /// Loops, and the threads that run them.
-pub(super) struct Crew {
+pub(super) struct WorkerPool {
     pub(super) shared: Arc<Shared>,
     slots: Vec<Mutex<EventLoop>>,
-    roster: Mutex<Roster>,
+    state: Mutex<PoolState>,
     /// For spares: there is a task, or all is over.
     tasks_changed: Condvar,
     /// For the watcher: the stop has come, a loop has ended, a thread has left, or the bell was rung.
@@ -32,7 +32,7 @@ pub(super) struct Crew {
     pub(super) is_watcher_asleep: AtomicBool,
 }
 
-pub(super) struct Roster {
+pub(super) struct PoolState {
     tasks: VecDeque<Task>,
     /// How many threads have no task.
     idle: usize,
@@ -65,9 +65,9 @@ pub(super) enum Task {
     TakeOver(usize, Sight),
 }
 
-impl Crew {
+impl WorkerPool {
     pub(super) fn new(event_loops: Vec<EventLoop>, shared: Arc<Shared>) -> Arc<Self> {
-        let roster = Roster {
+        let state = PoolState {
             tasks: VecDeque::new(),
             idle: 0,
             alive: 0,
@@ -80,7 +80,7 @@ impl Crew {
         Arc::new(Self {
             shared,
             slots: event_loops.into_iter().map(Mutex::new).collect(),
-            roster: Mutex::new(roster),
+            state: Mutex::new(state),
             tasks_changed: Condvar::new(),
             watch_changed: Condvar::new(),
             is_watcher_asleep: AtomicBool::new(false),
@@ -89,22 +89,22 @@ impl Crew {
 
     /// Gives a task to a spare, or to a new thread if there is no spare.
     pub(super) fn dispatch(self: &Arc<Self>, task: Task) -> std::io::Result<()> {
-        let mut roster = self.roster();
-        if roster.idle > roster.tasks.len() {
-            roster.tasks.push_back(task);
+        let mut state = self.state();
+        if state.idle > state.tasks.len() {
+            state.tasks.push_back(task);
             self.tasks_changed.notify_one();
             return Ok(());
         }
-        let number = roster.spawned;
+        let number = state.spawned;
         let mut builder = Builder::new().name(format!("worker-{number}"));
         if let Some(bytes) = self.shared.config.stack_bytes {
             builder = builder.stack_size(bytes);
         }
-        let crew = Arc::clone(self);
-        let handle = builder.spawn(move || crew.work(number, task))?;
-        roster.spawned += 1;
-        roster.alive += 1;
-        roster.threads.push((number, handle));
+        let pool = Arc::clone(self);
+        let handle = builder.spawn(move || pool.work(number, task))?;
+        state.spawned += 1;
+        state.alive += 1;
+        state.threads.push((number, handle));
         Ok(())
     }
 
@@ -120,36 +120,36 @@ impl Crew {
                 buffer = ReadBuffer::new();
             }
         }
-        let mut roster = self.roster();
-        roster.alive -= 1;
-        let handle = roster.take_handle(number);
-        if roster.is_over {
-            roster.left.extend(handle);
-            drop(roster);
+        let mut state = self.state();
+        state.alive -= 1;
+        let handle = state.take_handle(number);
+        if state.is_over {
+            state.left.extend(handle);
+            drop(state);
         } else {
             // Nobody joins it: ending may take any time, if a handler's thread-local value blocks when dropped.
-            drop((roster, handle));
+            drop((state, handle));
         }
         self.watch_changed.notify_all();
     }
 
     fn next_task(&self) -> Option<Task> {
-        let mut roster = self.roster();
-        roster.idle += 1;
+        let mut state = self.state();
+        state.idle += 1;
         let task = loop {
-            if let Some(task) = roster.tasks.pop_front() {
+            if let Some(task) = state.tasks.pop_front() {
                 break Some(task);
             }
-            if roster.is_over {
+            if state.is_over {
                 break None;
             }
-            let waited = self.tasks_changed.wait_timeout(roster, SPARE_TIME);
-            roster = waited.0;
-            if waited.1 && roster.tasks.is_empty() && roster.idle > self.slots.len() {
+            let waited = self.tasks_changed.wait_timeout(state, SPARE_TIME);
+            state = waited.0;
+            if waited.1 && state.tasks.is_empty() && state.idle > self.slots.len() {
                 break None;
             }
         };
-        roster.idle -= 1;
+        state.idle -= 1;
         task
     }
 
@@ -367,7 +367,7 @@ impl Crew {
     /// Wakes the watcher if it sleeps.
     fn ring(&self) {
         if self.is_watcher_asleep.load(Ordering::SeqCst) && self.is_watcher_asleep.swap(false, Ordering::SeqCst) {
-            drop(self.roster());
+            drop(self.state());
             self.watch_changed.notify_all();
         }
     }
@@ -377,13 +377,13 @@ impl Crew {
         // has gone.
         self.shared.permits.publish(index, None);
         self.shared.wake_next_in_line();
-        self.roster().ends[index].get_or_insert(end);
+        self.state().ends[index].get_or_insert(end);
         self.watch_changed.notify_all();
     }
 
     /// All loops have ended: spares may go.
     pub(super) fn dismiss(&self) {
-        self.roster().is_over = true;
+        self.state().is_over = true;
         self.tasks_changed.notify_all();
     }
 
@@ -395,7 +395,7 @@ impl Crew {
         if until <= sync::now() {
             return;
         }
-        let threads = std::mem::take(&mut self.roster().left);
+        let threads = std::mem::take(&mut self.state().left);
         let helpers = Helpers::new();
         helpers.put(move || threads.into_iter().for_each(|thread| _ = thread.join()));
         helpers.begin();
@@ -404,8 +404,8 @@ impl Crew {
         }
     }
 
-    pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock()
+    pub(super) fn state(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock()
     }
 
     fn slot(&self, index: usize) -> MutexGuard<'_, EventLoop> {
@@ -413,7 +413,7 @@ impl Crew {
     }
 }
 
-impl Roster {
+impl PoolState {
     pub(super) fn are_all_over(&self) -> bool {
         self.ends.iter().all(Option::is_some)
     }
