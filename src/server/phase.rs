@@ -25,7 +25,7 @@ pub(crate) enum Phase {
 /// [`Connection::end_with`]: super::connection::Connection::end_with
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum End {
-    /// No end is in sight.
+    /// No end is in snapshot.
     Open,
     /// A handler has asked for the connection to be closed after its response, and others follow that one.
     Leaving,

@@ -75,7 +75,7 @@ impl Permits {
         let _entry = self.entry.lock();
         let word = &self.words[index];
         word.announce();
-        let busy = self.words.iter().filter(|word| word.look().is_busy()).count();
+        let busy = self.words.iter().filter(|word| word.load().is_busy()).count();
         let is_free = self.displaced.load(Ordering::SeqCst) + busy <= self.max;
         if !is_free {
             word.withdraw();

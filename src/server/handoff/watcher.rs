@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::word::Sight;
+use super::word::Snapshot;
 use super::workers::{LoopEnd, Task, WorkerPool};
 use crate::group::{CutOff, MemberResult};
 use crate::server::event_loop::EventLoop;
@@ -121,9 +121,9 @@ struct Watcher<'a> {
     pool: &'a Arc<WorkerPool>,
     loops: usize,
     /// What each loop's word said at the last look.
-    seen: Vec<Sight>,
+    seen: Vec<Snapshot>,
     /// The lending for which a spare has been sent.
-    sent: Vec<Option<Sight>>,
+    sent: Vec<Option<Snapshot>>,
     quiet_looks: u32,
     alert_until: Instant,
     /// When a thread that could not be started is tried again.
@@ -140,7 +140,7 @@ impl<'a> Watcher<'a> {
         Self {
             pool,
             loops,
-            seen: pool.shared.permits.words.iter().map(super::word::Word::look).collect(),
+            seen: pool.shared.permits.words.iter().map(super::word::Word::load).collect(),
             sent: vec![None; loops],
             quiet_looks: 0,
             alert_until: started,
@@ -181,17 +181,17 @@ impl<'a> Watcher<'a> {
         self.pool.shared.looks.fetch_add(1, Ordering::Relaxed);
         let mut is_active = false;
         for index in 0..self.loops {
-            let sight = self.pool.shared.permits.words[index].look();
-            let before = std::mem::replace(&mut self.seen[index], sight);
-            is_active |= sight != before || sight.is_busy();
-            if sight == before && sight.is_lent() && self.sent[index] != Some(sight) {
-                self.send_spare(index, sight);
+            let snapshot = self.pool.shared.permits.words[index].load();
+            let before = std::mem::replace(&mut self.seen[index], snapshot);
+            is_active |= snapshot != before || snapshot.is_busy();
+            if snapshot == before && snapshot.is_lent() && self.sent[index] != Some(snapshot) {
+                self.send_spare(index, snapshot);
             }
         }
         is_active
     }
 
-    fn send_spare(&mut self, index: usize, lending: Sight) {
+    fn send_spare(&mut self, index: usize, lending: Snapshot) {
         let now = sync::now();
         if now < self.spawn_at {
             return;
@@ -223,7 +223,7 @@ impl<'a> Watcher<'a> {
         let pool = self.pool;
         pool.is_watcher_asleep.store(true, Ordering::SeqCst);
         // A thread that lent a loop before this may not have seen that we sleep.
-        let is_busy = pool.shared.permits.words.iter().any(|word| word.look().is_busy());
+        let is_busy = pool.shared.permits.words.iter().any(|word| word.load().is_busy());
         if !is_busy {
             let mut state = pool.state();
             while pool.is_watcher_asleep.load(Ordering::SeqCst) && !state.are_all_over() {

@@ -26,9 +26,9 @@ pub(crate) struct Word(AtomicU64);
 
 /// What a word says at one moment; for a lent loop, which lending it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sight(u64);
+pub(crate) struct Snapshot(u64);
 
-impl Sight {
+impl Snapshot {
     /// The loop lies in its slot while a handler runs.
     pub(crate) fn is_lent(self) -> bool {
         self.0 & STATE == LENT
@@ -45,8 +45,8 @@ impl Word {
         Self(AtomicU64::new(HELD))
     }
 
-    pub(crate) fn look(&self) -> Sight {
-        Sight(self.0.load(Ordering::SeqCst))
+    pub(crate) fn load(&self) -> Snapshot {
+        Snapshot(self.0.load(Ordering::SeqCst))
     }
 
     /// The holder is going to call a handler. Sequentially consistent: anyone who counts the running handlers
@@ -63,22 +63,22 @@ impl Word {
     }
 
     /// The holder lets go of the loop. To have it again, it must claim it.
-    pub(crate) fn lend(&self) -> Sight {
+    pub(crate) fn lend(&self) -> Snapshot {
         let number = self.0.load(Ordering::Relaxed) >> 2;
         let lending = number << 2 | LENT;
         self.0.store(lending, Ordering::SeqCst);
-        Sight(lending)
+        Snapshot(lending)
     }
 
     /// Takes this lending's loop back for a moment, while the same handler goes on; the loop can then be lent again.
     /// Returns false if somebody else has it.
-    pub(crate) fn borrow(&self, lending: Sight) -> bool {
+    pub(crate) fn borrow(&self, lending: Snapshot) -> bool {
         let busy = ((lending.0 >> 2) + 1) << 2 | BUSY;
         self.0.compare_exchange(lending.0, busy, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Takes this lending's loop. Returns false if somebody else has it.
-    pub(crate) fn claim(&self, lending: Sight) -> bool {
+    pub(crate) fn claim(&self, lending: Snapshot) -> bool {
         let held = lending.0 & !STATE | HELD;
         self.0.compare_exchange(lending.0, held, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::word::{Sight, Word};
+use super::word::{Snapshot, Word};
 use crate::group::CutOff;
 use crate::helpers::Helpers;
 use crate::panics::caught;
@@ -62,7 +62,7 @@ pub(super) enum Task {
     /// Run a loop that no thread has run yet.
     Start(usize),
     /// Take a loop over from a slow handler, if it still lies in its slot.
-    TakeOver(usize, Sight),
+    TakeOver(usize, Snapshot),
 }
 
 impl WorkerPool {
@@ -218,7 +218,7 @@ impl WorkerPool {
     /// At the deadline: cuts off what a loop holds that still lies in its slot, because no thread could take it over
     /// from its handler.
     pub(super) fn cut_off_lent(&self, index: usize) {
-        let (permits, lending) = (&self.shared.permits, self.shared.permits.words[index].look());
+        let (permits, lending) = (&self.shared.permits, self.shared.permits.words[index].load());
         if !lending.is_lent() {
             return;
         }
@@ -271,7 +271,7 @@ impl WorkerPool {
     fn answer_late(
         &self,
         index: usize,
-        mut lending: Sight,
+        mut lending: Snapshot,
         token: Token,
         buffer: &mut ReadBuffer,
         answer: impl FnOnce(&mut ReadBuffer) -> Answer,
@@ -312,7 +312,7 @@ impl WorkerPool {
     fn finish(
         &self,
         index: usize,
-        lending: &mut Sight,
+        lending: &mut Snapshot,
         is_buried: &mut bool,
         mut answer: Answer,
         buffer: &mut ReadBuffer,
@@ -346,7 +346,7 @@ impl WorkerPool {
     }
 
     /// From here on the loop may be taken over.
-    fn let_go(&self, index: usize, event_loop: MutexGuard<'_, EventLoop>) -> Sight {
+    fn let_go(&self, index: usize, event_loop: MutexGuard<'_, EventLoop>) -> Snapshot {
         let lending = self.word(index).lend();
         drop(event_loop);
         self.ring();
