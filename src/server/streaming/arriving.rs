@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use super::line::Line;
+use super::blocking_socket::BlockingSocket;
 use crate::http::{Body, BodyLimits, CONTINUE, ReadBody, Reject};
 use crate::server::buffer::Partial;
 use crate::sync::{Mutex, MutexGuard};
@@ -29,7 +29,7 @@ enum State {
 /// What the body's bytes pass through on their way to the handler.
 #[derive(Debug)]
 struct Content {
-    line: Line,
+    socket: BlockingSocket,
     decoder: Body,
     limits: BodyLimits,
     /// Bytes that have come: `..decoder.decoded()` is content, `..given` of it has been taken, and
@@ -70,12 +70,12 @@ impl Content {
 
     fn read_on(&mut self) -> Result<(), Fault> {
         if std::mem::take(&mut self.awaits_continue) {
-            self.line.write(CONTINUE).map_err(|_| Fault::Gone)?;
+            self.socket.write(CONTINUE).map_err(|_| Fault::Gone)?;
         }
         if self.bytes.len() < BUFFER_BYTES {
             self.bytes.resize(BUFFER_BYTES, 0);
         }
-        match self.line.read(&mut self.bytes) {
+        match self.socket.read(&mut self.bytes) {
             Ok(0) => Err(Fault::Gone),
             Ok(count) => {
                 self.filled = count;
@@ -102,7 +102,7 @@ impl Content {
             self.decoder.taken();
             (self.given, self.filled) = (0, 0);
             self.bytes.resize(BUFFER_BYTES, 0);
-            match self.line.read_at_once(&mut self.bytes) {
+            match self.socket.read_at_once(&mut self.bytes) {
                 Some(count) => self.filled = count,
                 None => self.fault = Some(Fault::Gone),
             }
@@ -137,9 +137,15 @@ impl Read for Content {
 
 impl Arriving {
     /// `come` is what has come of it already.
-    pub(super) fn new(line: Line, decoder: Body, limits: BodyLimits, come: Vec<u8>, awaits_continue: bool) -> Self {
+    pub(super) fn new(
+        socket: BlockingSocket,
+        decoder: Body,
+        limits: BodyLimits,
+        come: Vec<u8>,
+        awaits_continue: bool,
+    ) -> Self {
         let (filled, bytes) = (come.len(), come);
-        let content = Content { line, decoder, limits, bytes, filled, given: 0, awaits_continue, fault: None };
+        let content = Content { socket, decoder, limits, bytes, filled, given: 0, awaits_continue, fault: None };
         Self(Mutex::new(State::Read(Box::new(content))))
     }
 

@@ -4,7 +4,7 @@ use crate::sync::Arc;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::line::Line;
+use super::blocking_socket::BlockingSocket;
 use crate::http::{AfterAnswer, BodyWriter, Version, WriteBody};
 use crate::server::buffer::Answer;
 use crate::server::call::internal_error;
@@ -23,7 +23,7 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 #[derive(Debug)]
 pub(crate) struct Download {
     token: Token,
-    line: Line,
+    socket: BlockingSocket,
     /// What the peer has not taken yet of earlier answers, then the head: sent with the first chunk.
     unsent: Option<Box<Unsent>>,
     /// How many answers have left in full.
@@ -57,22 +57,22 @@ impl Download {
         after: AfterAnswer,
     ) -> Self {
         // Nothing is read meanwhile.
-        let line = Line::new(stream, patience, patience);
-        Self { token, line, unsent: Some(unsent), answers: 0, after }
+        let socket = BlockingSocket::new(stream, patience, patience);
+        Self { token, socket, unsent: Some(unsent), answers: 0, after }
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(mut unsent) = self.unsent.take() else { return self.line.write(bytes) };
+        let Some(mut unsent) = self.unsent.take() else { return self.socket.write(bytes) };
         unsent.extend(bytes);
-        self.line.write(unsent.rest())?;
+        self.socket.write(unsent.rest())?;
         self.answers += unsent.answers() as u64;
         Ok(())
     }
 
     fn end(self, is_whole: bool) -> Streamed {
-        let Self { token, answers, after, line, .. } = self;
+        let Self { token, answers, after, socket, .. } = self;
         // Gives the socket back to the loop before any closure learns that the answer has left.
-        drop(line);
+        drop(socket);
         drop(after);
         Streamed { token, answers: answers + u64::from(is_whole), is_whole }
     }

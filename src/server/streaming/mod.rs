@@ -1,6 +1,6 @@
 //! Streaming: a handler's thread reads a request's body as it arrives, or writes a response's body as it is made.
 //!
-//! Meanwhile that thread has the socket ([`line::Line`]), and waits for the peer instead of the loop. The connection
+//! Meanwhile that thread has the socket ([`blocking_socket::BlockingSocket`]), and waits for the peer instead of the loop. The connection
 //! stays in its loop's table, in the phase Away, like that of any slow handler, whether or not its loop has been taken
 //! over:
 //!
@@ -36,8 +36,8 @@
 //!   thread notices.
 
 mod arriving;
+mod blocking_socket;
 mod download;
-mod line;
 mod upload;
 
 pub(crate) use arriving::Arriving;

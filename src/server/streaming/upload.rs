@@ -1,7 +1,7 @@
 //! A request whose handler reads the body as it arrives.
 
 use super::arriving::{Arriving, Fault};
-use super::line::Line;
+use super::blocking_socket::BlockingSocket;
 use crate::http::Response;
 use crate::server::buffer::{Answer, Begun, Caller, Exchange, Partial};
 use crate::server::notice::Notice;
@@ -23,8 +23,8 @@ pub(crate) struct Upload {
 impl Upload {
     pub(crate) fn new(begun: Begun, caller: Caller, stream: Arc<Stream>, shared: &Shared) -> Self {
         let Begun { exchange, head, decoder, come, awaits_continue } = begun;
-        let line = Line::new(stream, shared.config.body_timeout, shared.config.write_timeout);
-        let body = Arc::new(Arriving::new(line, decoder, shared.limits.body.of_stream(), come, awaits_continue));
+        let socket = BlockingSocket::new(stream, shared.config.body_timeout, shared.config.write_timeout);
+        let body = Arc::new(Arriving::new(socket, decoder, shared.limits.body.of_stream(), come, awaits_continue));
         Self { caller, exchange, head, body }
     }
 

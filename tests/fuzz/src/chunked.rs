@@ -78,22 +78,22 @@ fn size_line(cursor: &mut Cursor<'_>, extensions_left: &mut usize) -> Result<u12
     if digits == 0 {
         return Err(Stop::Broken);
     }
-    let mut line = Extensions { cursor, byte, line_left: 1024, body_left: extensions_left };
+    let mut socket = Extensions { cursor, byte, line_left: 1024, body_left: extensions_left };
     loop {
-        let is_blank = line.blanks()?;
-        match line.byte {
-            b';' => line.pass()?,
+        let is_blank = socket.blanks()?;
+        match socket.byte {
+            b';' => socket.pass()?,
             b'\r' if !is_blank => break,
             _ => return Err(Stop::Broken),
         }
-        line.blanks()?;
-        line.token()?;
-        let is_blank = line.blanks()?;
-        if line.byte == b'=' {
-            line.pass()?;
-            line.blanks()?;
-            if line.byte == b'"' { line.quoted_string()? } else { line.token()? }
-        } else if is_blank && line.byte != b';' {
+        socket.blanks()?;
+        socket.token()?;
+        let is_blank = socket.blanks()?;
+        if socket.byte == b'=' {
+            socket.pass()?;
+            socket.blanks()?;
+            if socket.byte == b'"' { socket.quoted_string()? } else { socket.token()? }
+        } else if is_blank && socket.byte != b';' {
             return Err(Stop::Broken);
         }
     }
@@ -101,7 +101,7 @@ fn size_line(cursor: &mut Cursor<'_>, extensions_left: &mut usize) -> Result<u12
     Ok(size)
 }
 
-/// What stands between a size and the end of its line, of which one byte is looked at.
+/// What stands between a size and the end of its socket, of which one byte is looked at.
 struct Extensions<'c, 'a> {
     cursor: &'c mut Cursor<'a>,
     byte: u8,
@@ -179,7 +179,7 @@ fn trailers(cursor: &mut Cursor<'_>, limits: &Limits) -> Result<(), Stop> {
     end
 }
 
-/// One trailer, or the empty line: then false.
+/// One trailer, or the empty socket: then false.
 fn trailer(cursor: &mut Cursor<'_>, has_room: bool) -> Result<bool, Stop> {
     let mut byte = cursor.next()?;
     if byte == b'\r' {

@@ -70,7 +70,7 @@ fn compare(ours: &Seen, theirs: &Theirs) {
     assert_eq!(head.host.as_deref().map(str::as_bytes), host, "host (httparse right)");
 }
 
-/// The place of a minor version from 2 on in the first line, which we read as 1 (RFC 9110 §2.5), and httparse not at
+/// The place of a minor version from 2 on in the first socket, which we read as 1 (RFC 9110 §2.5), and httparse not at
 /// all.
 pub(crate) fn high_minor(data: &[u8]) -> Option<usize> {
     let start = data.iter().position(|byte| !b"\r\n".contains(byte))?;
@@ -124,8 +124,8 @@ fn chunks(data: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut body = Vec::new();
     let mut at = 0;
     loop {
-        let Ok(Status::Complete((line, size))) = httparse::parse_chunk_size(&data[at..]) else { return None };
-        at += line;
+        let Ok(Status::Complete((socket, size))) = httparse::parse_chunk_size(&data[at..]) else { return None };
+        at += socket;
         if size == 0 {
             let mut trailers = [EMPTY_HEADER; 100];
             let Ok(Status::Complete((length, _))) = httparse::parse_headers(&data[at..], &mut trailers) else {

@@ -54,23 +54,23 @@ pub(crate) fn answers(mut wire: &[u8], is_head: impl Fn(usize, &Answer) -> bool)
     (answers, wire)
 }
 
-/// A status line and its fields; `None`: it is not all there.
+/// A status socket and its fields; `None`: it is not all there.
 fn head(wire: &[u8]) -> Option<(Answer, &[u8])> {
     let end = wire.windows(4).position(|four| four == b"\r\n\r\n")?;
     let (text, rest) = (std::str::from_utf8(&wire[..end]).expect("text"), &wire[end + 4..]);
     let mut lines = text.split("\r\n");
-    let line = lines.next()?;
-    let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split_once(' '));
-    let (status, reason) = status.unwrap_or_else(|| panic!("not a status line: {line:?}"));
+    let socket = lines.next()?;
+    let status = socket.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split_once(' '));
+    let (status, reason) = status.unwrap_or_else(|| panic!("not a status socket: {socket:?}"));
     let is_plain = |text: &str| text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    assert!(status.len() == 3 && is_plain(reason), "not a status line: {line:?}");
-    let field = |line: &str| {
-        let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("not a field: {line:?}"));
+    assert!(status.len() == 3 && is_plain(reason), "not a status socket: {socket:?}");
+    let field = |socket: &str| {
+        let (name, value) = socket.split_once(": ").unwrap_or_else(|| panic!("not a field: {socket:?}"));
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte == b'-' || byte.is_ascii_alphanumeric());
-        assert!(is_name && is_plain(value), "not a field: {line:?}");
+        assert!(is_name && is_plain(value), "not a field: {socket:?}");
         (name.to_owned(), value.to_owned())
     };
-    let status = status.parse().unwrap_or_else(|_| panic!("not a status line: {line:?}"));
+    let status = status.parse().unwrap_or_else(|_| panic!("not a status socket: {socket:?}"));
     Some((Answer { status, fields: lines.map(field).collect(), body: Vec::new() }, rest))
 }
 

@@ -1,7 +1,7 @@
 //! The rooms of the server as they are, and stand-ins for those that hold sockets: [`stream`], [`listener`],
 //! [`listener`] and [`poller`]. A connection's peer is a script, time does not matter, and no system call is made.
 //!
-//! A new room of `src/server` needs a line here if one of these names it; a new method of a socket, a stand-in. A
+//! A new room of `src/server` needs a socket here if one of these names it; a new method of a socket, a stand-in. A
 //! handler that streams a request's body waits for its peer, whose script then goes on by itself; responses are not
 //! streamed here.
 

@@ -11,7 +11,7 @@ use crate::sync::{self, Arc};
 const STEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct BlockingSocket {
     stream: Arc<Stream>,
     /// Calls wait. Set by the first call that would have to, so that a fast peer costs no more calls than on a loop.
     is_waiting: bool,
@@ -19,7 +19,7 @@ pub(super) struct Line {
     writing: Patience,
 }
 
-impl Line {
+impl BlockingSocket {
     pub(super) fn new(stream: Arc<Stream>, read_patience: Duration, write_patience: Duration) -> Self {
         let (reading, writing) = (Patience::new(read_patience), Patience::new(write_patience));
         Self { stream, is_waiting: false, reading, writing }
@@ -91,7 +91,7 @@ impl Line {
 }
 
 /// The loop must never wait for this socket.
-impl Drop for Line {
+impl Drop for BlockingSocket {
     fn drop(&mut self) {
         if self.is_waiting && self.stream.never_wait().is_err() {
             // A socket that cannot be made non-blocking again is given up.
