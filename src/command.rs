@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use allout::{
-    Bound, Cause, Exit, Group, Inherited, Method, Notice, Outcome, Request, Response, Router, Server, Stats, Status,
-    Stop,
+    Cause, Exit, Group, Inherited, LocalAddress, Method, Notice, Outcome, Request, Response, Router, Server, Stats,
+    Status, Stop,
 };
 
 use crate::check;
@@ -187,9 +187,9 @@ fn tell_of_start(server: Server, volume: Volume, stop: &Stop, manager: &Arc<Mana
     })
 }
 
-fn announce(place: &Bound) {
+fn announce(place: &LocalAddress) {
     match place {
-        Bound::Tcp(address) => say(format_args!("listening on http://{address}")),
+        LocalAddress::Tcp(address) => say(format_args!("listening on http://{address}")),
         place => say(format_args!("listening on {place}")),
     }
 }

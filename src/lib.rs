@@ -131,7 +131,7 @@ pub use http::{
 };
 pub use router::Router;
 pub use server::{
-    Address, AddressError, BindError, Bound, Config, Inherited, Liveness, Notice, Server, Stats, ToAddresses, Want,
-    remove_socket_files,
+    Address, AddressError, BindError, Config, Inherited, Liveness, LocalAddress, Notice, Server, Stats, ToAddresses,
+    Want, remove_socket_files,
 };
 pub use stop::{Cause, GRACE, Stop};

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use allout::{Bound, Cause, Config, Group, Response, Router, Server};
+use allout::{Cause, Config, Group, LocalAddress, Response, Router, Server};
 
 /// The system's allocator, and how often it was asked for memory.
 struct Counting;
@@ -56,7 +56,7 @@ const BOX: &[u8] = b"GET /box HTTP/1.1\r\nHost: test\r\n\r\n";
 #[test]
 fn a_keep_alive_ping_allocates_nothing() {
     let server = Server::bind("127.0.0.1:0", Config::default()).unwrap();
-    let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+    let Some(LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     let router = Router::new()
         .get("/users/{id}/posts", |_| Response::text("posts"))
         .get("/ping", |_| Response::text("pong"))

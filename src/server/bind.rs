@@ -10,7 +10,7 @@ use super::accept_error::errno;
 use super::address::{Address, AddressError, ToAddresses};
 #[cfg(unix)]
 use super::address::{NO_ABSTRACT, is_abstract};
-use super::listener::{Bound, Listener};
+use super::listener::{Listener, LocalAddress};
 #[cfg(unix)]
 use super::socket_file;
 
@@ -145,15 +145,15 @@ fn told_of_ourselves(address: &Address, listeners: &[Listener], error: io::Error
     if error.kind() != io::ErrorKind::AddrInUse {
         return error;
     }
-    let has_taken = |place: &&Bound| match (address, place) {
-        (Address::Tcp { port, .. }, Bound::Tcp(taken)) => *port == taken.port(),
-        (Address::Unix(path), Bound::Unix(taken)) => path == taken,
+    let has_taken = |place: &&LocalAddress| match (address, place) {
+        (Address::Tcp { port, .. }, LocalAddress::Tcp(taken)) => *port == taken.port(),
+        (Address::Unix(path), LocalAddress::Unix(taken)) => path == taken,
         _ => false,
     };
-    let Some(taken) = listeners.iter().map(Listener::place).find(has_taken) else { return error };
+    let Some(taken) = listeners.iter().map(Listener::local_address).find(has_taken) else { return error };
     let port = match taken {
-        Bound::Tcp(taken) => format!("; `:{}` alone is every address, IPv6 and IPv4", taken.port()),
-        Bound::Unix(_) => String::new(),
+        LocalAddress::Tcp(taken) => format!("; `:{}` alone is every address, IPv6 and IPv4", taken.port()),
+        LocalAddress::Unix(_) => String::new(),
     };
     io::Error::new(error.kind(), format!("{error}: this server listens on `{taken}` already{port}"))
 }

@@ -26,7 +26,7 @@ const TRANSIENT_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Socket,
-    place: Bound,
+    address: LocalAddress,
     /// Others may hold it too, so it is not ours to change.
     is_shared: bool,
     /// Transient errors since the last connection.
@@ -48,14 +48,14 @@ enum Socket {
 /// Where a listener really listens, with the port that the system chose.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Bound {
+pub enum LocalAddress {
     /// A TCP address.
     Tcp(SocketAddr),
     /// The path of a Unix socket; for one that was taken over, perhaps `@` and its abstract name, or nothing.
     Unix(PathBuf),
 }
 
-impl fmt::Display for Bound {
+impl fmt::Display for LocalAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -116,9 +116,9 @@ impl Listener {
 
     fn tcp(socket: TcpListener, is_shared: bool) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let place = Bound::Tcp(socket.local_addr()?);
+        let address = LocalAddress::Tcp(socket.local_addr()?);
         let socket = Socket::Tcp { socket: with_nodelay(socket), passes_nodelay_on: OnceLock::new() };
-        Ok(Self { socket, place, is_shared, failures: AtomicUsize::new(0) })
+        Ok(Self { socket, address, is_shared, failures: AtomicUsize::new(0) })
     }
 
     /// A Unix socket that this process has bound.
@@ -132,11 +132,11 @@ impl Listener {
     fn of_unix(socket: UnixListener, file: Option<SocketFile>, path: PathBuf, is_shared: bool) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let socket = Socket::Unix { socket, file };
-        Ok(Self { socket, place: Bound::Unix(path), is_shared, failures: AtomicUsize::new(0) })
+        Ok(Self { socket, address: LocalAddress::Unix(path), is_shared, failures: AtomicUsize::new(0) })
     }
 
-    pub(crate) fn place(&self) -> &Bound {
-        &self.place
+    pub(crate) fn local_address(&self) -> &LocalAddress {
+        &self.address
     }
 
     /// Its number in the system's tables.
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn answers_leave_at_once_on_every_connection() {
         let listener = Listener::bound(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-        let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
+        let LocalAddress::Tcp(address) = listener.local_address().clone() else { unreachable!("bound to TCP") };
         for _ in 0..2 {
             let _client = TcpStream::connect(address).unwrap();
             let accepted = std::iter::repeat_with(|| listener.accept()).find_map(Result::ok);
@@ -326,7 +326,7 @@ mod tests {
         for host in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(socket) = TcpListener::bind(host) else { continue };
             let listener = Listener::bound(socket).unwrap();
-            let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
+            let LocalAddress::Tcp(address) = listener.local_address().clone() else { unreachable!("bound to TCP") };
             assert!(matches!(listener.accept(), Err(AcceptError::WouldBlock)));
             let client = TcpStream::connect(address).unwrap();
             let accepted = std::iter::repeat_with(|| listener.accept()).find_map(Result::ok);

@@ -61,7 +61,7 @@ mod timeouts;
 pub use address::{Address, AddressError, ToAddresses};
 pub use bind::BindError;
 pub use config::Config;
-pub use listener::{Bound, Inherited};
+pub use listener::{Inherited, LocalAddress};
 pub use liveness::Liveness;
 pub use notice::{Notice, Want};
 pub use shared::Stats;
@@ -80,7 +80,7 @@ use shared::{LoopHandle, OnNotice, Shared};
 use shared_listener::SharedListener;
 use throttle::Throttle;
 
-type OnListening = Box<dyn Fn(&Bound) + Send>;
+type OnListening = Box<dyn Fn(&LocalAddress) + Send>;
 
 /// An HTTP/1.1 server, bound to its addresses but not yet running.
 ///
@@ -169,16 +169,16 @@ impl Server {
     }
 
     /// Where it listens, the ports that the system chose included.
-    pub fn addresses(&self) -> impl Iterator<Item = &Bound> {
-        self.listeners.iter().map(Listener::place)
+    pub fn addresses(&self) -> impl Iterator<Item = &LocalAddress> {
+        self.listeners.iter().map(Listener::local_address)
     }
 
     /// The port of the first TCP listener: of `:0`, the one that the system chose. `None` if there are Unix sockets
     /// alone.
     pub fn port(&self) -> Option<u16> {
         self.addresses().find_map(|place| match place {
-            Bound::Tcp(address) => Some(address.port()),
-            Bound::Unix(_) => None,
+            LocalAddress::Tcp(address) => Some(address.port()),
+            LocalAddress::Unix(_) => None,
         })
     }
 
@@ -201,7 +201,7 @@ impl Server {
 
     /// Calls `listen` for each listener, once [`run`](Self::run) has all that it needs to serve: whoever connects from
     /// then on is answered, even if the stop comes before the first `accept`.
-    pub fn on_listening(mut self, listen: impl Fn(&Bound) + Send + 'static) -> Self {
+    pub fn on_listening(mut self, listen: impl Fn(&LocalAddress) + Send + 'static) -> Self {
         self.on_listening = Box::new(listen);
         self
     }
@@ -257,10 +257,10 @@ impl Server {
             listener
                 .with(Listener::prove_room)
                 .unwrap_or(Ok(()))
-                .map_err(|error| format!("cannot accept on `{}`: {error}", listener.place()))?;
+                .map_err(|error| format!("cannot accept on `{}`: {error}", listener.local_address()))?;
         }
         liveness.of(&shared);
-        shared.listeners.iter().for_each(|listener| on_listening(listener.place()));
+        shared.listeners.iter().for_each(|listener| on_listening(listener.local_address()));
         Ok((event_loops, shared))
     }
 }

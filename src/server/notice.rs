@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::listener::Bound;
+use super::listener::LocalAddress;
 use crate::http::{Method, Peer, Reject};
 
 /// A server's report, passed to [`Server::on_notice`](crate::Server::on_notice). Its `Display` is one line.
@@ -15,7 +15,7 @@ pub enum Notice<'a> {
     /// this at most once a second.
     AcceptFailed {
         /// The listener.
-        place: &'a Bound,
+        listener: &'a LocalAddress,
         /// The system's error.
         error: &'a io::Error,
     },
@@ -23,7 +23,7 @@ pub enum Notice<'a> {
     /// reported as its [`Cause`](crate::Cause) instead.
     ListenerFailed {
         /// The listener.
-        place: &'a Bound,
+        listener: &'a LocalAddress,
         /// The system's error.
         error: &'a io::Error,
     },
@@ -112,9 +112,9 @@ impl Notice<'_> {
 impl fmt::Display for Notice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AcceptFailed { place, error } => write!(f, "cannot accept on `{place}`: {error}"),
-            Self::ListenerFailed { place, error } => {
-                write!(f, "listener `{place}` failed: {error}")
+            Self::AcceptFailed { listener, error } => write!(f, "cannot accept on `{listener}`: {error}"),
+            Self::ListenerFailed { listener, error } => {
+                write!(f, "listener `{listener}` failed: {error}")
             }
             Self::ThreadFailed { error } => write!(f, "cannot start a thread: {error}"),
             Self::HandlerPanicked { method, path, text } => {

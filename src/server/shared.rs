@@ -181,16 +181,16 @@ impl Shared {
     /// Reports a failed accept, at most once a second over all loops.
     pub(crate) fn tell_accept_failed(&self, listener: &SharedListener, error: &std::io::Error, now: Instant) {
         if self.accept_failed.count(self.started, now).is_some() {
-            self.tell(&Notice::AcceptFailed { place: listener.place(), error });
+            self.tell(&Notice::AcceptFailed { listener: listener.local_address(), error });
         }
     }
 
     /// A listener is broken: the group stops, and the rest of the server drains. If the failure became the cause, it is
     /// not reported twice.
     pub(crate) fn listener_failed(&self, listener: &SharedListener, error: &std::io::Error) {
-        let who = format!("listener `{}`", listener.place());
+        let who = format!("listener `{}`", listener.local_address());
         if listener.fail() && !self.stop.trigger(Cause::Failed { who, error: error.to_string() }) {
-            self.tell(&Notice::ListenerFailed { place: listener.place(), error });
+            self.tell(&Notice::ListenerFailed { listener: listener.local_address(), error });
         }
     }
 

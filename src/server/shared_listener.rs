@@ -33,7 +33,7 @@ use std::time::Instant;
 
 use super::accept_error::AcceptError;
 use super::handshakes::{Handshakes, Look, PAUSE_MIN};
-use super::listener::{Bound, Listener};
+use super::listener::{Listener, LocalAddress};
 use super::stream::Stream;
 use crate::http::Peer;
 use crate::sync::{self, AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
@@ -43,7 +43,7 @@ pub(crate) struct SharedListener {
     door: RwLock<Option<Door>>,
     /// Those under way since the listener refuses new ones. The loop that looks has it locked.
     handshakes: Mutex<Option<Handshakes>>,
-    place: Bound,
+    address: LocalAddress,
     /// How many loops have not left it.
     loops: AtomicUsize,
     has_failed: AtomicBool,
@@ -69,18 +69,18 @@ pub(crate) enum Closing {
 impl SharedListener {
     /// A listener from which this many loops accept.
     pub(crate) fn new(listener: Listener, loops: usize) -> Self {
-        let place = listener.place().clone();
+        let address = listener.local_address().clone();
         Self {
             door: RwLock::new(Some(Door { listener, is_closing: false })),
             handshakes: Mutex::new(None),
-            place,
+            address,
             loops: AtomicUsize::new(loops),
             has_failed: AtomicBool::new(false),
         }
     }
 
-    pub(crate) fn place(&self) -> &Bound {
-        &self.place
+    pub(crate) fn local_address(&self) -> &LocalAddress {
+        &self.address
     }
 
     /// Notes that the listener is broken. Returns true to the first caller.
@@ -141,7 +141,7 @@ impl SharedListener {
         let mut door = self.door.write();
         if let Some(Door { listener, .. }) = door.take_if(|door| !door.is_closing) {
             let (listener, is_refusing) = listener.refusing_newcomers();
-            if let (true, Bound::Tcp(address)) = (is_refusing, &self.place) {
+            if let (true, LocalAddress::Tcp(address)) = (is_refusing, &self.address) {
                 let handshakes = Handshakes::at(*address, listener.inode(), handshakes_until);
                 *self.handshakes.lock() = Some(handshakes);
             }
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_queue_that_there_is_no_time_to_look_at_is_told() {
         let listener = Listener::bound(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-        let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
+        let LocalAddress::Tcp(address) = listener.local_address().clone() else { unreachable!("bound to TCP") };
         let listener = SharedListener::new(listener, 1);
         let _client = TcpStream::connect(address).unwrap();
         let unseen = listener.abandon(sync::now(), |_, _| unreachable!("there is no time")).unwrap_err();

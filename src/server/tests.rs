@@ -67,7 +67,7 @@ impl Site {
     fn start_with_grace(threads: usize, grace: Duration) -> Self {
         let config = Config { loops: 2, handlers_max: threads, queue_timeout: HANG, ..Config::default() };
         let server = Server::bind("127.0.0.1:0", config).unwrap();
-        let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+        let Some(LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
         let (holding, held) = mpsc::channel();
         let (ending, ends) = mpsc::channel();
         let barrier = Arc::<Barrier>::default();

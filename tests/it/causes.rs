@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Bound, Cause, Config, Exit, Group, MemberResult, Response, Router, Server, Stop};
+use allout::{Cause, Config, Exit, Group, LocalAddress, MemberResult, Response, Router, Server, Stop};
 
 use crate::drain::{expect_answer, get, routes, wait_until_refused};
 use crate::support::{Client, Gate, HANG, PING, Site, demo};
@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(20);
 
 fn bind() -> (Server, SocketAddr) {
     let server = Server::bind("127.0.0.1:0", Config::default()).unwrap();
-    let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+    let Some(LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     (server, address)
 }
 
@@ -288,7 +288,7 @@ fn a_broken_listener_is_told_once_as_the_cause_or_else_as_a_notice() {
         let (server, listener) = breakable(Config { loops: 2, ..Config::default() });
         let (sender, notices) = mpsc::channel();
         let server = server.on_notice(move |notice| sender.send(notice.to_string()).unwrap());
-        let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+        let Some(LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
         let mut group = Group::new();
         // After another cause it serves on for so long, and notices.
         group.lame_duck(if is_first { Duration::ZERO } else { Duration::from_millis(500) });
@@ -317,7 +317,7 @@ fn a_broken_listener_is_told_once_as_the_cause_or_else_as_a_notice() {
 fn a_broken_listener_of_one_server_drains_the_other_too() {
     let gate = Gate::new();
     let (breaking, listener) = breakable(Config { loops: 2, ..Config::default() });
-    let Some(Bound::Tcp(broken)) = breaking.addresses().next().cloned() else { panic!("no TCP address") };
+    let Some(LocalAddress::Tcp(broken)) = breaking.addresses().next().cloned() else { panic!("no TCP address") };
     let (other, address) = bind();
     let mut group = Group::new();
     let stop = group.stop();

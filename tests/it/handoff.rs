@@ -132,7 +132,7 @@ fn hundreds_of_handlers_that_block_one_after_another_stall_nobody_on_two_loops()
 #[test]
 fn a_handler_may_call_its_own_server() {
     let server = Server::bind("127.0.0.1:0", one_loop()).unwrap();
-    let Some(allout::Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+    let Some(allout::LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     // Down to 0, each by a request to the next.
     let router = Router::new().get("/n/{n}", move |request| {
         let n: usize = request.param("n").unwrap().parse().unwrap();

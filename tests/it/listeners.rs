@@ -139,7 +139,7 @@ fn the_accept_queue_is_as_deep_as_the_system_lets_it_be() {
     let path = crate::support::socket_path();
     let addresses = ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
     let server = Server::bind(&addresses, Config::default()).unwrap();
-    let Some(allout::Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+    let Some(allout::LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     let places = [socket2::SockAddr::from(address), socket2::SockAddr::unix(&path).unwrap()];
     for place in places {
         let connect = || {

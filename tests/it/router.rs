@@ -603,7 +603,7 @@ fn what_is_public_can_be_sent_shared_shown_and_compared() {
     shared::<(Router, Config, allout::Stop, allout::Outcome, allout::Stats)>();
     shared::<(Request<'_>, allout::Headers<'_>, allout::Notice<'_>)>();
     plain::<(Method, Version, Status, Peer, FieldError, allout::Reject, allout::BodyPlan, allout::Content)>();
-    plain::<(allout::Address, allout::Bound, allout::Cause, allout::Want)>();
+    plain::<(allout::Address, allout::LocalAddress, allout::Cause, allout::Want)>();
     error::<allout::AddressError>();
     error::<allout::BindError>();
     error::<FieldError>();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use allout::{Bound, Cause, Config, Group, Handler, Outcome, Server, Stats, Stop};
+use allout::{Cause, Config, Group, Handler, LocalAddress, Outcome, Server, Stats, Stop};
 
 /// Only a hang takes this long.
 pub const HANG: Duration = Duration::from_secs(30);
@@ -68,7 +68,7 @@ impl Site {
     }
 
     pub fn run(server: Server, handler: impl Handler, grace: Duration) -> Self {
-        let Some(Bound::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
+        let Some(LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
         let stats = server.stats();
         let mut group = Group::new();
         let stop = group.stop();

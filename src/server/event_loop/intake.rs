@@ -67,8 +67,9 @@ impl Intake {
     pub(super) fn watch_all(&self, poller: &mut Poller) -> Result<(), String> {
         (0..self.paces.len()).try_for_each(|number| {
             let watched = self.watch(number, poller);
-            watched
-                .map_err(|error| format!("cannot watch listener `{}`: {error}", self.shared.listeners[number].place()))
+            watched.map_err(|error| {
+                format!("cannot watch listener `{}`: {error}", self.shared.listeners[number].local_address())
+            })
         })
     }
 
@@ -207,7 +208,7 @@ impl Intake {
     /// The deadline has come: closes all listeners, and counts who has waited in vain.
     pub(super) fn abandon(&mut self, until: Instant, cut_off: &mut CutOff, buffer: &mut ReadBuffer) {
         for (pace, listener) in self.paces.iter().zip(&self.shared.listeners) {
-            let (mut owed, place) = (0, listener.place());
+            let (mut owed, place) = (0, listener.local_address());
             let seen = listener.abandon(until, |stream, peer| {
                 let mut connection = Connection::new(Arc::new(stream), peer, sync::now());
                 owed += connection.owed(buffer, &self.shared.limits, until).0;

@@ -113,13 +113,13 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::server::listener::Bound;
+    use crate::server::listener::LocalAddress;
     use crate::sync;
 
     #[test]
     fn every_socket_is_reported_each_round_until_it_is_taken_back() {
         let listener = Listener::bound(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-        let Bound::Tcp(address) = listener.place().clone() else { unreachable!("bound to TCP") };
+        let LocalAddress::Tcp(address) = listener.local_address().clone() else { unreachable!("bound to TCP") };
         let stream = Stream::Tcp(TcpStream::connect(address).unwrap());
         let mut poller = Poller::new().unwrap();
         poller.add_listener(&listener, 1).unwrap();

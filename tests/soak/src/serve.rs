@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Bound, Config, Group, Method, Outcome, Request, Response, Router, Server, Status, Stop};
+use allout::{LocalAddress, Config, Group, Method, Outcome, Request, Response, Router, Server, Status, Stop};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
@@ -75,10 +75,10 @@ pub(crate) fn serve(
     Ok(Ended { outcome, cut_off: stats.cut_off() })
 }
 
-fn place(bound: &Bound) -> Place {
+fn place(bound: &LocalAddress) -> Place {
     match bound {
-        Bound::Tcp(address) => Place::Tcp(*address),
-        Bound::Unix(path) => Place::Unix(path.clone()),
+        LocalAddress::Tcp(address) => Place::Tcp(*address),
+        LocalAddress::Unix(path) => Place::Unix(path.clone()),
         other => unreachable!("what is bound by this is not {other}"),
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::accept_error::AcceptError;
-use super::listener::{Bound, Listener};
+use super::listener::{LocalAddress, Listener};
 use super::stream::Stream;
 use crate::http::Peer;
 
@@ -16,11 +16,11 @@ pub(crate) enum Closing {
 
 pub(crate) struct SharedListener {
     listener: Listener,
-    place: Bound,
+    place: LocalAddress,
 }
 
 impl SharedListener {
-    pub(crate) fn place(&self) -> &Bound {
+    pub(crate) fn local_address(&self) -> &LocalAddress {
         &self.place
     }
 

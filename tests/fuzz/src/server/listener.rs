@@ -6,9 +6,9 @@ use std::fmt;
 pub(crate) enum Listener {}
 
 #[derive(Clone, Debug)]
-pub enum Bound {}
+pub enum LocalAddress {}
 
-impl fmt::Display for Bound {
+impl fmt::Display for LocalAddress {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {}
     }
