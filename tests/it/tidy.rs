@@ -34,6 +34,38 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["check", "command", "log", "notify", "options"]),
 ];
 
+/// Words that were given up, each with where in the tree that is so, and what is said instead. Words that belong
+/// together stand with blanks between them.
+const RETIRED: [(&str, &str, &str); 27] = [
+    ("turn_timeout", "src/", "queue_timeout"),
+    ("Clock :: Turn", "src/", "Clock::Queue"),
+    ("end_waiting", "src/", "as the clock, Queue"),
+    ("turn", "src/server/table.rs", "generation"),
+    ("Place", "src/server/table.rs", "Slot"),
+    ("pub threads", "src/", "handlers_max; `--threads` is an alias"),
+    ("Desk", "src/", "ReadBuffer"),
+    ("lay_on", "src/", "load"),
+    ("take_up", "src/", "load"),
+    ("put_down", "src/", "unload"),
+    ("PutDown", "src/", "Unload"),
+    ("Unfinished", "src/", "Partial"),
+    ("Parcel", "src/", "Message"),
+    ("Parcels", "src/", "Messages"),
+    ("Seat", "src/", "LoopHandle"),
+    ("Gate", "src/", "SharedListener"),
+    ("Crew", "src/", "WorkerPool"),
+    ("Roster", "src/", "PoolState"),
+    ("Sight", "src/", "Snapshot"),
+    ("Line", "src/server/streaming/", "BlockingSocket"),
+    ("struct Bound", "src/", "LocalAddress"),
+    ("enum Bound", "src/", "LocalAddress"),
+    ("type Bound", "src/", "LocalAddress"),
+    ("as Bound", "src/", "LocalAddress"),
+    ("Readiness", "src/", "decided when built"),
+    ("fn and_then", "src/", "on_sent"),
+    ("place :", "src/server/notice.rs", "listener"),
+];
+
 /// What may write to stdout and stderr.
 const PRINTERS: &[&str] = &["src/command.rs", "src/log.rs"];
 
@@ -130,6 +162,11 @@ fn the_event_loops_fields_are_private() {
 #[test]
 fn unsafe_is_said_in_the_sys_file_alone_and_with_its_reason() {
     keeps("`unsafe` in src/server/sys.rs alone, each block below its `// SAFETY:`", unsafety, &sources("src"));
+}
+
+#[test]
+fn a_word_that_was_given_up_stays_so() {
+    keeps("one word means one thing: RETIRED says what is said instead", retired_words, &sources("src"));
 }
 
 #[test]
@@ -340,6 +377,17 @@ fn every_rule_sees_what_breaks_it() {
             ("unsafe extern \"C\" { fn f(); }", &[]),
         ],
     );
+    check(
+        retired_words,
+        "src/server/desk.rs",
+        &[
+            ("struct Desk;\nfn f(desk: &Desk) {\n    lay_on(1)\n}", &[1, 2, 3]),
+            ("enum Bound {}\nuse std::ops::Bound;\nfn and_then() { x.and_then(y) }", &[1, 3]),
+            ("/// On a `Desk`, see [`Desk`].\nfn desks() { \"Desk\"; Clock::Queue }\nClock::Turn", &[3]),
+            ("place.turn", &[]),
+        ],
+    );
+    check(retired_words, "src/server/table.rs", &[("struct Slot {\n    turn: u32,\n}", &[2])]);
     check(
         printing,
         "src/group.rs",
@@ -587,6 +635,23 @@ fn unsafety(files: &[Source]) -> Vec<Fault> {
                 let mut comment = above.map(|line| line.trim()).take_while(|line| line.starts_with("//"));
                 if !comment.any(|line| line.starts_with("// SAFETY: ")) {
                     faults.push(Fault::new(file, line, "an `unsafe` block without `// SAFETY: ` above it".to_owned()));
+                }
+            }
+        }
+    }
+    faults
+}
+
+fn retired_words(files: &[Source]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for file in files {
+        let tokens = file.tokens();
+        for at in 0..tokens.len() {
+            for (words, _, instead) in RETIRED.iter().filter(|(_, place, _)| file.path.starts_with(place)) {
+                let mut words_and_tokens = words.split(' ').zip(&tokens[at..]);
+                let is_whole = words.split(' ').count() <= tokens.len() - at;
+                if is_whole && words_and_tokens.all(|(word, token)| token.text == word) {
+                    faults.push(Fault::new(file, tokens[at].line, format!("`{words}`: {instead}")));
                 }
             }
         }
