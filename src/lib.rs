@@ -89,8 +89,8 @@
 //!
 //! **A stop.** A [`Cause`] triggers the [`Stop`]: first come, first kept. Wakers end the wait of every event loop. Each
 //! drains (`server/event_loop/drain.rs`): listeners let nobody new in, and are closed once nobody can follow
-//! (`server/listener.rs`), answers say `Connection: close`, quiet connections are closed. Loops that are empty end; at the
-//! deadline all do, and say what they had to cut off. The [`Group`] joins the members' threads and returns the
+//! (`server/listener.rs`), answers say `Connection: close`, quiet connections are closed. Loops that are empty end; at
+//! the deadline all do, and say what they had to cut off. The [`Group`] joins the members' threads and returns the
 //! [`Outcome`], which `main` can return as the process's exit code.
 //!
 //! # The house

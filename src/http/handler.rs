@@ -48,9 +48,10 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// True for a request that [`handle`](Self::handle) answers without blocking. It is then called even if
-    /// [`Config::handlers_max`](crate::Config::handlers_max) handlers run already, and before requests that wait for one of them
-    /// to end: for what must be heard when everything is busy, such as health checks, a request to stop, metrics. It is
-    /// called on the thread of an event loop, whose other clients wait meanwhile, and must not stream its answer.
+    /// [`Config::handlers_max`](crate::Config::handlers_max) handlers run already, and before requests that wait for
+    /// one of them to end: for what must be heard when everything is busy, such as health checks, a request to stop,
+    /// metrics. It is called on the thread of an event loop, whose other clients wait meanwhile, and must not stream
+    /// its answer.
     fn is_at_once(&self, request: &Request<'_>) -> bool {
         let _ = request;
         false

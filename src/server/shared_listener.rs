@@ -20,9 +20,9 @@
 //! - *Elsewhere*, and with SYN cookies, which leave no trace: the last `accept` and the close of the listener follow
 //!   each other without a pause. A client that completes its handshake in the microsecond between them is reset.
 //!
-//! While the queue cannot be emptied because no descriptor is free, the listener stays open; a draining loop tries again
-//! after a pause, and does not end before that. With several loops, any of them may succeed. It answers what it accepts
-//! itself, since the others may have left.
+//! While the queue cannot be emptied because no descriptor is free, the listener stays open; a draining loop tries
+//! again after a pause, and does not end before that. With several loops, any of them may succeed. It answers what it
+//! accepts itself, since the others may have left.
 //!
 //! A listener that others may hold too is also theirs: we refuse nothing on it, and it lives on when we close it. So
 //! the kernel does not take it out of our pollers; each loop does that itself. Each empties the queue and leaves, and

@@ -87,10 +87,12 @@ const NO_SEAM: &[&str] = &[
     "src/http/",
     "src/command.rs",
     "src/log.rs",
+    "src/check.rs",
     "src/notify.rs",
     "src/main.rs",
     "src/options.rs",
     "src/server/tests.rs",
+    "src/check.rs",
     "src/notify.rs",
 ];
 
@@ -106,6 +108,7 @@ const SOCKETS: &[&str] = &[
     "src/server/inherited.rs",
     "src/server/mod.rs",
     "src/server/tests.rs",
+    "src/check.rs",
     "src/notify.rs",
 ];
 

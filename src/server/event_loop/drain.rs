@@ -26,8 +26,8 @@
 //!                                                                └── the deadline ──▶ abandoned, and counted
 //! ```
 //!
-//! The listener stays open, and the loop serves on meanwhile; it neither ends nor forgets the deadline. How a listener closes,
-//! and why nobody is reset, is told in [`listener`](crate::server::listener).
+//! The listener stays open, and the loop serves on meanwhile; it neither ends nor forgets the deadline. How a listener
+//! closes, and why nobody is reset, is told in [`listener`](crate::server::listener).
 //!
 //! No answer says `Connection: close` before every listener refuses newcomers, so that a client that is told to go and
 //! comes again at once is refused, or tries again a second later, and is not reset. Where a listener cannot refuse

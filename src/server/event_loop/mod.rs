@@ -14,8 +14,8 @@
 //! is left waits in the queue of its stage, each connection once, and the loop comes back to it after a look at its
 //! poller, its inbox, its clocks and the deadline. What a stop changes is in `drain`, what the deadline, in `deadline`.
 //!
-//! It does not call handlers. A turn ends with [`Turn::Call`] when a request is to be answered; the request lies on
-//! the caller's buffer and the loop is not needed meanwhile. That is the one place at which it can be let go of; how, is
+//! It does not call handlers. A turn ends with [`Turn::Call`] when a request is to be answered; the request lies on the
+//! caller's buffer and the loop is not needed meanwhile. That is the one place at which it can be let go of; how, is
 //! the matter of `handoff`.
 //!
 //! # Who may name whom
@@ -35,11 +35,11 @@
 //! ```
 //!
 //! What has to go beyond one of these values is returned: as a [`Step`](serving::Step), or a `bool`. Files above the
-//! values are methods of the loop, and may use `visit`: `begin_visit`, `answer` and `end_visit` are its three doors. Fields
-//! are private to this file, which its child modules see.
+//! values are methods of the loop, and may use `visit`: `begin_visit`, `answer` and `end_visit` are its three doors.
+//! Fields are private to this file, which its child modules see.
 //!
-//! What is around the folder, a `connection`, the `buffer`, what is `outgoing`, the `table` and `timeouts`, knows nothing
-//! of it. From outside, `handoff` alone turns a loop, and gives it messages.
+//! What is around the folder, a `connection`, the `buffer`, what is `outgoing`, the `table` and `timeouts`, knows
+//! nothing of it. From outside, `handoff` alone turns a loop, and gives it messages.
 
 mod accept;
 mod away;

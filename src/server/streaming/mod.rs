@@ -1,8 +1,8 @@
 //! Streaming: a handler's thread reads a request's body as it arrives, or writes a response's body as it is made.
 //!
-//! Meanwhile that thread has the socket ([`blocking_socket::BlockingSocket`]), and waits for the peer instead of the loop. The connection
-//! stays in its loop's table, in the phase Away, like that of any slow handler, whether or not its loop has been taken
-//! over:
+//! Meanwhile that thread has the socket ([`blocking_socket::BlockingSocket`]), and waits for the peer instead of the
+//! loop. The connection stays in its loop's table, in the phase Away, like that of any slow handler, whether or not its
+//! loop has been taken over:
 //!
 //! ```text
 //!         head has come, `BodyPlan::Stream`
@@ -21,7 +21,8 @@
 //!
 //! # Why nothing is lost, and nobody waits for ever
 //!
-//! - *Bytes:* one side has the socket at a time. A loop gives it away only when nothing is left on its buffer to read for
+//! - *Bytes:* one side has the socket at a time. A loop gives it away only when nothing is left on its buffer to read
+//!   for
 //!   this request. To an upload, it does so only once the answers before it are sent. To a download, it gives the rest
 //!   of those along, to be sent at once with the head and the first bytes. The thread gives the socket back with what
 //!   has come after the body. A loop neither reads nor writes a connection that is away and has nothing unsent.
