@@ -1,20 +1,20 @@
 //! The rooms of the server as they are, and stand-ins for those that hold sockets: [`stream`], [`listener`],
-//! [`listener`] and [`poller`]. A connection's peer is a script, time does not matter, and no system call is made.
+//! [`shared_listener`] and [`poller`]. A connection's peer is a script, time does not matter, and no system call is made.
 //!
-//! A new room of `src/server` needs a socket here if one of these names it; a new method of a socket, a stand-in. A
+//! A new room of `src/server` needs a line here if one of these names it; a new method of a socket, a stand-in. A
 //! handler that streams a request's body waits for its peer, whose script then goes on by itself; responses are not
 //! streamed here.
 
 #[path = "../../../../src/server/budget.rs"]
 mod budget;
+#[path = "../../../../src/server/buffer.rs"]
+mod buffer;
 #[path = "../../../../src/server/call.rs"]
 mod call;
 #[path = "../../../../src/server/config.rs"]
 mod config;
 #[path = "../../../../src/server/connection.rs"]
 mod connection;
-#[path = "../../../../src/server/buffer.rs"]
-mod buffer;
 #[path = "../../../../src/server/event_loop/mod.rs"]
 mod event_loop;
 #[path = "../../../../src/server/handoff/mod.rs"]
@@ -45,8 +45,8 @@ mod throttle;
 mod timeouts;
 
 mod accept_error;
-mod shared_listener;
 mod listener;
 pub(crate) mod play;
 mod poller;
+mod shared_listener;
 mod stream;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
-use super::config::Config;
 use super::buffer::{Answer, Caller, ReadBuffer};
+use super::config::Config;
 use super::event_loop::{EventLoop, Turn};
 use super::handoff::Permits;
 use super::inbox::{Arrival, Inbox, Message};

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::accept_error::AcceptError;
-use super::listener::{LocalAddress, Listener};
+use super::listener::{Listener, LocalAddress};
 use super::stream::Stream;
 use crate::http::Peer;
 
