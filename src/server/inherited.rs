@@ -62,6 +62,32 @@ impl Inherited {
     }
 }
 
+impl Inherited {
+    /// Another handle to the same socket: to serve on one, and hand the other to a successor.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        }
+    }
+}
+
+#[cfg(unix)]
+impl From<Inherited> for OwnedFd {
+    /// To be handed on: `Command::stdin(OwnedFd::from(socket))`.
+    fn from(socket: Inherited) -> Self {
+        match socket {
+            Inherited::Tcp(socket) => socket.into(),
+            Inherited::Unix(socket) => socket.into(),
+        }
+    }
+}
+
 /// True from the second call on.
 fn is_taken() -> bool {
     use crate::sync::{AtomicBool, Ordering};

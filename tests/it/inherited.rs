@@ -190,7 +190,7 @@ fn a_drain_beside_others_that_hold_the_socket_costs_nothing_and_answers_our_shar
     let path = folder.path("socket");
     let ((tcp, address), unix) = (tcp(), UnixListener::bind(&path).unwrap());
     let sockets = vec![tcp.try_clone().unwrap().into(), unix.try_clone().unwrap().into()];
-    let demo = Path::new(ALLOUT).with_file_name("examples").join("demo");
+    let demo = crate::support::example("demo");
     let mut process = with_listen_fds(&demo, sockets, "2", &["--loops", "4", "--grace", "20"]);
     process.line_with("listening on unix:");
     let mut waiting = [Client::connect(address), Client::connect_unix(&path)];
@@ -234,7 +234,7 @@ fn a_drain_beside_others_that_hold_the_socket_costs_nothing_and_answers_our_shar
 fn standard_input_that_is_no_listening_socket_is_wrong_usage() {
     let (listener, address) = tcp();
     let connected = std::net::TcpStream::connect(address).unwrap();
-    drop(listener);
+    let _served = listener.accept().unwrap();
     let (pair, _peer) = UnixStream::pair().unwrap();
     let mut wrong: Vec<(&str, OwnedFd)> = vec![
         ("a file", std::fs::File::open(ALLOUT).unwrap().into()),

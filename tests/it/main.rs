@@ -30,6 +30,8 @@ mod notify;
 mod overload;
 mod owed;
 mod pipelined;
+#[cfg(unix)]
+mod restart;
 mod router;
 mod signals;
 mod streaming;

@@ -74,14 +74,15 @@ fn a_service_manager_may_have_an_abstract_name_and_is_told_by_a_quiet_command_to
 
     let name = format!("allout-notify-{}", std::process::id());
     let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = Folder::new("notify-quiet");
+    let path = folder.path("listener");
+    let place = format!("unix:{}", path.display());
     let mut command = Command::new(ALLOUT);
-    let process = Process::spawn(
-        command.args(["--quiet", "--listen", &address.to_string()]).env("NOTIFY_SOCKET", format!("@{name}")),
-    );
+    let process =
+        Process::spawn(command.args(["--quiet", "--listen", &place]).env("NOTIFY_SOCKET", format!("@{name}")));
     assert_eq!(message(&socket), "READY=1");
     // It says nothing, so this is how one learns of it.
-    assert_eq!(Client::connect(address).ask(SHUTDOWN).status, 200);
+    assert_eq!(Client::connect_unix(&path).ask(SHUTDOWN).status, 200);
     assert_eq!(process.end().0, Some(0));
     assert!(matches!(&rest(&socket)[..], [only] if only.starts_with("STOPPING=1\nSTATUS=stopping: /shutdown\n")));
 }
@@ -92,7 +93,7 @@ fn a_watchdog_hears_from_us_although_every_handler_blocks_and_not_if_it_is_for_a
     let path = folder.path("socket");
     let socket = UnixDatagram::bind(&path).unwrap();
     let manager = ("NOTIFY_SOCKET", path.to_str().unwrap());
-    let demo = Path::new(ALLOUT).with_file_name("examples").join("demo");
+    let demo = crate::support::example("demo");
     let mut process = start(&demo, &["--threads", "2", "--loops", "3"], &[manager, ("WATCHDOG_USEC", "400000")]);
     let address = process.address();
     let mut blocked: Vec<_> = (0..6).map(|_| Client::connect(address)).collect();

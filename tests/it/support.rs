@@ -108,8 +108,12 @@ pub fn allout(arguments: &[&str]) -> Process {
 
 /// The example, which Cargo builds beside the tests.
 pub fn demo(arguments: &[&str]) -> Process {
-    let profile = PathBuf::from(env!("CARGO_BIN_EXE_allout"));
-    Process::start(profile.with_file_name("examples").join("demo"), arguments)
+    Process::start(example("demo"), arguments)
+}
+
+/// Where an example lies.
+pub fn example(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_allout")).with_file_name("examples").join(name)
 }
 
 impl Process {
@@ -168,6 +172,12 @@ impl Process {
     #[cfg(all(target_os = "linux", target_env = "gnu", feature = "signals"))]
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for the exit code alone: others may hold its stderr.
+    #[cfg(unix)]
+    pub fn code(&mut self) -> Option<i32> {
+        poll(|| self.child.try_wait().unwrap()).expect("it ends").code()
     }
 
     /// Waits for the end: the exit code, and all that was said on stderr.
