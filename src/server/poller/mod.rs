@@ -1,4 +1,4 @@
-//! Readiness: `epoll`, where the kernel reports it, and [`sweep`], where the loop tries every socket. A server has the
+//! Readiness: `epoll`, where the kernel reports it, and `sweep`, where the loop tries every socket. A server has the
 //! one that it was built with: its system and the feature `sys` decide.
 //!
 //! Both promise the event loop the same, by the same methods:
