@@ -31,12 +31,13 @@ mod unix {
     use std::net::TcpListener;
     use std::os::fd::OwnedFd;
     use std::os::unix::process::CommandExt;
+    use std::path::PathBuf;
     use std::process::{Command, ExitCode, Stdio, Termination};
-    use std::sync::mpsc;
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
     use std::thread;
     use std::time::{Duration, SystemTime};
 
-    use allout::{Bound, Cause, Config, Group, Inherited, Request, Response, Router, Server, Status};
+    use allout::{Cause, Config, Group, Inherited, LocalAddress, Response, Router, Server, Status};
 
     /// How long a successor may take until it is ready.
     const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,76 +45,105 @@ mod unix {
     const RESTART: &str = "/restart";
 
     pub(super) fn main() -> Result<ExitCode, Box<dyn Error>> {
-        // Now: once another file has taken its place, the system knows the old one's path no more.
-        let program = std::env::current_exe()?;
-        let arguments: Vec<_> = std::env::args().skip(1).collect();
-        let (way, address) = (arguments.first().cloned(), arguments.get(1).cloned());
-        let socket = match Inherited::stdin() {
-            Ok(socket) => socket,
-            Err(_) => TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080"))?.into(),
-        };
-        let next = |socket: &Inherited| -> io::Result<Command> {
-            let mut next = Command::new(&program);
-            next.args(&arguments).stdin(OwnedFd::from(socket.try_clone()?));
-            Ok(next)
-        };
-        let (is_exec, successor) = match way.as_deref() {
-            Some("exec") => (true, None),
-            Some("successor") => (false, Some(next(&socket)?)),
+        let program = Arc::new(Program::find()?);
+        let is_exec = match program.arguments.first().map(String::as_str) {
+            Some("exec") => true,
+            Some("successor") => false,
             _ => return Err("usage: restart successor|exec [HOST:PORT]".into()),
         };
-
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let who = format!("{} since {}.{:09}\n", std::process::id(), since.as_secs(), since.subsec_nanos());
+
         let mut group = Group::new();
         let stop = group.stop();
         #[cfg(feature = "signals")]
         let signals = allout::signals::install(&stop)?;
-        let server = Server::from_listeners([socket.try_clone()?], Config::default())?.on_listening(say_ready);
-        let successor = successor.map(std::sync::Mutex::new);
-        let router = Router::new().get("/who", move |_: &Request<'_>| Response::text(who.clone())).post(
-            RESTART,
-            move |_: &Request<'_>| {
-                let started = successor.as_ref().map_or(Ok(()), |successor| {
-                    let mut successor = successor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    start(&mut successor)
-                });
-                if let Err(error) = started {
-                    return Response::text(format!("{error}\n")).with_status(Status::SERVICE_UNAVAILABLE);
-                }
-                let stop = stop.clone();
-                Response::text("restarting\n").closing().and_then(move || {
-                    stop.trigger(Cause::Request(RESTART.to_owned()));
-                })
-            },
-        );
+        let held = Arc::clone(&program);
+        stop.on_cause(move |cause| {
+            if !is_restart(cause) {
+                // Nobody comes after us: whoever connects now is refused, and not left in a queue.
+                drop(held.socket().take());
+            }
+        });
+        let server = Server::from_listeners(program.another_handle()?, Config::default())?.on_listening(say_ready);
+        let old = Arc::clone(&program);
+        let router = Router::new().get("/who", move |_| Response::text(who.clone())).post(RESTART, move |_| {
+            let started = if is_exec { Ok(()) } else { old.next().and_then(start) };
+            if let Err(error) = started {
+                return Response::text(format!("{error}\n")).with_status(Status::SERVICE_UNAVAILABLE);
+            }
+            let stop = stop.clone();
+            Response::text("restarting\n").closing().on_sent(move || {
+                stop.trigger(Cause::Request(RESTART.to_owned()));
+            })
+        });
         group.add("http", move |stop| server.run(router, stop));
         #[cfg(feature = "signals")]
         group.add("signals", move |stop| signals.run(stop));
         let outcome = group.run(allout::GRACE);
-        if is_exec && matches!(outcome.cause(), Some(Cause::Request(what)) if what == RESTART) {
-            return Err(next(&socket)?.exec().into());
+        if is_exec && outcome.cause().is_some_and(is_restart) {
+            return Err(program.next()?.exec().into());
         }
         Ok(outcome.report())
     }
 
+    fn is_restart(cause: &Cause) -> bool {
+        matches!(cause, Cause::Request(what) if what == RESTART)
+    }
+
+    /// What it takes to start it once more.
+    struct Program {
+        path: PathBuf,
+        arguments: Vec<String>,
+        socket: Mutex<Option<Inherited>>,
+    }
+
+    impl Program {
+        fn find() -> Result<Self, Box<dyn Error>> {
+            // Now: once another file has taken its place, the system knows the old one's path no more.
+            let path = std::env::current_exe()?;
+            let arguments: Vec<_> = std::env::args().skip(1).collect();
+            let socket = match Inherited::stdin() {
+                Ok(socket) => socket,
+                Err(_) => TcpListener::bind(arguments.get(1).map_or("127.0.0.1:8080", String::as_str))?.into(),
+            };
+            Ok(Self { path, arguments, socket: Mutex::new(Some(socket)) })
+        }
+
+        fn socket(&self) -> MutexGuard<'_, Option<Inherited>> {
+            self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// None if a stop has begun that is not for a restart.
+        fn another_handle(&self) -> io::Result<Option<Inherited>> {
+            self.socket().as_ref().map(Inherited::try_clone).transpose()
+        }
+
+        fn next(&self) -> io::Result<Command> {
+            let socket = self.another_handle()?.ok_or_else(|| io::Error::other("stopping"))?;
+            let mut next = Command::new(&self.path);
+            next.args(&self.arguments).stdin(OwnedFd::from(socket));
+            Ok(next)
+        }
+    }
+
     /// On standard output, for a predecessor: nobody else may read it, nor anything that is said there later.
-    fn say_ready(place: &Bound) {
+    fn say_ready(place: &LocalAddress) {
         let _ = writeln!(io::stderr(), "listening on http://{place}");
         let mut stdout = io::stdout();
         let _ = stdout.write_all(READY).and_then(|()| stdout.flush());
     }
 
     /// Returns once the successor is ready to serve.
-    fn start(successor: &mut Command) -> io::Result<()> {
+    fn start(mut successor: Command) -> io::Result<()> {
         let mut child = successor.stdout(Stdio::piped()).spawn()?;
         let (sender, said) = mpsc::channel();
         let mut stdout = child.stdout.take().ok_or_else(|| io::Error::other("the successor has no standard output"))?;
-        thread::Builder::new().name("ready".to_owned()).spawn(move || {
+        let reader = thread::Builder::new().name("ready".to_owned()).spawn(move || {
             let mut word = [0; READY.len()];
             let _ = sender.send(stdout.read_exact(&mut word).is_ok() && word == *READY);
-        })?;
-        if said.recv_timeout(READY_TIMEOUT) == Ok(true) {
+        });
+        if reader.is_ok() && said.recv_timeout(READY_TIMEOUT) == Ok(true) {
             return Ok(());
         }
         child.kill()?;
