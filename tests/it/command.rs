@@ -715,7 +715,9 @@ fn requests_that_came_with_shutdown_are_answered() {
     );
     client.expect_fin();
     drop(client);
-    ended_by_shutdown(process);
+    // How many of them the stop finds unanswered is a matter of time.
+    let (code, said) = process.end();
+    assert!(code == Some(0) && said.contains(", 0 cut off; "), "{said}");
 }
 
 #[test]

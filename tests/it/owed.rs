@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use allout::{Config, CutOff, Method, Outcome, Request, Response};
+use allout::{Config, CutOff, Method, Outcome, Response};
 #[cfg(unix)]
 use allout::{Router, Server};
 
@@ -140,7 +140,7 @@ fn a_handler_whose_client_stalls_is_waited_for_and_named() {
         })
         .get("/hold", {
             let gate = gate.clone();
-            move |_: &Request<'_>| {
+            move |_: &allout::Request<'_>| {
                 gate.pass();
                 Response::text("held")
             }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{Config, Request, Response};
+use allout::{Config, Response};
 
 #[cfg(unix)]
 use crate::drain::{BIG, cut_off, slow_reader, unix_site, wait_for_answer};
@@ -138,7 +138,7 @@ fn a_chain_of_successors_is_answered_however_long_it_is() {
     let steps: Vec<Gate> = (0..=LAST).map(|_| Gate::new()).collect();
     let handler = {
         let steps = steps.clone();
-        move |request: &Request<'_>| {
+        move |request: &allout::Request<'_>| {
             let n = request.param("n").unwrap().into_owned();
             steps[n.parse::<usize>().unwrap()].pass();
             Response::text(n)

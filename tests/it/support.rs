@@ -463,5 +463,14 @@ pub fn shim(folder: &Folder) -> Option<PathBuf> {
         skip("there is no C compiler");
         return None;
     }
+    // Class and byte order, and the processor.
+    let machine = |file: &std::path::Path| {
+        let bytes = std::fs::read(file).unwrap();
+        (bytes[4..6].to_vec(), bytes[18..20].to_vec())
+    };
+    if machine(&library) != machine(&std::env::current_exe().unwrap()) {
+        skip("the C compiler is for another machine");
+        return None;
+    }
     Some(library)
 }
