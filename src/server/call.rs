@@ -1,4 +1,4 @@
-//! A handler that has been called: what for, and since when.
+//! A handler that has been called: for which request, and when.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -8,75 +8,76 @@ use super::streaming::Arriving;
 use crate::http::{Method, Peer, Request, Response, Status};
 use crate::sync::{self, Arc};
 
-/// Bytes of a path that are kept for the report of handlers that never returned.
+/// How many bytes of a path to keep, to report handlers that never returned.
 const PATH_BYTES_MAX: usize = 256;
 
-/// A handler that has been called, for the report of those that never returned.
+/// A handler that has been called. The report of handlers that never returned names it.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) method: Method,
-    /// As it was sent; the beginning, if it is long.
+    /// As the client sent it; only the beginning if it is long.
     pub(crate) path: Vec<u8>,
     pub(crate) since: Instant,
     /// What had been read behind the request.
     pub(crate) behind: Vec<u8>,
-    /// The body, if the handler reads it itself.
+    /// The request's body, if the handler reads it itself.
     pub(crate) body: Option<Arc<Arriving>>,
     /// The peer has reset, and nobody waits for the answer. The connection stays until the handler returns.
     pub(crate) is_deserted: bool,
 }
 
 impl Call {
-    /// As text. Where it was cut may have been in the middle of a character.
+    /// The path as text. It may have been cut in the middle of a character.
     pub(crate) fn path(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.path)
     }
 
-    /// For how long, in seconds with one decimal. Without floating point, which takes its place in a small binary.
+    /// How long ago it was called, in seconds with one decimal. Without floating point, whose code would enlarge a
+    /// small binary.
     pub(crate) fn age(&self) -> String {
         let tenths = (sync::now() - self.since).as_millis() / 100;
         format!("{}.{}", tenths / 10, tenths % 10)
     }
 
-    /// A handler that is called now.
+    /// A handler that is called at `now`.
     pub(crate) fn new(request: &Request<'_>, now: Instant) -> Self {
         let (method, path) = (request.method(), kept_path(request).to_vec());
         Self { method, path, since: now, behind: Vec::new(), body: None, is_deserted: false }
     }
 
-    /// The deadline has come: true if the request has too, wholly, so that its answer is owed.
+    /// At the deadline: true if the whole request has come, so that its answer is owed.
     pub(crate) fn is_owed(&self) -> bool {
         self.body.as_ref().is_none_or(|body| body.has_come())
     }
 }
 
-/// The handler that is being called. Written over and over in the same memory: a call allocates nothing.
+/// The handler that is being called. Each call reuses the same memory and allocates nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     /// `None` before the first.
     current: Option<(Method, Instant)>,
     path: Vec<u8>,
-    /// What has been read behind requests of the buffer's load, from the first on that had something behind it. Copied
-    /// once for all of them: while a handler runs, its thread has the buffer.
+    /// What had been read after requests of one load of the buffer, from the first request that had something after it.
+    /// Copied once for all of them, since a handler's thread has the buffer while it runs.
     behind: Vec<u8>,
-    /// Which load that is, none if 0, and where in it the copy begins.
+    /// Which load that is (0: none), and where in it the copy begins.
     version: u64,
     start: usize,
-    /// What is behind the current request begins here in the copy.
+    /// Where in the copy the bytes after the current request begin.
     from: usize,
 }
 
 impl Calls {
-    /// What the handler was called for; somebody else needs it now.
+    /// Takes the current call, for the connection to keep.
     pub(crate) fn take(&mut self) -> Option<Call> {
         let (method, since) = self.current.take()?;
         let behind = self.behind.get(self.from..).unwrap_or_default().to_vec();
-        // Whoever turns the loop from now on has another buffer, whose loads have the same numbers.
+        // The thread that runs the loop from now on has another buffer, whose loads have the same numbers.
         (self.version, self.from) = (0, self.behind.len());
         Some(Call { method, path: std::mem::take(&mut self.path), since, behind, body: None, is_deserted: false })
     }
 
-    /// The handler is called for the request in the buffer.
+    /// Notes that the handler is called for the request in the buffer.
     pub(crate) fn note(&mut self, buffer: &ReadBuffer, peer: &Peer, now: Instant) {
         let request = buffer.request(peer);
         self.path.clear();

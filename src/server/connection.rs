@@ -1,4 +1,4 @@
-//! One connection: its state, and all changes to it. Nothing outside this file sets a phase.
+//! One connection: its state, and all changes to it. Only this file sets a phase.
 //!
 //! ```text
 //!            ┌────────────────────────── answered ◀──────────────────────────┐
@@ -12,8 +12,8 @@
 //!                                              gone ◀── peer's end, or quiet ────── Lingering
 //! ```
 //!
-//! A request that comes whole and is answered at once leaves no trace: the phase is what a connection is found in
-//! between two visits. A connection closes for good when it is dropped.
+//! A request that comes whole and is answered at once leaves no trace: the phase is the state between two visits.
+//! Dropping a connection closes it for good.
 
 use std::net::Shutdown;
 use std::time::Instant;
@@ -30,39 +30,39 @@ use super::timeouts::Clock;
 use crate::http::{Limits, Peer, Progress};
 use crate::sync::{self, Arc};
 
-/// Reads at a time of what is thrown away.
+/// How many reads at a time to throw away.
 const DISCARDS_MAX: u32 = 4;
 
-/// Reads to count what nobody is going to answer: a body of 1 MiB, and a little more.
+/// How many reads to count what nobody will answer: enough for a body of 1 MiB, and a little more.
 const COUNTED_READS_MAX: u32 = 20;
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Shared with a handler's thread while that streams.
+    /// Shared with the handler's thread while that streams.
     stream: Arc<Stream>,
     peer: Peer,
     phase: Phase,
-    /// What is kept of a request that has not come whole, or waits until the peer has taken the answers before it.
+    /// The bytes of a request that has not come whole, or that waits until the peer has taken the answers before it.
     partial: Option<Box<Partial>>,
     unsent: Option<Box<Unsent>>,
-    /// Set by the poller, and until a read shows that nothing is left.
+    /// Set when the poller reports it, and cleared when a read shows that nothing is left.
     is_readable: bool,
-    /// The peer has sent FIN or reset: a short read is not the last.
+    /// The peer has sent FIN or reset: a read must follow even a short one.
     is_hung_up: bool,
     /// The peer's end of stream has been read.
     has_ended: bool,
     /// The poller reports room to write.
     awaits_room: bool,
-    /// It waits in its loop's queue to be looked at.
+    /// It waits in its loop's queue.
     is_queued: bool,
     /// It has rested after an answer.
     has_answered: bool,
-    /// It is decided which loop it stays with.
+    /// Its loop has been chosen: it stays there.
     has_place: bool,
     end: End,
-    /// The client has said that it sends no more behind the request of the last answer, and that had no body.
+    /// The client has said that it sends nothing after the request of the last answer, and that request had no body.
     has_last_word: bool,
-    /// In Away: what for.
+    /// In Away: the handler that was called.
     call: Option<Box<Call>>,
     /// When the phase began: Idle, Head, Body or Lingering.
     since: Instant,
@@ -92,18 +92,18 @@ impl Connection {
         }
     }
 
-    /// One that another loop has given away stays here.
+    /// A connection that another loop has given away. It stays here.
     pub(crate) fn transferred(Transfer { stream, peer, since }: Transfer) -> Self {
         Self { has_answered: true, has_place: true, ..Self::new(stream, peer, since) }
     }
 
-    /// True the first time that it rests after an answer, and keeps nothing that another loop would have to know.
+    /// True the first time that it rests after an answer with no state that another loop would need.
     pub(crate) fn needs_place(&mut self) -> bool {
         let is_bare = self.phase == Phase::Idle && self.partial.is_none() && self.end == End::Open && !self.is_queued;
         is_bare && !std::mem::replace(&mut self.has_place, true)
     }
 
-    /// What another loop needs of it.
+    /// What another loop needs to serve it.
     pub(crate) fn into_transfer(self) -> Transfer {
         Transfer { stream: self.stream, peer: self.peer, since: self.since }
     }
@@ -129,7 +129,7 @@ impl Connection {
         self.end
     }
 
-    /// The last answer has been given: nothing more is read but to be thrown away.
+    /// The last answer has been given: whatever else is read is thrown away.
     pub(crate) fn is_closing(&self) -> bool {
         self.end >= End::Lingering
     }
@@ -139,27 +139,27 @@ impl Connection {
         self.since
     }
 
-    /// The peer has not taken all of the answers before.
+    /// The peer has not taken all earlier answers.
     pub(crate) fn is_blocked(&self) -> bool {
         self.unsent.is_some()
     }
 
-    /// The peer has taken too long for the answers before, as of now.
+    /// True if, at `now`, the peer has taken too long for the earlier answers.
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
         self.unsent.as_ref().is_some_and(|unsent| unsent.is_overdue(now))
     }
 
-    /// True the first time: from then on, the poller is to report room.
+    /// True the first time: the caller makes the poller report room from then on.
     pub(crate) fn must_await_room(&mut self) -> bool {
         !std::mem::replace(&mut self.awaits_room, true)
     }
 
-    /// Nobody waits for the answer of its handler.
+    /// Nobody waits for its handler's answer.
     pub(crate) fn is_deserted(&self) -> bool {
         self.call().is_some_and(|call| call.is_deserted)
     }
 
-    /// True if the peer has reset. While its request waits nothing may be read, so it is the system that is asked.
+    /// True if the peer has reset. Asks the system, since nothing may be read while a request waits.
     pub(crate) fn has_reset(&self) -> bool {
         self.is_hung_up && self.stream.has_failed()
     }
@@ -169,9 +169,9 @@ impl Connection {
         self.is_readable
     }
 
-    /// Answers that are owed: requests wholly received and not wholly answered, wherever they are. Those that nobody
-    /// has begun with are counted, and what is no whole request is kept; not past this moment, since clients may have
-    /// sent any number: then the second value is false.
+    /// Counts the answers that are owed: requests received in full and not answered in full, wherever they are.
+    /// Counting removes requests that no handler has begun with; an incomplete one stays. It stops at `until`, since
+    /// clients may have sent any number: then the second value is false.
     pub(crate) fn owed(&mut self, buffer: &mut ReadBuffer, limits: &Limits, until: Instant) -> (usize, bool) {
         if self.is_deserted() {
             return (0, true);
@@ -184,14 +184,15 @@ impl Connection {
         match &mut self.call {
             // Its handler has the socket.
             Some(call) if call.body.is_some() => return (unsent + running, true),
-            // Unless its handler sends its answer: then it is here already, with what has come since.
+            // What came after the request. If the handler already sends its answer, `partial` has it, with what has
+            // come since.
             Some(call) if self.partial.is_none() => {
                 self.partial = Partial::behind(&std::mem::take(&mut call.behind));
             }
             _ => {}
         }
         if self.call.is_some() {
-            // A handler that sends its answer may wait for the peer; we do not.
+            // A handler that sends its answer may have made the socket wait; we do not wait.
             let _ = self.stream.never_wait();
         }
         self.load_into(buffer);
@@ -200,7 +201,7 @@ impl Connection {
         (unsent + running + count, is_all)
     }
 
-    /// Counts the whole requests in the buffer and in the socket; the first in the buffer whatever the time is.
+    /// Counts the whole requests in the buffer and in the socket; the first in the buffer even after `until`.
     fn count_whole(&mut self, buffer: &mut ReadBuffer, limits: &Limits, until: Instant) -> (usize, bool) {
         self.look_again();
         let (mut count, mut reads) = (0, 0);
@@ -226,7 +227,7 @@ impl Connection {
         }
     }
 
-    /// The handler that works on its request.
+    /// The handler that works on its request, if it is away.
     pub(crate) fn call(&self) -> Option<&Call> {
         self.call.as_deref()
     }
@@ -239,7 +240,7 @@ impl Connection {
         self.is_hung_up |= event.is_hangup;
     }
 
-    /// It waits in the queue from now on. Returns false if it did already.
+    /// Notes that it waits in the queue. Returns false if it did already.
     pub(crate) fn enqueue(&mut self) -> bool {
         !std::mem::replace(&mut self.is_queued, true)
     }
@@ -252,17 +253,17 @@ impl Connection {
         self.is_queued
     }
 
-    /// A read is to be tried although nothing was reported.
+    /// The next read is tried even though the poller has reported nothing.
     pub(crate) fn look_again(&mut self) {
         self.is_readable = true;
     }
 
-    /// Puts the connection on a buffer.
+    /// Loads what it has kept into a buffer.
     pub(crate) fn load_into(&mut self, buffer: &mut ReadBuffer) {
         buffer.load(self.partial.take());
     }
 
-    /// Something has come: how long the client has paused since its last answer.
+    /// Something has come: notes how long the client has paused since its last answer.
     pub(crate) fn note_pause(&mut self, now: Instant) {
         if let Some(answered) = self.answered_at() {
             self.rhythm.note(now.saturating_duration_since(answered));
@@ -273,7 +274,7 @@ impl Connection {
         self.rhythm
     }
 
-    /// When it was answered last, if nothing has come since.
+    /// When its last answer was given, if nothing has come since.
     pub(crate) fn answered_at(&self) -> Option<Instant> {
         (self.phase == Phase::Idle && self.has_answered).then_some(self.since)
     }
@@ -290,7 +291,7 @@ impl Connection {
                 Fill::Nothing
             }
             Moved::Bytes(_) => {
-                // A short read has emptied the socket; whatever comes later is reported again.
+                // A short read has emptied the socket; the poller reports what comes later.
                 self.is_readable = is_full || self.is_hung_up;
                 Fill::Bytes
             }
@@ -302,31 +303,31 @@ impl Connection {
         }
     }
 
-    /// It is as near to its end as this. Nearer it stays: what is broken stays so.
+    /// Brings it at least this near to its end. It never goes back: a broken connection stays broken.
     pub(crate) fn end_with(&mut self, end: End) {
         self.end = self.end.max(end);
     }
 
-    /// The client has said that it sends no more, and its only answer is so short that the client's system has it
-    /// before anything could reset it.
+    /// The client has said that it sends no more, and its only answer is so short that the client's system gets it
+    /// before anything can reset the connection.
     pub(crate) fn note_last_word(&mut self) {
         self.has_last_word = !self.has_answered;
     }
 
-    /// True if the last answer has to be protected from what the client may still send: a connection that is closed
-    /// with something unread, or gets something afterwards, is reset, and what is on its way to the client may be lost.
-    /// A client that has said that it sends no more is believed, unless something is there.
+    /// True if the last answer must be protected from what the client may still send: a connection that closes with
+    /// unread bytes, or gets bytes afterwards, is reset, and an answer on its way may be lost. A client that has said
+    /// that it sends no more is believed, unless something is there.
     pub(crate) fn must_linger(&self) -> bool {
         let is_quiet = self.has_last_word && !self.is_readable && !self.is_hung_up;
         self.end == End::Lingering && !self.has_ended && !is_quiet
     }
 
-    /// True if the peer's system has all that was sent to it, or does not tell.
+    /// True if the peer's system has acknowledged all that was sent, or if our system cannot say.
     pub(crate) fn is_delivered(&self) -> bool {
         self.stream.path().is_none_or(|path| path.is_delivered)
     }
 
-    /// In Away: nobody waits for the answer any more, nor for those before it.
+    /// In Away: nobody waits any more for the answer or for those before it.
     pub(crate) fn desert(&mut self) {
         if let Some(call) = &mut self.call {
             call.is_deserted = true;
@@ -341,8 +342,8 @@ impl Connection {
         self.call = Some(Box::new(call));
     }
 
-    /// Its handler is going to write the body itself, behind what this gives: the answers before it that have not left,
-    /// and the head that has been gathered.
+    /// Its handler will write the body itself, after what this returns: the earlier answers that have not left, and the
+    /// batch, which ends with the head.
     pub(crate) fn go_downloading(&mut self, call: Call, out: &mut Outgoing, now: Instant) -> Box<Unsent> {
         self.go_away(call);
         let Some(mut unsent) = self.unsent.take() else { return out.take(now) };
@@ -350,20 +351,21 @@ impl Connection {
         unsent
     }
 
-    /// Its handler has returned, and left behind what had come after the request. Gives what it was called for.
+    /// Its handler has returned. `partial` is what had come after the request. Returns the call.
     pub(crate) fn come_back(&mut self, partial: Option<Box<Partial>>) -> Option<Call> {
         self.phase = if self.unsent.is_some() { Phase::Writing } else { Phase::Idle };
         if partial.is_some() {
             self.partial = partial;
         }
-        // What came meanwhile was reported, and not read.
+        // The poller may have reported what came meanwhile; it has not been read.
         self.is_readable = true;
         self.call.take().map(|call| *call)
     }
 
     // ---- Sent out --------------------------------------------------------------------------------------------------
 
-    /// Sends a batch of answers. What the peer does not take now is kept, and the phase is then `Writing`.
+    /// Sends a batch of answers. If the peer does not take all, keeps the rest; the phase is then `Writing`, unless it
+    /// is `Away`.
     pub(crate) fn send(&mut self, out: &mut Outgoing, now: Instant) -> (Sent, u64) {
         if let Some(unsent) = &mut self.unsent {
             out.append_to(unsent);
@@ -380,7 +382,7 @@ impl Connection {
         (self.sent(written), written.answers)
     }
 
-    /// Goes on with what was kept.
+    /// Sends on what was kept.
     pub(crate) fn send_on(&mut self, now: Instant) -> (Sent, u64) {
         let Some(unsent) = &mut self.unsent else {
             return (Sent::All, 0);
@@ -388,7 +390,7 @@ impl Connection {
         let written = unsent.write(&self.stream, now);
         if unsent.is_done() {
             self.unsent = None;
-            // Whatever came meanwhile was not reported for us to keep in mind.
+            // Reports of what came meanwhile may not have been noted.
             self.is_readable = true;
         }
         (self.sent(written), written.answers)
@@ -402,17 +404,17 @@ impl Connection {
         }
     }
 
-    // ---- Put down --------------------------------------------------------------------------------------------------
+    // ---- Between visits --------------------------------------------------------------------------------------------
 
-    /// Takes what is left from the buffer: it is needed again unless the last answer has been given.
+    /// Takes what is left in the buffer, and keeps it unless the last answer has been given.
     pub(crate) fn keep(&mut self, buffer: &mut ReadBuffer) {
         let partial = buffer.unload();
         self.has_last_word &= partial.is_none();
         self.partial = if self.is_closing() { None } else { partial };
     }
 
-    /// All answers are out, and the connection stays: what it is in the middle of now. Returns true if that is
-    /// something else than before, so that its clock begins anew.
+    /// All answers have left, and the connection stays: notes its phase. Returns true if that is new, so that its clock
+    /// begins anew.
     pub(crate) fn rest(&mut self, progress: Progress, has_answered: bool, now: Instant) -> bool {
         let phase = match progress {
             Progress::Nothing => Phase::Idle,
@@ -428,8 +430,8 @@ impl Connection {
         is_new
     }
 
-    /// All answers are out and the last was among them: FIN. Returns true if something has come already that is to be
-    /// thrown away.
+    /// All answers have left, the last among them: sends FIN. Returns true if there may be something to throw away
+    /// already.
     pub(crate) fn linger(&mut self, now: Instant) -> bool {
         (self.phase, self.since) = (Phase::Lingering, now);
         self.is_readable |= self.is_hung_up;
@@ -437,8 +439,8 @@ impl Connection {
         self.is_readable
     }
 
-    /// Reads and throws away what comes while lingering. Only a read tells that the end has come: bytes may lie before
-    /// it, whatever is reported.
+    /// Reads and throws away what comes while lingering. Only a read finds the end: whatever the poller reports, bytes
+    /// may lie before it.
     pub(crate) fn discard(&mut self, buffer: &mut ReadBuffer) -> Discarded {
         if self.has_ended {
             return Discarded::End;
@@ -458,7 +460,7 @@ impl Connection {
         discarded
     }
 
-    /// The clock that the current phase runs by. A handler runs by none.
+    /// The clock of the current phase. A handler has none: in Away, the clock is that of the earlier answers.
     pub(crate) fn clock(&self, is_draining: bool) -> Clock {
         match self.phase {
             Phase::Waiting => Clock::Queue,

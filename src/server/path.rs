@@ -1,8 +1,8 @@
-//! The way to a peer through the network.
+//! The network path to a peer.
 
 use std::time::Duration;
 
-/// What the system has learnt of the path to a peer.
+/// What the system knows about the path to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
     /// The shortest recent round trip.

@@ -1,12 +1,12 @@
-//! For how long a slow peer is borne, by a loop or by a handler's thread that streams.
+//! How long a loop, or a handler's thread that streams, bears a slow peer.
 
 use std::time::Duration;
 
-/// The least rate of a peer: so many bytes give a second of patience.
+/// The least rate of a peer, in bytes per second: this many bytes earn a second of patience.
 const BYTES_PER_SECOND_MIN: u64 = 4096;
 
-/// The time that is left to a peer. It earns more by taking or sending bytes, but cannot save it up: a stall uses it up
-/// all the same.
+/// The time that a peer has left. It earns more by taking or sending bytes, but cannot save it up beyond the maximum: a
+/// stall uses it up all the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     left: Duration,

@@ -1,5 +1,4 @@
-//! What a connection can be in the middle of, and what an attempt to read or write can come to. All changes of phase
-//! are in `connection`.
+//! The phases of a connection, and the results of reading and writing. All changes of phase are in `connection`.
 
 /// What a connection is in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +11,7 @@ pub(crate) enum Phase {
     Body,
     /// A request has come, whole or to be streamed, and waits for a worker thread.
     Waiting,
-    /// A handler works on its request, and its loop goes on without it; if it streams, it has the socket.
+    /// A handler works on its request while the loop goes on. A handler that streams has the socket.
     Away,
     /// The peer has not taken all of an answer.
     Writing,
@@ -25,18 +24,18 @@ pub(crate) enum Phase {
 /// [`Connection::end_with`]: super::connection::Connection::end_with
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum End {
-    /// No end is in snapshot.
+    /// No end is in sight.
     Open,
-    /// A handler has asked for the connection to be closed after its response, and others follow that one.
+    /// A handler has asked for a close after its response, but requests that had come already are answered first.
     Leaving,
-    /// The last answer has been given. Once it is written: FIN, and reading on until the peer's own, so that no reset
-    /// destroys the answer.
+    /// The last answer has been given. Once it is written, we send FIN and read on until the peer's FIN, so that no
+    /// reset destroys the answer.
     Lingering,
-    /// Nothing is in flight that could be destroyed, or nobody is left to wait.
+    /// Nothing is in flight that a reset could destroy, or nobody is left to wait.
     AtOnce,
 }
 
-/// What one attempt to read came to.
+/// The result of one attempt to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fill {
     Bytes,
@@ -44,16 +43,16 @@ pub(crate) enum Fill {
     Failed,
 }
 
-/// What came of reading behind the last answer.
+/// The result of reading after the last answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Discarded {
     Nothing,
     Bytes,
-    /// The peer's end, or the connection's.
+    /// The peer's end of stream, or a broken connection.
     End,
 }
 
-/// What became of the answers that were to be sent.
+/// The result of sending answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     All,

@@ -1,5 +1,5 @@
-//! How an event loop accepts connections, and how it stops accepting: see [`intake`](super::intake) for what it keeps
-//! of each listener, and [`placement`](super::placement) for what becomes of a connection.
+//! How an event loop accepts connections, and how it stops accepting. [`intake`](super::intake) is what it keeps about
+//! each listener, [`placement`](super::placement) decides which loop serves a connection.
 
 use super::EventLoop;
 use crate::server::accept_error::AcceptError;
@@ -7,7 +7,7 @@ use crate::server::buffer::ReadBuffer;
 use crate::server::inbox::Arrival;
 
 impl EventLoop {
-    /// A listener has been reported.
+    /// The poller has reported a listener.
     pub(super) fn accept_from(&mut self, number: usize, buffer: &mut ReadBuffer) {
         if self.books.is_draining {
             return self.close_listener(number);
@@ -25,10 +25,10 @@ impl EventLoop {
                 }
                 Err(AcceptError::WouldBlock) => return,
                 Err(AcceptError::Transient(_)) => {}
-                // The system says so even if nobody waits. If somebody does, the listener is reported again.
+                // The system says so even if the queue is empty. If it is not, the poller reports the listener again.
                 Err(AcceptError::Exhausted(_)) if count > 0 => return,
-                // A descriptor limit below the most connections: the longest idle one makes room here too, but not one
-                // that has only just come, since nobody may be waiting after all.
+                // The descriptor limit is below `connections_max`: the longest-idle connection makes room here too. It
+                // must have been idle for the idle grace, since perhaps nobody is waiting.
                 Err(AcceptError::Exhausted(_)) if self.books.make_room(self.shared.config.idle_grace, buffer) => {}
                 Err(AcceptError::Exhausted(error) | AcceptError::Stuck(error)) => {
                     return self.pause_listener(number, &error);
@@ -42,13 +42,13 @@ impl EventLoop {
         self.intake.grow(number);
     }
 
-    /// The system has nothing left, to accept with or to watch with: the next connections had better wait.
+    /// The system has no descriptor or memory left to accept or to watch with: lets the next connections wait.
     pub(super) fn pause_listener(&mut self, number: usize, error: &std::io::Error) {
         self.shared.tell_accept_failed(&self.shared.listeners[number], error, self.books.now);
         self.intake.pause(number, &mut self.books.poller, self.books.now);
     }
 
-    /// Looks at paused listeners again, once their time has come.
+    /// Watches paused listeners again once their pause is over.
     pub(super) fn resume_listeners(&mut self) {
         for number in self.intake.take_due(self.books.now) {
             if self.books.is_draining {
@@ -59,13 +59,13 @@ impl EventLoop {
         }
     }
 
-    /// Lets in whoever has come, and nobody any more; the first loop that can does it for all.
+    /// Accepts the connections that have come, and no more. The first loop that can closes the listener for all.
     pub(super) fn close_listener(&mut self, number: usize) {
         if self.intake.is_over(number) {
             return;
         }
         let (accepted, closing) = self.intake.close(number, self.books.now, &mut self.books.poller);
-        // They stay here: another loop may have left already.
+        // These connections stay here: the other loops may have left already.
         for (stream, peer) in accepted {
             self.take_in(stream, peer, number);
         }

@@ -1,7 +1,7 @@
-//! Connections that are away: their handlers were too slow for the loop to wait, or have the socket and stream.
+//! Connections that are away: the handler is so slow that the loop goes on without it, or has the socket and streams.
 //!
-//! They stay in the books, where the stop, the deadline and a reset of their client reach them. What their handlers'
-//! threads have to say comes as a message.
+//! They stay in the books, where the stop, the deadline and a reset by the client reach them. Their handlers' threads
+//! report back by message.
 
 use super::EventLoop;
 use super::serving::Reason;
@@ -14,9 +14,9 @@ use crate::server::timeouts::Clock;
 use crate::sync;
 
 impl EventLoop {
-    /// The thread that is in the handler has lost this loop to the calling one: its connection is away until the answer
-    /// comes by the inbox. The answers before it must not wait for it. If its handler has the socket, it is away
-    /// already.
+    /// The thread in the handler has lost this loop to the caller of this method. The connection is away until the
+    /// answer comes by the inbox, and the answers before it do not wait for it. If the handler has the socket, the
+    /// connection is away already.
     pub(crate) fn go_on_without_caller(&mut self) {
         self.books.now = sync::now();
         let call = self.calls.take();
@@ -31,7 +31,7 @@ impl EventLoop {
         self.books.look_for_reset(token);
     }
 
-    /// A handler has returned that had been displaced, or had the socket.
+    /// A displaced handler, or one that had the socket, has returned.
     pub(super) fn take_answer(&mut self, answer: Answer, buffer: &mut ReadBuffer) {
         let Answer { token, exchange, response, partial, is_gone } = answer;
         if is_gone {
@@ -42,7 +42,7 @@ impl EventLoop {
         }
     }
 
-    /// Serves a connection again that was away. `None`: it was cut off meanwhile, or its client has gone.
+    /// Serves a connection again that was away. `None`: it was cut off, or its client has gone.
     fn take_back(&mut self, token: Token, partial: Option<Box<Partial>>, buffer: &mut ReadBuffer) -> Option<Call> {
         let connection = self.books.away(token)?;
         if connection.is_deserted() {
@@ -54,8 +54,7 @@ impl EventLoop {
         call
     }
 
-    /// Gives what a handler needs to send its answer itself, whose body it is about to write. `None`: there is nobody
-    /// to send it to.
+    /// Gives a handler that is about to write its answer's body what it needs to send it. `None`: the client has gone.
     pub(crate) fn start_download(&mut self, answer: Answer, buffer: &mut ReadBuffer) -> Option<Download> {
         let Answer { token, exchange, mut response, partial, .. } = answer;
         let call = self.take_back(token, partial, buffer)?;
@@ -67,7 +66,7 @@ impl EventLoop {
         Some(download)
     }
 
-    /// A handler has written the body of its answer.
+    /// A handler has written its answer's body.
     pub(super) fn take_streamed(&mut self, streamed: Streamed, buffer: &mut ReadBuffer) {
         let Streamed { token, answers, is_whole } = streamed;
         self.follow_stop();

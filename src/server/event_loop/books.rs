@@ -1,18 +1,18 @@
-//! The books of a loop: its connections, and all that is kept about each of them.
+//! The books of a loop: its connections, and all that it keeps about each of them.
 //!
 //! | book | what it says |
 //! |---|---|
 //! | `table` | which connection a token means |
-//! | `timeouts` | until when it may take what it is in the middle of: one clock at most |
+//! | `timeouts` | how long its current phase may still take: at most one clock |
 //! | `poller` | what has happened to it |
-//! | `queue` | that it is to be looked at in the next pass, whatever is reported |
+//! | `queue` | that the next pass begins with it, even if the poller does not report it |
 //! | `LoopHandle::connections`, `Shared::connections` | how many there are, here and over all loops |
 //!
 //! They agree, since only [`enter`](Books::enter), [`close`](Books::close) and [`give_away`](Books::give_away) add and
-//! remove, and those do so in all of them. The queue alone may name one that has gone.
+//! remove, and these do so in all books. Only the queue may name a connection that has gone.
 //!
-//! A token that a caller has from the books, in this turn, finds its connection: it is looked up by index. One that
-//! comes from outside, with a message or a report, may be of one that has gone: it is looked up by `get_mut`.
+//! A token that a caller got from the books in this turn finds its connection: look it up by index. A token from
+//! outside, in a message or a report, may name a connection that has gone: look it up with `get_mut`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,7 +27,7 @@ use crate::server::table::{Table, Token};
 use crate::server::timeouts::{Clock, Timeouts};
 use crate::sync::{self, Arc, Ordering};
 
-/// How often a peer that does not take its answer is looked at.
+/// How often to check a peer that does not take its answer.
 const WRITE_LOOK: Duration = Duration::from_secs(1);
 
 impl Books {
@@ -55,23 +55,23 @@ impl Books {
         }
     }
 
-    /// Where the others reach this loop.
-    pub(super) fn index(&self) -> &LoopHandle {
+    /// How the other loops reach this one.
+    pub(super) fn handle(&self) -> &LoopHandle {
         &self.shared.loops[self.index]
     }
 
-    /// Enters a connection. Of all loops' connections it is counted as one already: it stays so on its way from one to
-    /// another.
+    /// Enters a connection. The count over all loops includes it already, and keeps it while it moves from loop to
+    /// loop.
     ///
     /// # Errors
     ///
-    /// The system has nothing left to watch it with. It is closed.
+    /// The system has no descriptor or memory left to watch it with. The connection is closed.
     pub(super) fn enter(&mut self, connection: Connection) -> io::Result<Token> {
         let clock = connection.clock(self.is_draining);
         // The idle grace begins with the stop at the earliest.
         let since = if self.is_draining { self.quiet_since(&connection) } else { connection.since() };
         let token = self.table.insert(connection);
-        self.index().connections.fetch_add(1, Ordering::Relaxed);
+        self.handle().connections.fetch_add(1, Ordering::Relaxed);
         self.timeouts.start(token.index(), clock, since);
         let watched = self.poller.add(self.table[token].stream(), token.raw());
         if watched.is_err() {
@@ -80,7 +80,7 @@ impl Books {
         watched.map(|()| token)
     }
 
-    /// Closes a connection, whatever it is in the middle of.
+    /// Closes a connection in any phase.
     pub(super) fn close(&mut self, token: Token) {
         self.poller.retired(token.raw());
         if self.take_out(token).is_some() {
@@ -88,11 +88,11 @@ impl Books {
         }
     }
 
-    /// Takes a connection out of the books, but for the poller's and the count over all loops.
+    /// Takes a connection out of the books, except the poller and the count over all loops.
     fn take_out(&mut self, token: Token) -> Option<Connection> {
         self.timeouts.stop(token.index());
         let connection = self.table.remove(token)?;
-        self.index().connections.fetch_sub(1, Ordering::Relaxed);
+        self.handle().connections.fetch_sub(1, Ordering::Relaxed);
         Some(connection)
     }
 
@@ -103,8 +103,8 @@ impl Books {
         Some(connection)
     }
 
-    /// Notes that a connection was reported. `None`: it has gone since, or is about to be looked at anyway; or it is a
-    /// listener.
+    /// Notes that the poller has reported a connection. `None`: the connection has gone or is queued already, or the
+    /// token is a listener's.
     pub(super) fn note(&mut self, event: Event) -> Option<Token> {
         let token = Token::from_raw(event.token);
         let connection = self.table.get_mut(token)?;
@@ -112,7 +112,8 @@ impl Books {
         (!connection.is_queued()).then_some(token)
     }
 
-    /// No time is left for what else has been reported: it is for the next pass. Listeners are reported again.
+    /// Queues the other reported connections for the next pass: this one has no time left. The poller reports listeners
+    /// again.
     pub(super) fn note_reported(&mut self) {
         while let Some(event) = self.poller.next() {
             if let Some(token) = self.note(event) {
@@ -121,14 +122,14 @@ impl Books {
         }
     }
 
-    /// Has a connection looked at in the next pass, whatever is reported.
+    /// Queues a connection for the next pass, even if the poller does not report it.
     pub(super) fn look_later(&mut self, token: Token) {
         if self.table[token].enqueue() {
             self.queue.push_back(token);
         }
     }
 
-    /// The next of those that waited in the queue when this pass began.
+    /// The next connection among those that were queued when this pass began.
     pub(super) fn next_queued(&mut self) -> Option<Token> {
         while let Some(left) = self.queued_now.checked_sub(1) {
             self.queued_now = left;
@@ -141,37 +142,37 @@ impl Books {
         None
     }
 
-    /// The connection that has run this clock for longest.
+    /// The connection whose clock of this kind has run longest.
     pub(super) fn longest(&self, clock: Clock) -> Option<Token> {
         self.timeouts.longest(clock).and_then(|index| self.table.token_at(index))
     }
 
-    /// Stops and gives a clock that has run out.
+    /// Stops a clock that has run out, and returns it with its connection.
     pub(super) fn next_expired(&mut self) -> Option<(Token, Clock)> {
         let (index, clock) = self.timeouts.expired(self.now)?;
         Some((self.table.token_at(index)?, clock))
     }
 
-    /// What follows from a write, unless the connection stays as it is: then it returns false.
+    /// Does what follows from a write. Returns false if the connection stays as it is.
     pub(super) fn conclude(&mut self, token: Token, sent: Sent) -> bool {
         let connection = &mut self.table[token];
         match sent {
             Sent::Blocked => self.timeouts.start(token.index(), Clock::Write, self.now),
             Sent::All if connection.must_linger() => {
-                // What has come already is thrown away now, since it is not reported again.
+                // The poller does not report again what has come already: throw it away in the next pass.
                 if connection.linger(self.now) {
                     self.look_later(token);
                 }
                 self.timeouts.start(token.index(), Clock::Linger, self.now);
             }
-            // An partial request of a peer that has ended will not be finished any more.
+            // A peer that has ended its side never finishes its partial request.
             Sent::All if !connection.is_closing() && !connection.has_ended() => return false,
             Sent::All | Sent::Failed => self.close(token),
         }
         true
     }
 
-    /// True once a head or a body has taken longer than it may: a trickle does not renew its time.
+    /// True once a head or a body has taken longer than its timeout: a trickle does not renew it.
     pub(super) fn is_late(&self, token: Token) -> bool {
         let (connection, config) = (&self.table[token], &self.shared.config);
         match connection.phase() {
@@ -181,7 +182,7 @@ impl Books {
         }
     }
 
-    /// Has a connection that rests run the clock of what it is in the middle of. Its clock begins anew if that is new.
+    /// Starts the clock of a resting connection's phase. A new phase starts it anew.
     pub(super) fn run_clock(&mut self, token: Token, is_new: bool, has_read: bool) {
         let clock = self.table[token].clock(self.is_draining);
         if is_new || (clock == Clock::Quiet && has_read) || self.timeouts.running(token.index()) != Some(clock) {
@@ -190,7 +191,7 @@ impl Books {
         }
     }
 
-    /// Goes on with answers that the peer has not taken. Returns true once all are out.
+    /// Writes on with the answers that the peer has not taken. Returns true once all have left.
     pub(super) fn write_on(&mut self, token: Token) -> bool {
         let sent = self.send_on(token);
         match sent {
@@ -201,7 +202,7 @@ impl Books {
         sent == Sent::All
     }
 
-    /// The same for one that is away, whose answers are those before the one that is being worked on.
+    /// The same for a connection that is away: these are the answers before the one that its handler works on.
     pub(super) fn write_while_away(&mut self, token: Token) {
         match self.send_on(token) {
             Sent::All => self.timeouts.stop(token.index()),
@@ -217,45 +218,45 @@ impl Books {
         sent
     }
 
-    /// Counts answers that have left whole.
+    /// While draining, counts answers that have left in full.
     pub(super) fn count_answers(&self, answers: u64) {
         if self.is_draining && answers > 0 {
             self.shared.stats.add_drained(answers);
         }
     }
 
-    /// A handler works for a client that may have gone meanwhile.
+    /// Deserts a connection whose client has reset while the handler works.
     pub(super) fn look_for_reset(&mut self, token: Token) {
         if self.table[token].has_reset() {
             self.desert(token);
         }
     }
 
-    /// Nobody waits for the answer of a handler that runs. Its connection stays until it returns, so that the stop
-    /// waits for it, and can name it.
+    /// Nobody waits for the answer of this connection's handler. The connection stays until the handler returns, so
+    /// that the stop waits for it and can name it.
     pub(super) fn desert(&mut self, token: Token) {
         self.timeouts.stop(token.index());
         self.table[token].desert();
     }
 
-    /// The connection of this token, if it is away still.
+    /// The connection of this token, if it is still there and away.
     pub(super) fn away(&mut self, token: Token) -> Option<&mut Connection> {
         self.table.get_mut(token).filter(|connection| connection.phase() == Phase::Away)
     }
 
-    /// Closes a connection that is away, if it is there still.
+    /// Closes a connection, if it is still there and away.
     pub(super) fn close_away(&mut self, token: Token) {
         if self.away(token).is_some() {
             self.close(token);
         }
     }
 
-    /// Tells the other loops since when the longest idle connection of this one is.
+    /// Publishes when this loop's longest-idle connection became idle, for the other loops.
     pub(super) fn publish_idle(&self) {
-        self.index().idle_since_us.store(self.idle_since_us(), Ordering::Relaxed);
+        self.handle().idle_since_us.store(self.idle_since_us(), Ordering::Relaxed);
     }
 
-    /// In microseconds since the server's start; the greatest number if none is idle.
+    /// When the longest-idle connection became idle, in µs since the server's start; `u64::MAX` if none is.
     pub(super) fn idle_since_us(&self) -> u64 {
         self.timeouts.longest_since(Clock::Idle).map_or(u64::MAX, |since| {
             let since_start = since.saturating_duration_since(self.shared.started);

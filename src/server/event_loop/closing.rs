@@ -1,4 +1,4 @@
-//! How a connection ends: after its last answer, or because its time is over.
+//! How a connection ends: after its last answer, or when its time is over.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::server::table::Token;
 use crate::server::timeouts::Clock;
 
 impl Books {
-    /// A peer has not taken its answers for a while, if it is there still.
+    /// Closes or deserts a connection whose peer has not taken its answers in time.
     pub(super) fn judge_reader(&mut self, token: Token) {
         let Some(connection) = self.table.get_mut(token).filter(|connection| connection.is_blocked()) else { return };
         if !connection.is_overdue(self.now) {
@@ -23,9 +23,9 @@ impl Books {
         }
     }
 
-    /// Reads what comes behind a last answer and throws it away, so that it cannot reset the connection. Its end, once
-    /// read, is the connection's; what comes before it gives it more time, since its client may be in the middle of
-    /// sending, and reads the answer behind that.
+    /// Reads what comes after a last answer and throws it away, so that it cannot reset the connection. Once the peer's
+    /// end is read, the connection closes. Other bytes give it more time: its client may be in the middle of sending,
+    /// and reads the answer only afterwards.
     pub(super) fn discard(&mut self, token: Token, buffer: &mut ReadBuffer) {
         let may_linger = self.may_linger(token);
         let connection = &mut self.table[token];
@@ -44,8 +44,8 @@ impl Books {
         }
     }
 
-    /// A peer has not ended its side for a while. It is given more time as long as it sends, or has yet to take what it
-    /// was sent: whatever it sends then must still find a reader.
+    /// A lingering peer has not ended its side in time. It gets more time while it sends, or while it has not received
+    /// all that was sent to it: what it then sends must still find a reader.
     pub(super) fn look_at_leaver(&mut self, token: Token, buffer: &mut ReadBuffer) {
         self.table[token].look_again();
         self.discard(token, buffer);
@@ -64,14 +64,14 @@ impl Books {
         self.now < self.table[token].since() + self.shared.config.linger_max
     }
 
-    /// True while draining, if its last answer was lost on the way and is to be sent again: the client cannot have
-    /// asked for more.
+    /// True while draining, if the last answer may have been lost and must be sent again: the client cannot have asked
+    /// for more.
     pub(super) fn has_yet_to_be_answered(&self, token: Token) -> bool {
         let connection = &self.table[token];
         self.is_draining && self.quiet_since(connection) > self.now && !connection.is_delivered()
     }
 
-    /// Since when a connection counts as quiet, so that its idle grace ends when it should: see `quiet`.
+    /// When a connection counts as having become quiet, such that its idle grace ends when it should: see `quiet`.
     pub(super) fn quiet_since(&self, connection: &Connection) -> Instant {
         let (now, idle_grace) = (self.now, self.shared.config.idle_grace);
         let Some(deadline) = self.shared.stop.deadline() else { return now };

@@ -1,4 +1,4 @@
-//! What is left at the deadline, or when a loop dies: counted, told to whoever can hear it, and shut down.
+//! What a loop does at the deadline, or when it dies: counts what it owes, refuses partial requests, and shuts down.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -15,29 +15,30 @@ use crate::server::phase::Phase;
 use crate::server::table::Token;
 use crate::sync::{self, Ordering};
 
-/// How long it is counted, at the deadline, what clients have sent that nobody has begun with, and then who waits in
-/// queues that are abandoned: both well within what a server waits, after the deadline, for what its loops report.
+/// How long a loop, at the deadline, counts what clients have sent that no handler has begun with, and then the clients
+/// in queues that it abandons. Both are well within the time that a server waits after the deadline for its loops to
+/// report.
 const COUNT_TIME: Duration = Duration::from_millis(20);
 
 impl EventLoop {
-    /// The deadline has come: every socket is shut down, and what was owed is counted.
+    /// The deadline has passed: counts what is owed, and shuts every socket down.
     pub(crate) fn cut_off(&mut self, buffer: &mut ReadBuffer) {
         let partial = self.books.count_owed(&mut self.cut_off, buffer);
-        // To close thousands may take longer than a server waits.
+        // Closing thousands may take longer than a server waits.
         let counted = Some(self.cut_off.clone());
-        *self.books.index().counted.lock() = counted;
+        *self.books.handle().counted.lock() = counted;
         partial.into_iter().for_each(|token| self.books.refuse_unfinished(token, &mut self.out, buffer));
         self.books.table.tokens().into_iter().for_each(|token| self.books.shut_down(token));
-        // Now there are descriptors, to see who has waited in vain.
+        // Now descriptors are free to look at the clients in the queues.
         self.intake.abandon(sync::now() + COUNT_TIME, &mut self.cut_off, buffer);
     }
 
-    /// Nobody turns this loop any more, in whatever state it is. Its clients see the end of their connections, those on
-    /// their way to it are given to other loops, and nobody waits for it or gives it anything.
+    /// No thread runs this loop again, whatever its state. Its clients see their connections end, other loops get the
+    /// connections on their way to it, and nobody waits for it or gives it anything.
     pub(crate) fn die(&mut self, buffer: &mut ReadBuffer) {
         self.visit = None;
         self.out.clear();
-        self.messages.extend(self.books.index().inbox.close());
+        self.messages.extend(self.books.handle().inbox.close());
         self.messages.drain(..).for_each(|message| self.shared.pass_to_any(message));
         for number in 0..self.shared.listeners.len() {
             self.intake.leave(number, &mut self.books.poller);
@@ -51,14 +52,14 @@ impl EventLoop {
             });
             self.books.shut_down(token);
         }
-        // The fewest connections, and none that is idle, would draw others here.
-        self.books.index().connections.store(usize::MAX / 2, Ordering::Relaxed);
-        self.books.index().idle_since_us.store(u64::MAX, Ordering::Relaxed);
+        // A loop with few connections, or an idle one, would attract new ones.
+        self.books.handle().connections.store(usize::MAX / 2, Ordering::Relaxed);
+        self.books.handle().idle_since_us.store(u64::MAX, Ordering::Relaxed);
     }
 }
 
 impl Books {
-    /// Counts what all connections are owed. Gives those that are owed nothing, and may have sent a part of a request.
+    /// Counts what all connections are owed. Returns those that are owed nothing but may have sent part of a request.
     fn count_owed(&mut self, cut_off: &mut CutOff, buffer: &mut ReadBuffer) -> Vec<Token> {
         let until = sync::now() + COUNT_TIME;
         let (mut partial, mut uncounted) = (Vec::new(), 0);
@@ -75,7 +76,7 @@ impl Books {
         partial
     }
 
-    /// How many answers a connection is owed, and false if there was no time to count all that it had sent.
+    /// How many answers a connection is owed; and false if there was no time to count all that it had sent.
     fn count_owed_to(
         &mut self,
         token: Token,
@@ -90,12 +91,12 @@ impl Books {
         (owed, is_all)
     }
 
-    /// Whoever has sent a part of a request, and nothing else, is told so, if the socket takes it at once.
+    /// Answers 408 to a client that has sent only part of a request, if the socket takes the answer at once.
     fn refuse_unfinished(&mut self, token: Token, out: &mut Outgoing, buffer: &mut ReadBuffer) {
         let connection = &mut self.table[token];
         let is_head = match (connection.phase(), connection.call()) {
             (Phase::Away, Some(call)) if call.body.is_some() && !connection.is_deserted() => {
-                // Its handler, which reads the body itself, may wait for the peer; we do not.
+                // Its handler, which reads the body itself, may have made the socket wait; we do not wait.
                 if connection.stream().never_wait().is_err() {
                     return;
                 }
@@ -110,7 +111,7 @@ impl Books {
                 buffer.incoming().is_head_request()
             }
         };
-        // Closed with something unread, the connection would be reset, and the answer lost.
+        // Closing with unread bytes would reset the connection and lose the answer.
         connection.discard(buffer);
         let reject = Reject::Timeout;
         self.shared.tell(&Notice::Rejected { peer: connection.peer(), reject });
@@ -124,7 +125,7 @@ impl Books {
     }
 }
 
-/// One line for what a connection is owed, or for a handler that still runs though its client is gone.
+/// One line for what a connection is owed, or for a handler that still runs although its client has gone.
 fn describe_owed(connection: &Connection, owed: usize) -> Option<String> {
     let peer = connection.peer();
     match (connection.phase(), connection.call()) {

@@ -1,19 +1,19 @@
-//! The way out of an event loop.
+//! How an event loop drains after a stop.
 //!
 //! | connection at the stop | what happens |
 //! |---|---|
-//! | in the accept queue, or with its handshake under way | accepted; the listener is closed when nobody can follow |
+//! | in the accept queue, or with its handshake under way | accepted; the listener closes once nobody can follow |
 //! | a handler runs, or an answer is being written | finished; the answer says `Connection: close` |
-//! | a body is arriving | it may, until its own timeout or the deadline, and then 408 |
-//! | idle, or part of a head has come | closed once it has been quiet for long enough, 408 first for a part |
+//! | a body is arriving | read on, until its own timeout or the deadline; then 408 |
+//! | idle, or part of a head has come | closed once quiet for long enough; a part gets 408 first |
 //! | requests wait behind the running one | answered in order; the last answer says `Connection: close` |
 //!
-//! No request can be lost on the way. One that has come whole is answered before its connection is looked at for
-//! quiet, since the quiet clock runs only between visits. One that comes while the clock runs out is found by the
-//! last look, a read between the clock and the close. One behind a running request is looked for, in the buffer and in
-//! the socket, before `Connection: close` is said. What remains is the time from a last look until the client's system
-//! learns of our FIN, half a round trip, in which every server that ever closes a connection can be surprised. So
-//! connections are kept for as long as their clients may be about to ask: see [`quiet`](crate::server::quiet).
+//! No request is lost on the way. A whole request is answered before its connection is checked for quiet, since the
+//! quiet clock runs only between visits. A request that comes while the clock runs out is found by the last look, a
+//! read between the clock and the close. Before an answer says `Connection: close`, the loop looks for a next request
+//! in the buffer and in the socket. What remains is the time from a last look until the client's system learns of our
+//! FIN, half a round trip: any server that ever closes a connection has this gap. So a connection is kept for as long
+//! as its client may be about to ask: see [`quiet`](crate::server::quiet).
 //!
 //! # Listeners that cannot be closed at once
 //!
@@ -21,20 +21,20 @@
 //!            ┌── handshakes are under way: until the next look ──┐
 //!            │   no descriptor is left: 5 ms                     │
 //!            ▼                                                   │
-//! stop ──▶ close the listeners ──────────────────────────────────────┤
+//! stop ──▶ close the listeners ──────────────────────────────────┤
 //!                                                                ├── nobody can follow ──▶ closed
 //!                                                                └── the deadline ──▶ abandoned, and counted
 //! ```
 //!
-//! The listener stays open, and the loop serves on meanwhile; it neither ends nor forgets the deadline. How a listener
-//! closes, and why nobody is reset, is told in [`listener`](crate::server::listener).
+//! Meanwhile the listener stays open and the loop serves on; it does not end, and still watches the deadline.
+//! [`shared_listener`](crate::server::shared_listener) says how a listener closes, and why nobody is reset.
 //!
-//! No answer says `Connection: close` before every listener refuses newcomers, so that a client that is told to go and
-//! comes again at once is refused, or tries again a second later, and is not reset. Where a listener cannot refuse
-//! them, it is closed before, but for want of a descriptor: then a client that comes again gets into the queue, and is
-//! in it when it is emptied. Nothing is lost, there only is more to do. It ends, since each that was accepted closes,
-//! and since clients that fill the queue for ever meet the deadline, and are counted there. Nobody is turned out to
-//! make room: an idle client is promised the idle grace too, and who waits has until the deadline.
+//! No answer says `Connection: close` before every listener refuses newcomers: a client that is sent away and comes
+//! back at once is refused, or tries again a second later, but is not reset. A listener that cannot refuse newcomers is
+//! closed before that, unless no descriptor is free. Then a client that comes back gets into the queue, and is accepted
+//! when the queue is emptied. Nothing is lost; there is only more to do. It ends, since every accepted connection
+//! closes, and since clients that fill the queue for ever meet the deadline and are counted there. No connection is
+//! closed to make room: an idle client is promised the idle grace too, and a waiting client has until the deadline.
 
 use super::{Books, EventLoop};
 use crate::server::table::Token;
@@ -45,7 +45,7 @@ impl EventLoop {
     #[cold]
     pub(super) fn begin_drain(&mut self) {
         self.books.begin_drain();
-        // Whoever is being served is not quiet.
+        // A connection that is being served is not quiet.
         if let Some(visit) = &self.visit {
             self.books.timeouts.stop(visit.token().index());
         }
@@ -60,16 +60,16 @@ impl Books {
     fn begin_drain(&mut self) {
         self.is_draining = true;
         self.now = sync::now();
-        // Whatever was received is answered, or cut off at the deadline.
+        // Every request received is answered, or cut off at the deadline.
         self.timeouts.suspend(Clock::Queue);
     }
 
-    /// Whoever is idle, or in the middle of a head, runs the quiet clock from now on.
+    /// Starts the quiet clock of every connection that is idle or in the middle of a head.
     fn watch_quiet(&mut self) {
         let is_quiet = |token: &Token| matches!(self.timeouts.running(token.index()), Some(Clock::Idle | Clock::Head));
         let tokens = self.table.tokens().into_iter().filter(is_quiet);
         let mut quiet: Vec<_> = tokens.map(|token| (self.quiet_since(&self.table[token]), token)).collect();
-        // In order, each goes to the back of its clock's queue.
+        // In order of time, each start appends at the back of the clock's queue.
         quiet.sort_unstable_by_key(|(since, _)| *since);
         for (since, token) in quiet {
             self.timeouts.start(token.index(), Clock::Quiet, since);

@@ -1,4 +1,4 @@
-//! The listeners of a loop: how each is accepted from, and by which token it is reported.
+//! The listeners of a loop: how the loop accepts from each, and by which token the poller reports it.
 
 use std::io;
 use std::time::Instant;
@@ -17,10 +17,10 @@ use crate::sync::{self, Arc};
 
 /// Marks a token as a listener's; the rest is its number.
 const LISTENER_BIT: u64 = 1 << 63;
-/// How much longer than a quiet connection a handshake under way is waited for: a second by default, in which any path
-/// is gone back and forth, and a SYN-ACK that was lost is sent again.
+/// How many idle graces to wait for a handshake under way: a second by default, enough for any path there and back, and
+/// to send a lost SYN-ACK again.
 const HANDSHAKE_FACTOR: u32 = 4;
-/// Most connections accepted at a time, before those that are there get their turn.
+/// How many connections to accept at most before the existing ones get their turn.
 const ACCEPTS_MAX: u32 = 64;
 
 pub(super) struct Intake {
@@ -28,18 +28,17 @@ pub(super) struct Intake {
     paces: Vec<Pace>,
 }
 
-/// How one listener is accepted from.
+/// How the loop accepts from one listener.
 struct Pace {
-    /// Connections accepted at a time: twice as many after a queue that was longer, one after a queue that was not. The
-    /// system makes a descriptor before it finds the queue empty, so that asking it once more than needed costs half an
-    /// accept.
+    /// How many connections to accept at a time: twice as many after a longer queue, one after a shorter one. The
+    /// system makes a descriptor before it finds the queue empty, so one `accept` too many costs half an accept.
     batch: u32,
-    /// For want of descriptors.
+    /// For pauses because no descriptor is free.
     backoff: Backoff,
     resumes_at: Option<Instant>,
-    /// Nothing is left for this loop to accept.
+    /// This loop has nothing left to accept here.
     is_over: bool,
-    /// Why it could not be closed.
+    /// Why the listener could not be closed.
     failure: Option<io::Error>,
 }
 
@@ -59,11 +58,11 @@ impl Intake {
         Self { shared, paces }
     }
 
-    /// Has the poller report all listeners.
+    /// Makes the poller report all listeners.
     ///
     /// # Errors
     ///
-    /// One of them cannot be watched.
+    /// The poller cannot watch one of them.
     pub(super) fn watch_all(&self, poller: &mut Poller) -> Result<(), String> {
         (0..self.paces.len()).try_for_each(|number| {
             let watched = self.watch(number, poller);
@@ -78,7 +77,7 @@ impl Intake {
         added.unwrap_or(Ok(()))
     }
 
-    /// Has the poller report this listener no more.
+    /// Stops the poller from reporting this listener.
     pub(super) fn ignore(&self, number: usize, poller: &mut Poller) {
         let removed = self.shared.listeners[number].with(|listener| poller.remove_listener(listener, token(number)));
         if removed.is_none() {
@@ -87,7 +86,7 @@ impl Intake {
         }
     }
 
-    /// How many connections to accept now. Until one is missing, twice as many the next time.
+    /// How many connections to accept now. The number doubles each time until the queue is shorter.
     pub(super) fn batch(&self, number: usize) -> u32 {
         self.paces[number].batch
     }
@@ -101,18 +100,18 @@ impl Intake {
         Some(accepted)
     }
 
-    /// As many were there as were to be accepted.
+    /// The queue was at least as long as the batch: doubles the batch.
     pub(super) fn grow(&mut self, number: usize) {
         let pace = &mut self.paces[number];
         pace.batch = (pace.batch * 2).min(ACCEPTS_MAX);
     }
 
-    /// One could be accepted and entered: the system has what it takes again.
+    /// A connection was accepted and entered: the system has descriptors and memory again.
     pub(super) fn recover(&mut self, number: usize) {
         self.paces[number].backoff.reset();
     }
 
-    /// This listener is ignored for a while, each time for longer: the system has nothing to accept or to watch with.
+    /// Ignores this listener for a while, each time for longer: the system has nothing left to accept or to watch with.
     pub(super) fn pause(&mut self, number: usize, poller: &mut Poller, now: Instant) {
         self.ignore(number, poller);
         let pace = &mut self.paces[number];
@@ -123,18 +122,18 @@ impl Intake {
         self.paces[number].resumes_at.is_some()
     }
 
-    /// When the first of the paused listeners is to be looked at again.
+    /// When the first pause is over.
     pub(super) fn resumes_at(&self) -> Option<Instant> {
         self.paces.iter().filter_map(|pace| pace.resumes_at).min()
     }
 
-    /// The paused listeners whose time has come. They are paused no more.
+    /// Takes the listeners whose pause is over.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<usize> {
         let is_due = |pace: &mut Pace| pace.resumes_at.take_if(|at| *at <= now).is_some();
         self.paces.iter_mut().enumerate().filter_map(|(number, pace)| is_due(pace).then_some(number)).collect()
     }
 
-    /// Lets in whoever has come, and nobody any more; the first loop that can does it for all.
+    /// Accepts the connections that have come, and no more. The first loop that can closes the listener for all.
     pub(super) fn close(
         &mut self,
         number: usize,
@@ -147,15 +146,15 @@ impl Intake {
         (accepted, closing)
     }
 
-    /// Until when handshakes under way are waited for: well within the deadline, so that what they bring is answered.
+    /// Until when to wait for handshakes under way: well within the deadline, so that their requests are answered.
     fn handshakes_until(&self, now: Instant) -> Instant {
         let until = now + self.shared.config.idle_grace * HANDSHAKE_FACTOR;
         let half = self.shared.stop.deadline().map(|at| now + at.saturating_duration_since(now) / 2);
         half.map_or(until, |half| until.min(half))
     }
 
-    /// What came of an attempt to close this listener. Unless it is over, it is tried again then, or when somebody is
-    /// reported.
+    /// Notes the result of an attempt to close this listener. Unless it is over, the loop tries again at the time noted
+    /// here, or when the poller reports the listener.
     pub(super) fn note_closing(
         &mut self,
         number: usize,
@@ -167,10 +166,10 @@ impl Intake {
             Ok(Closing::Left) => return self.end(number),
             Ok(Closing::Closed) => {
                 self.end(number);
-                return self.shared.loops.iter().for_each(|index| index.inbox.wake());
+                return self.shared.loops.iter().for_each(|handle| handle.inbox.wake());
             }
             Ok(Closing::Awaits(again_at)) => {
-                // Whoever completes one is served at once; if it cannot be watched, when it is tried again.
+                // Watched, it serves a client that completes a handshake at once; otherwise at the next try.
                 let _ = self.watch(number, poller);
                 again_at
             }
@@ -183,7 +182,7 @@ impl Intake {
         self.paces[number].resumes_at = Some(again_at);
     }
 
-    /// Accepts from this listener no more, which other loops may.
+    /// Stops accepting from this listener. Other loops may go on.
     pub(super) fn leave(&mut self, number: usize, poller: &mut Poller) {
         if !self.is_over(number) {
             self.ignore(number, poller);
@@ -200,28 +199,28 @@ impl Intake {
         self.paces[number].is_over
     }
 
-    /// True as long as somebody may be left to be accepted.
+    /// True while a client may be left to accept.
     pub(super) fn has_open(&self) -> bool {
         self.paces.iter().zip(&self.shared.listeners).any(|(pace, listener)| !pace.is_over && listener.is_open())
     }
 
-    /// The deadline has come: closes all listeners, and counts who has waited in vain.
+    /// The deadline has passed: closes all listeners, and counts the requests in their queues.
     pub(super) fn abandon(&mut self, until: Instant, cut_off: &mut CutOff, buffer: &mut ReadBuffer) {
         for (pace, listener) in self.paces.iter().zip(&self.shared.listeners) {
-            let (mut owed, place) = (0, listener.local_address());
+            let (mut owed, address) = (0, listener.local_address());
             let seen = listener.abandon(until, |stream, peer| {
                 let mut connection = Connection::new(Arc::new(stream), peer, sync::now());
                 owed += connection.owed(buffer, &self.shared.limits, until).0;
             });
             if owed > 0 {
                 cut_off.details.push(match &pace.failure {
-                    Some(error) => format!("{owed} in the queue of `{place}`, which could not be emptied: {error}"),
-                    None => format!("{owed} in the queue of `{place}`, which no thread was free to empty"),
+                    Some(error) => format!("{owed} in the queue of `{address}`, which could not be emptied: {error}"),
+                    None => format!("{owed} in the queue of `{address}`, which no thread was free to empty"),
                 });
             }
             if let Err(error) = seen {
                 owed += 1;
-                cut_off.details.push(format!("whoever else was in the queue of `{place}`: {error}"));
+                cut_off.details.push(format!("whoever else was in the queue of `{address}`: {error}"));
             }
             cut_off.owed += owed;
         }

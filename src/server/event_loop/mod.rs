@@ -1,6 +1,6 @@
 //! The event loop: wait, accept, read, answer, write, time out, drain.
 //!
-//! A loop is one value and the sole owner of its connections. Whoever holds it turns it:
+//! A loop is one value and the sole owner of its connections. The thread that holds it runs it:
 //!
 //! ```text
 //!        ┌─▶ reported ─▶ queued ─▶ messages ─▶ waiting ─▶ clocks ─▶ stop? ─▶ wait ─┐
@@ -9,37 +9,38 @@
 //!                                                                                 └──▶ Turn::Over
 //! ```
 //!
-//! No pass through these stages is long, whatever clients send and however many wait. A stage begins something new only
-//! within its slice of time, and a connection with more to be read or answered is put down when that is over. What
-//! is left waits in the queue of its stage, each connection once, and the loop comes back to it after a look at its
-//! poller, its inbox, its clocks and the deadline. What a stop changes is in `drain`, what the deadline, in `deadline`.
+//! No pass through these stages takes long, whatever clients send and however many wait. A stage begins new work only
+//! within its time slice. When that is over, the loop ends its visit to a connection even if more is left to read or to
+//! answer. What is left waits in the queue of its stage, each connection once. The loop comes back to it after it has
+//! checked its poller, its inbox, its clocks and the deadline. `drain` has what a stop changes, `deadline` what the
+//! deadline changes.
 //!
-//! It does not call handlers. A turn ends with [`Turn::Call`] when a request is to be answered; the request lies on the
-//! caller's buffer and the loop is not needed meanwhile. That is the one place at which it can be let go of; how, is
-//! the matter of `handoff`.
+//! A loop does not call handlers. A turn ends with [`Turn::Call`] when a request needs its handler. The request lies in
+//! the caller's buffer, and the handler does not need the loop. Only there can the thread let go of the loop: see
+//! `handoff`.
 //!
 //! # Who may name whom
 //!
 //! ```text
-//! this file   one pass: waits, and begins with what there is
-//!   ├─▶ accept ◀─▶ placement    new connections; on which loop they are served
-//!   ├─▶ visit ◀─▶ calls         one connection, from taken up to put down; whose handler may be called
-//!   ├─▶ away                    connections whose handler works without the loop
-//!   └─▶ drain, deadline         what a stop changes, and what the deadline
+//! this file   one pass: waits, and begins the next piece of work
+//!   ├─▶ accept ◀─▶ placement    new connections; which loop serves them
+//!   ├─▶ visit ◀─▶ calls         one visit to a connection; which handlers may be called
+//!   ├─▶ away                    connections whose handlers work without the loop
+//!   └─▶ drain, deadline         what a stop changes, and what the deadline changes
 //!
 //! values that know no loop, and not each other:
-//!   serving    the connection at hand, and all that may be touched while it is served
-//!   books      all connections, with their clocks and reports (and `closing`: how one ends)
-//!   intake     the listeners, and how fast each is accepted from
+//!   serving    the connection at hand, and all that serving it may touch
+//!   books      all connections, with their clocks and reports (`closing`: how one ends)
+//!   intake     the listeners, and how fast the loop accepts from each
 //!   pass       the stages of a pass, and their time
 //! ```
 //!
-//! What has to go beyond one of these values is returned: as a [`Step`](serving::Step), or a `bool`. Files above the
-//! values are methods of the loop, and may use `visit`: `begin_visit`, `answer` and `end_visit` are its three doors.
-//! Fields are private to this file, which its child modules see.
+//! What has to reach beyond one of these values is returned: as a [`Step`](serving::Step) or a `bool`. The files above
+//! the values are methods of the loop and may use `visit`, by three methods: `begin_visit`, `answer` and `end_visit`.
+//! Fields are private to this file; its child modules see them.
 //!
-//! What is around the folder, a `connection`, the `buffer`, what is `outgoing`, the `table` and `timeouts`, knows
-//! nothing of it. From outside, `handoff` alone turns a loop, and gives it messages.
+//! The modules around the folder (`connection`, `buffer`, `outgoing`, `table`, `timeouts`) know nothing of it. From
+//! outside, only `handoff` runs a loop and gives it messages.
 
 mod accept;
 mod away;
@@ -73,16 +74,16 @@ use intake::Intake;
 use pass::{Pass, Stage};
 use serving::{Reason, Visit};
 
-/// Why a turn has ended.
-// With a tag of its own, a caller is moved as a whole: some 40 instructions fewer for each request.
+/// Why a turn ended.
+// With a separate tag, a caller is moved as a whole: some 40 instructions fewer per request.
 #[derive(Debug)]
 #[repr(u8)]
 pub(crate) enum Turn {
     /// The request in the buffer is whole: call the handler and give its response to [`EventLoop::answer`].
     Call(Caller),
-    /// A request has begun, and its handler reads the body itself: its answer goes to [`EventLoop::take_message`].
+    /// The handler reads this request's body itself. Its answer goes to [`EventLoop::take_message`].
     Stream(Box<Upload>),
-    /// The loop has drained, and holds nothing any more.
+    /// The loop has drained and holds nothing.
     Over,
 }
 
@@ -91,38 +92,39 @@ pub(crate) struct EventLoop {
     books: Books,
     intake: Intake,
     out: Outgoing,
-    /// What comes of the connection that is being served, if one is.
+    /// The visit to the connection that is being served, if there is one.
     visit: Option<Visit>,
     calls: Calls,
     messages: VecDeque<Message>,
     pass: Pass,
-    /// There was no time to look at all that others have brought, or at all requests that wait for a permit.
+    /// The pass had no time for all messages, or for all requests that wait for a permit.
     is_behind: bool,
     cut_off: CutOff,
 }
 
-/// The connections of a loop, and all that is kept about each: see [`books`].
+/// The connections of a loop, and all that it keeps about each: see [`books`].
 struct Books {
     shared: Arc<Shared>,
-    /// Which of the shared loops is this loop's.
+    /// This loop's index in [`Shared::loops`].
     index: usize,
     table: Table<Connection>,
     timeouts: Timeouts,
     poller: Poller,
-    /// Connections to be looked at without being reported, each once, and how many of them are for this pass.
+    /// Connections for a later pass even if the poller does not report them, each once; and how many of them this pass
+    /// takes.
     queue: VecDeque<Token>,
     queued_now: usize,
-    /// As of the last wait or answer.
+    /// The time at the last wait or answer.
     now: Instant,
     is_draining: bool,
 }
 
 impl EventLoop {
-    /// A loop that watches the listeners of all.
+    /// A loop that watches all listeners.
     ///
     /// # Errors
     ///
-    /// One of them cannot be watched.
+    /// The poller cannot watch one of them.
     pub(crate) fn new(shared: Arc<Shared>, index: usize, poller: Poller) -> Result<Self, String> {
         let mut books = Books::new(Arc::clone(&shared), index, poller);
         let (now, write_timeout) = (books.now, shared.config.write_timeout);
@@ -142,11 +144,11 @@ impl EventLoop {
         })
     }
 
-    /// Goes on until a handler is to be called or all is over.
+    /// Runs the loop until it needs a handler or is over.
     ///
     /// # Errors
     ///
-    /// The poller's: it cannot wait.
+    /// The poller cannot wait.
     pub(crate) fn turn(&mut self, buffer: &mut ReadBuffer) -> std::io::Result<Turn> {
         loop {
             if self.visit.is_some() {
@@ -163,7 +165,7 @@ impl EventLoop {
         }
     }
 
-    /// Begins with the next piece of work of this pass. Returns false if the pass is over.
+    /// Begins the next piece of work of this pass. Returns false if the pass is over.
     fn begin_next(&mut self, buffer: &mut ReadBuffer) -> bool {
         loop {
             let (stage, in_time) = (self.pass.stage(), self.pass.is_in_time(self.books.now));
@@ -180,8 +182,8 @@ impl EventLoop {
             }
             match stage {
                 Stage::Reported if !in_time => self.books.note_reported(),
-                // Nobody will call for it once more: the byte that came with what lies in the inbox may have been read,
-                // and a request that waits may have a permit already.
+                // Nothing wakes the loop for these again: it may have read the wake-up for its inbox already, and a
+                // permit may have become free already.
                 Stage::Messages | Stage::Waiting if !in_time => self.is_behind = true,
                 _ => {}
             }
@@ -226,7 +228,7 @@ impl EventLoop {
 
     fn begin_message(&mut self, buffer: &mut ReadBuffer) -> bool {
         if self.messages.is_empty() {
-            self.messages.extend(self.books.index().inbox.take());
+            self.messages.extend(self.books.handle().inbox.take());
         }
         let Some(message) = self.messages.pop_front() else { return false };
         self.take_message(message, buffer);
@@ -234,20 +236,20 @@ impl EventLoop {
         true
     }
 
-    /// Takes what a handler's thread or another loop brings.
+    /// Takes what a handler's thread or another loop has sent.
     pub(crate) fn take_message(&mut self, message: Message, buffer: &mut ReadBuffer) {
         match message {
             Message::Arrival(arrival) => self.take_arrival(arrival, buffer),
             Message::Transfer(transfer) => self.take_transfer(transfer),
             Message::Answer(answer) => self.take_answer(answer, buffer),
             Message::Streamed(streamed) => self.take_streamed(streamed, buffer),
-            // Whoever has asked has an end of the channel, unless it died.
+            // The thread that asked holds the other end, unless it has died.
             Message::Asked(answer, reply) => {
                 if let Some(download) = self.start_download(*answer, buffer) {
                     let _ = reply.send(download);
                 }
             }
-            // There is room for one response of each loop; nobody may be waiting any more.
+            // The channel has room for one response per loop. Perhaps nobody waits any more.
             Message::Check(reply) => _ = reply.try_send(()),
             #[cfg(test)]
             Message::Test(code) => code(),
@@ -257,14 +259,14 @@ impl EventLoop {
     fn begin_expired(&mut self, buffer: &mut ReadBuffer) -> bool {
         let Some((token, clock)) = self.books.next_expired() else { return false };
         match clock {
-            // What has come in the last moment is not to be closed away, nor refused: whoever was frozen finds it here.
+            // Read once more before closing or refusing: bytes may have come at the last moment, or while this process
+            // was suspended.
             Clock::Idle | Clock::Quiet | Clock::Head | Clock::Body => {
                 self.books.table[token].look_again();
                 self.begin(token, Reason::LastLook, buffer);
             }
             Clock::Queue => self.end_queued(token, buffer),
-            // Linux reports room only once a third of the send buffer is free, so a write is tried before the peer is
-            // judged.
+            // Linux reports room only once a third of the send buffer is free: try a write before judging the peer.
             Clock::Write => {
                 self.begin(token, Reason::Reported, buffer);
                 self.books.judge_reader(token);
@@ -275,7 +277,7 @@ impl EventLoop {
         true
     }
 
-    /// Looks at the flag.
+    /// Begins to drain if the stop has been triggered.
     #[inline]
     fn follow_stop(&mut self) {
         if !self.books.is_draining && self.shared.stop.is_set() {
@@ -283,7 +285,7 @@ impl EventLoop {
         }
     }
 
-    /// Looks at the flag, and at the deadline once it is set.
+    /// The same, and cuts off once the deadline has passed.
     fn watch_stop(&mut self, buffer: &mut ReadBuffer) {
         self.follow_stop();
         if self.deadline().is_some_and(|deadline| deadline <= sync::now()) {
@@ -291,19 +293,19 @@ impl EventLoop {
         }
     }
 
-    /// By when there must be nothing left of what is there now.
+    /// When the loop cuts off what it still holds. `None` before the stop, or if nothing is left to cut off.
     fn deadline(&self) -> Option<Instant> {
         let is_needed = self.books.is_draining && (self.books.table.len() > 0 || self.intake.has_open());
         if is_needed { self.shared.stop.deadline() } else { None }
     }
 
-    /// True once nothing is left, and nobody can bring anything any more.
+    /// True once the loop has drained, holds nothing, and nobody can send it anything.
     fn is_over(&self) -> bool {
         let is_empty = self.books.table.len() == 0 && self.messages.is_empty();
-        self.books.is_draining && is_empty && !self.intake.has_open() && self.books.index().inbox.close_if_empty()
+        self.books.is_draining && is_empty && !self.intake.has_open() && self.books.handle().inbox.close_if_empty()
     }
 
-    /// What the deadline cut off, once the loop is over.
+    /// What the deadline cut off. For a loop that is over.
     pub(crate) fn take_cut_off(&mut self) -> CutOff {
         std::mem::take(&mut self.cut_off)
     }

@@ -1,25 +1,25 @@
-//! A pass through a loop: its stages, and how long each may go on beginning something new.
+//! One pass of a loop: its stages, and how long each may begin new work.
 
 use std::time::{Duration, Instant};
 
-/// How long one stage of a pass may go on beginning new work. A handler that is running is not interrupted: if it takes
-/// long, `handoff` has another thread go on.
+/// How long one stage of a pass may begin new work. It does not interrupt a running handler: if that takes long,
+/// `handoff` has another thread run the loop.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// What a pass through the loop does, one after the other.
+/// The stages of a pass, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Connections and listeners that the poller has reported.
     Reported,
-    /// Connections that had more to read or to be answered when they were put down before this pass.
+    /// Connections with more to read or to answer, whose last visit ended before this pass.
     Queued,
-    /// What others have brought.
+    /// Messages from other loops and from handlers' threads.
     Messages,
     /// Requests that wait for a handler's permit.
     Waiting,
-    /// Clocks that have run out: behind all else, so that nobody is told off who may be served.
+    /// Clocks that have run out: last, so that no connection is refused that could be served.
     Clocks,
-    /// Nothing: time to wait.
+    /// No work is left: the loop waits.
     Over,
 }
 
@@ -27,13 +27,13 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Pass {
     stage: Stage,
-    /// When the stage was entered, and until when it may begin something new.
+    /// When the stage began, and until when it may begin new work.
     began: Instant,
     until: Instant,
 }
 
 impl Pass {
-    /// One that is over.
+    /// A pass that is over.
     pub(super) fn new(now: Instant) -> Self {
         Self { stage: Stage::Over, began: now, until: now + SLICE }
     }
@@ -44,14 +44,14 @@ impl Pass {
 
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {
         self.stage = stage;
-        // As a rule the stage before had nothing to do, and took no time.
+        // The stage before usually had nothing to do, and took no time.
         if self.began != now {
             (self.began, self.until) = (now, now + SLICE);
         }
     }
 
-    /// True as long as the current stage may begin something new. It was so when the stage was entered: each does a
-    /// little in every pass.
+    /// True while the current stage may begin new work. It is true when a stage begins: each does a little in every
+    /// pass.
     pub(super) fn is_in_time(&self, now: Instant) -> bool {
         now < self.until
     }

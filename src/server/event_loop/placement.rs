@@ -1,17 +1,17 @@
-//! On which loop a connection is served.
+//! Which loop serves a connection.
 //!
-//! Whoever accepts a connection serves it, at first. To give it to another loop means to wake that one, which costs as
-//! much as a request, and most that are closed after one answer are not worth it. Once a connection rests after an
-//! answer it is known to stay, and is given away if another loop has clearly less to carry.
+//! At first, the loop that accepts a connection serves it. To give it to another loop, that loop must be woken, which
+//! costs as much as a request; for most connections that close after one answer, that does not pay. A connection that
+//! rests after an answer is known to stay: it is given away if another loop has clearly fewer connections.
 //!
-//! Where all connections are taken, the longest idle one of all loops makes room:
+//! At `connections_max`, the longest-idle connection of all loops makes room:
 //!
 //! ```text
-//! settle ─┬─ there is room ───────────────────────────────────▶ here
-//!         ├─ another loop has one that is idle for longer ────▶ passed on to that, once
-//!         ├─ one here makes room ─────────────────────────────▶ here
-//!         ├─ a loop has not been asked yet ───────────────────▶ passed on to the next
-//!         └─ none is idle anywhere ───────────────────────────▶ 503
+//! settle ─┬─ below the limit ──────────────────────────────────▶ here
+//!         ├─ another loop has a longer-idle one ───────────────▶ passed on to that loop, once
+//!         ├─ one here makes room ──────────────────────────────▶ here
+//!         ├─ a loop has not been asked yet ────────────────────▶ passed on to the next loop
+//!         └─ none is idle anywhere ────────────────────────────▶ 503
 //! ```
 
 use std::time::Duration;
@@ -28,17 +28,17 @@ use crate::server::table::Token;
 use crate::server::timeouts::Clock;
 use crate::sync::{Arc, Ordering};
 
-/// Idle connections that are looked at for one that can make room.
+/// How many idle connections to check for one that can make room.
 const LOOKS_MAX: u32 = 8;
-/// Refusals that may linger beyond the most connections; more are dropped without an answer.
+/// How many refused connections may linger beyond `connections_max`; more are dropped without an answer.
 const REFUSALS_MAX: usize = 128;
 
 impl EventLoop {
-    /// Takes a connection in if there is room, or room can be made: here, or on another loop.
+    /// Takes a connection in, here or on another loop, if there is room or one can make room; otherwise refuses it.
     pub(super) fn settle(&mut self, mut arrival: Arrival, buffer: &mut ReadBuffer) {
         if self.shared.has_counted_one_more() {
             self.enter_arrival(arrival.stream, arrival.peer, arrival.listener);
-        } else if let Some(index) = self.books.seat_idle_longer().filter(|_| !arrival.is_sent) {
+        } else if let Some(index) = self.books.loop_idle_longer().filter(|_| !arrival.is_sent) {
             arrival.is_sent = true;
             self.pass_on(arrival, index, buffer);
         } else if self.books.make_room(Duration::ZERO, buffer) && self.shared.has_counted_one_more() {
@@ -61,18 +61,18 @@ impl EventLoop {
 
     /// A new connection that another loop has passed on.
     pub(super) fn take_arrival(&mut self, arrival: Arrival, buffer: &mut ReadBuffer) {
-        self.books.index().was_handed_over();
+        self.books.handle().was_handed_over();
         self.settle(arrival, buffer);
     }
 
-    /// A connection that another loop has given away. It has its place among the most connections already.
+    /// A connection that another loop has given away. The count over all loops includes it already.
     pub(super) fn take_transfer(&mut self, transfer: Transfer) {
-        self.books.index().was_handed_over();
-        // The system may have nothing left to watch it with: then it is closed, as an idle one may be at any time.
+        self.books.handle().was_handed_over();
+        // If the system has nothing left to watch it with, it is closed, as an idle connection may be at any time.
         let _ = self.books.enter(Connection::transferred(transfer));
     }
 
-    /// Answers 503 and closes, since all connections are taken by others that are not idle.
+    /// Answers 503 and closes: there are `connections_max` connections, and none is idle.
     fn refuse_arrival(&mut self, arrival: Arrival, buffer: &mut ReadBuffer) {
         let response = self.shared.refuse_for(Want::Connections, self.books.now);
         let refused = self.shared.connections.load(Ordering::Relaxed);
@@ -84,28 +84,29 @@ impl EventLoop {
         }
     }
 
-    /// Enters a new connection. `None`: the system has nothing left to watch it with. It is closed, and as with a
-    /// failed accept that is told, and the listener paused: the next ones had better wait than be closed too.
+    /// Counts and enters a new connection. `None`: the system has nothing left to watch it with. It is closed; as after
+    /// a failed accept, that is reported and the listener paused, since the next connections had better wait than be
+    /// closed too.
     pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, listener: usize) -> Option<Token> {
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.enter_arrival(stream, peer, listener)
     }
 
-    /// The same, once it has been counted.
+    /// The same for a connection that has been counted.
     fn enter_arrival(&mut self, stream: Stream, peer: Peer, listener: usize) -> Option<Token> {
         let entered = self.books.enter(Connection::new(Arc::new(stream), peer, self.books.now));
         entered.map_err(|error| self.pause_listener(listener, &error)).ok()
     }
 
-    /// Gives a connection that rests after its first answer to the loop that has the fewest, if that is clearly fewer.
-    /// Returns false if it stays. Nothing is lost on the way: what comes meanwhile waits in the socket, and is reported
-    /// when the other loop adds it.
+    /// Gives a connection that rests after its first answer to the loop that has the fewest connections, if it has
+    /// clearly fewer. Returns false if the connection stays. Nothing is lost on the way: what comes meanwhile waits in
+    /// the socket, and the other loop's poller reports it.
     pub(super) fn find_place(&mut self, token: Token) -> bool {
-        let Some(index) = self.books.seat_with_fewer() else { return false };
+        let Some(index) = self.books.loop_with_fewer() else { return false };
         let Some(connection) = self.books.give_away(token) else { return false };
         let message = Message::Transfer(connection.into_transfer());
         if let Err(Message::Transfer(transfer)) = self.shared.hand_over(message, index) {
-            // It has drained and left, as this one is about to.
+            // That loop has drained and left, as this one is about to.
             let _ = self.books.enter(Connection::transferred(transfer));
         }
         true
@@ -113,12 +114,12 @@ impl EventLoop {
 }
 
 impl Books {
-    /// Closes the connection that has been idle for longest. Returns false if none has been idle for `idle_min`.
+    /// Closes the connection that has been idle longest. Returns false if none has been idle for `idle_min`.
     pub(super) fn make_room(&mut self, idle_min: Duration, buffer: &mut ReadBuffer) -> bool {
         for _ in 0..LOOKS_MAX {
             let Some(token) = self.longest_idle(idle_min) else { return false };
             let connection = &mut self.table[token];
-            // It may have sent a request that has not been looked at yet: then it is not idle, and is served soon.
+            // It may have sent a request that nobody has read yet: then it is not idle, and is served soon.
             connection.look_again();
             connection.load_into(buffer);
             let fill = connection.fill(buffer);
@@ -127,17 +128,18 @@ impl Books {
                 self.close(token);
                 return true;
             }
-            // No clock until then, by which it would be found here once more.
+            // Without a clock, the next search does not find it again.
             self.timeouts.stop(token.index());
             self.look_later(token);
         }
         false
     }
 
-    /// The loop with a connection that has been idle for longer than all of this one's, as of that loop's last wait.
-    fn seat_idle_longer(&self) -> Option<usize> {
+    /// The loop with the longest-idle connection, if that is idle for longer than all of this loop's. As of that loop's
+    /// last wait.
+    fn loop_idle_longer(&self) -> Option<usize> {
         let own_us = self.idle_since_us();
-        let loops = self.shared.loops.iter().map(|index| index.idle_since_us.load(Ordering::Relaxed)).enumerate();
+        let loops = self.shared.loops.iter().map(|handle| handle.idle_since_us.load(Ordering::Relaxed)).enumerate();
         let others = loops.filter(|(index, _)| *index != self.index);
         others.min_by_key(|(_, since_us)| *since_us).filter(|(_, since_us)| *since_us < own_us).map(|(index, _)| index)
     }
@@ -148,8 +150,8 @@ impl Books {
     }
 
     /// The loop with the fewest connections, if it has clearly fewer than this one.
-    fn seat_with_fewer(&self) -> Option<usize> {
-        let own = self.index().connections.load(Ordering::Relaxed);
+    fn loop_with_fewer(&self) -> Option<usize> {
+        let own = self.handle().connections.load(Ordering::Relaxed);
         let (index, least) = self.shared.least_loaded();
         (index != self.index && own > least + 1 + least / 16).then_some(index)
     }

@@ -1,15 +1,15 @@
-//! A connection at work: read, understood, answered.
+//! A connection at work: the loop reads, parses and answers its requests.
 //!
 //! ```text
-//!              ┌─ more has to be read, and time may be over ─▶ ReadOn
-//! run ─▶ parse ┼─ a request is whole, or is to be streamed ──▶ Call
-//!   ▲      │   ├─ it is answered without its handler ────────▶ Answer
+//!              ┌─ more to read, and time may be over ────────▶ ReadOn
+//! run ─▶ parse ┼─ a request is whole, or will be streamed ───▶ Call
+//!   ▲      │   ├─ its answer needs no handler ───────────────▶ Answer
 //!   │      │   └─ nothing more to do ────────────────────────▶ End
 //!   └ read ┘
 //! ```
 //!
-//! [`Serving`] is all that may be touched meanwhile: no other connection, no listener, no clock of any. What goes
-//! beyond that goes up as a [`Step`], and the loop decides.
+//! [`Serving`] borrows all that this may touch: no other connection, no listener, no clock. What reaches beyond that is
+//! returned as a [`Step`], and the loop decides.
 
 use std::time::Instant;
 
@@ -26,56 +26,56 @@ use crate::server::streaming::{Download, Upload};
 use crate::server::table::Token;
 use crate::sync::Arc;
 
-/// Answers are written before another one is added to so many bytes.
+/// A batch of at least this many bytes is written before another answer is added.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// An answer that leaves at once and whole: less than any system sends before the first acknowledgement.
+/// An answer this short leaves at once and whole: any system sends more before the first acknowledgement.
 const SHORT_BYTES: usize = 8 * 1024;
-/// Reads to find out if a request is the last that has come.
+/// How many reads to find out whether a request is the last that has come.
 const READS_MAX: u32 = 16;
-/// Answers between two looks at the clock, as long as handlers are quick. A look takes some 25 ns.
+/// How many answers between two looks at the clock, while handlers are quick. A look takes some 25 ns.
 const ANSWERS_UNTIMED: u32 = 64;
 
-/// What comes of a connection between its being taken up and its being put down.
+/// One visit to a connection: why it began, and what has been done so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Visit {
     token: Token,
     reason: Reason,
     reads: u32,
     answers: u32,
-    /// How often the watcher had looked when the clock was last looked at: a handler that is slow enough to be seen is
-    /// slow enough to be timed.
+    /// The watcher's number of looks when this visit last looked at the clock: a handler slow enough for the watcher to
+    /// see is slow enough to be timed.
     watched: usize,
-    /// It is put down with more to be answered.
+    /// The visit ends with more to answer.
     has_more: bool,
 }
 
-/// Why a connection is taken up.
+/// Why a visit begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// Something has happened to it.
+    /// Something has happened to the connection.
     Reported,
-    /// Its time is over: unless something has come after all, it is closed.
+    /// The connection's time is over: it closes, unless something has come after all.
     LastLook,
-    /// Its request had to wait for a handler's permit, and now has it.
+    /// The connection's request waited for a handler's permit, and now has it.
     Permitted,
 }
 
-/// What a connection at work has come to.
+/// What the loop has to do next.
 pub(super) enum Step {
-    /// The request in the buffer is whole, or begun and to be streamed: its handler is to be called.
+    /// Call the handler: the request in the buffer is whole, or has begun and will be streamed.
     Call,
-    /// The request in the buffer is to be answered with this, without its handler.
+    /// Answer the request in the buffer with this, without its handler.
     Answer(Box<Response>),
-    /// Much has come, and there may be more: to be read if there is time, else put down in this state.
+    /// Read on if there is time, otherwise end the visit in this state: much has come, and there may be more.
     ReadOn(Progress),
-    /// Nothing more is to be done.
+    /// End the visit: nothing is left to do.
     End(Progress),
 }
 
-/// What stands between a request and its handler.
+/// Why a request does not get to its handler.
 enum Obstacle {
     Reject(Reject),
-    /// The handler has panicked when it was asked about the body, and this is the answer.
+    /// The handler panicked when asked about the body; this is the answer.
     Answer(Box<Response>),
 }
 
@@ -88,7 +88,7 @@ impl Visit {
         self.token
     }
 
-    /// It has a permit that it has not used.
+    /// True if it has a permit that it has not used.
     pub(super) fn has_permit(&self) -> bool {
         self.reason == Reason::Permitted
     }
@@ -101,7 +101,7 @@ impl Visit {
         self.answers > 0
     }
 
-    /// True if its time was over when it was taken up, and nothing had come after all.
+    /// True if the connection's time was over when the visit began, and nothing has come after all.
     pub(super) fn is_in_vain(&self) -> bool {
         self.reason == Reason::LastLook && self.reads == 0
     }
@@ -110,7 +110,7 @@ impl Visit {
         self.has_more
     }
 
-    /// True the first time, if a handler may be called for it.
+    /// Uses up the permit. Returns false if there is none.
     pub(super) fn take_permit(&mut self) -> bool {
         let has_permit = self.has_permit();
         if has_permit {
@@ -119,7 +119,7 @@ impl Visit {
         has_permit
     }
 
-    /// True if the clock has to be looked at before more is answered. `looks`: how often the watcher has looked.
+    /// True if the loop must look at the clock before it answers more. `looks`: how often the watcher has looked.
     pub(super) fn is_to_be_timed(&mut self, looks: usize) -> bool {
         let is_due = self.answers > 0 && (self.watched != looks || self.answers % ANSWERS_UNTIMED == 0);
         if is_due {
@@ -128,18 +128,18 @@ impl Visit {
         is_due
     }
 
-    /// Time is over. What else has been read is left for the next pass.
+    /// Time is over: leaves what else has been read for the next pass.
     pub(super) fn cut_short(&mut self, has_more: bool) {
         self.has_more = has_more;
     }
 
-    /// Somebody else has written an answer.
+    /// Counts an answer in this visit.
     pub(super) fn count_answer(&mut self) {
         self.answers = self.answers.saturating_add(1);
     }
 }
 
-/// A connection at work, and all that may be touched meanwhile.
+/// A connection at work, and all that serving it may touch.
 pub(super) struct Serving<'a> {
     shared: &'a Arc<Shared>,
     visit: &'a mut Visit,
@@ -163,12 +163,12 @@ impl<'a> Serving<'a> {
         Self { shared, visit, connection, out, poller, now, is_draining }
     }
 
-    /// Whose request lies in the buffer.
+    /// The caller whose request lies in the buffer.
     pub(super) fn caller(&self) -> Caller {
         Caller { token: self.visit.token, peer: self.connection.peer().clone() }
     }
 
-    /// Reads and parses until there is something to be done that is not the connection's own.
+    /// Reads and parses until there is something to do that reaches beyond this connection.
     pub(super) fn run(&mut self, buffer: &mut ReadBuffer) -> Step {
         loop {
             if self.connection.is_closing() || self.connection.is_blocked() {
@@ -177,7 +177,7 @@ impl<'a> Serving<'a> {
             if self.out.len() >= BATCH_BYTES_MAX && self.flush() != Sent::All {
                 return Step::End(Progress::Nothing);
             }
-            // Nothing is there before a read and behind the last request: twice for each that comes alone.
+            // The buffer is empty before a read and after the last request: twice for each request that comes alone.
             let progress = if buffer.has_more() { self.progress(buffer) } else { Ok(Progress::Nothing) };
             let progress = match progress {
                 Ok(Progress::Whole) => return Step::Call,
@@ -189,7 +189,7 @@ impl<'a> Serving<'a> {
                 }
             };
             match progress {
-                // Its handler gets the socket, so nothing before it must be left to be sent.
+                // Its handler gets the socket, so the answers before it must have left.
                 Progress::Begun if self.flush() == Sent::All => return Step::Call,
                 Progress::Begun => return Step::End(progress),
                 Progress::Body if !buffer.reserve(&self.shared.bodies) => {
@@ -206,7 +206,7 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// Understands what is in the buffer. `Begun`: a request whose handler reads the body itself.
+    /// Parses what is in the buffer. `Begun`: a request whose handler reads the body itself.
     fn progress(&self, buffer: &mut ReadBuffer) -> Result<Progress, Obstacle> {
         loop {
             let limits = &self.shared.limits;
@@ -241,13 +241,14 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// Adds a response to the batch. What it answers has left the buffer.
+    /// Adds a response to the batch. Its request has left the buffer.
     pub(super) fn answer(&mut self, response: Response, exchange: Exchange, buffer: &mut ReadBuffer) {
         if response.then() == Then::CloseInOrder {
             self.connection.end_with(End::Leaving);
         }
-        // The last answer is the one behind which no further whole request has come, unless the client has said that
-        // it sends none, its handler has panicked, or nothing but the connection's end can end it.
+        // After a stop, or once a handler has asked for a close, the last answer is the one after which no whole
+        // request has come. An answer is also the last if the client sends no more requests, if its handler has
+        // panicked, or if only the connection's end can end it.
         let has_no_end = response.length().is_none() && exchange.version == Version::Http10;
         let is_last = !exchange.keeps_alive
             || response.then() == Then::CloseNow
@@ -272,12 +273,12 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// True if a whole request waits behind the one that is being answered, here or still in the socket; or if one may,
-    /// and it is time for others.
+    /// True if a whole request waits after the one being answered, here or in the socket; or if one may, and other
+    /// connections must get their turn.
     fn has_successor(&mut self, buffer: &mut ReadBuffer) -> bool {
         self.connection.look_again();
-        // However many reads the next one takes: a request is limited, and only what has come already is read. But a
-        // client that goes on asking must not keep the loop, from its deadline least of all. It is looked at again.
+        // A request is limited, and only what has come already is read. But a client that keeps sending must not hold
+        // the loop, least of all past its deadline: after these reads, the connection is looked at again.
         for _ in 0..READS_MAX {
             match self.progress(buffer) {
                 Ok(Progress::Whole | Progress::Begun) | Err(Obstacle::Answer(_)) => return true,
@@ -288,27 +289,27 @@ impl<'a> Serving<'a> {
         true
     }
 
-    /// Refuses the request in the buffer. The connection closes: where the next request begins is not known.
+    /// Refuses the request in the buffer. The connection closes, since nobody knows where the next request begins.
     pub(super) fn reject(&mut self, reject: Reject, end: End, buffer: &mut ReadBuffer) {
         self.shared.tell(&Notice::Rejected { peer: self.connection.peer(), reject });
         let response = Response::text(reject.reason()).with_status(reject.status());
         self.turn_away(response, buffer.incoming().is_head_request(), end);
     }
 
-    /// Answers what is no request, and closes.
+    /// Answers what is no whole request, and closes.
     pub(super) fn turn_away(&mut self, response: Response, is_head: bool, end: End) {
         self.visit.count_answer();
         self.connection.end_with(end);
         self.out.push_refusal(response, is_head, self.now);
     }
 
-    /// Writes the answers that have been gathered.
+    /// Writes the batch.
     pub(super) fn flush(&mut self) -> Sent {
         let (sent, answers) = self.connection.send(self.out, self.now);
         match sent {
             Sent::All => {}
             Sent::Blocked if self.connection.must_await_room() => {
-                // Never seen to fail; the clock of a blocked connection looks for room too.
+                // This has never been seen to fail; the clock of a blocked connection tries to write too.
                 let _ = self.poller.await_room(self.connection.stream(), self.visit.token.raw());
             }
             Sent::Blocked => {}
@@ -320,20 +321,20 @@ impl<'a> Serving<'a> {
         sent
     }
 
-    /// Ends the visit: writes, and has the connection keep what is left in the buffer.
+    /// Ends the visit: writes the batch, and lets the connection keep what is left in the buffer.
     pub(super) fn end_visit(mut self, buffer: &mut ReadBuffer) -> (Visit, Sent) {
         let sent = self.flush();
         self.connection.keep(buffer);
         (*self.visit, sent)
     }
 
-    /// Ends the visit: a handler works on the answer, and what comes before that is written.
+    /// Ends the visit: a handler works on the answer. Writes the answers before it.
     pub(super) fn go_away(mut self, call: Call) -> (Token, Sent) {
         self.connection.go_away(call);
         (self.visit.token, self.flush())
     }
 
-    /// Ends the visit: the request's body is read by its handler.
+    /// Ends the visit: the handler reads the request's body.
     pub(super) fn begin_upload(self, buffer: &mut ReadBuffer) -> Upload {
         let mut call = Call::new(&buffer.request(self.connection.peer()), self.now);
         let begun = buffer.take_begun(&self.shared.limits);
@@ -343,9 +344,9 @@ impl<'a> Serving<'a> {
         upload
     }
 
-    /// Ends the visit: the answer's body, behind the head that has been gathered, is written by its handler's thread.
+    /// Ends the visit: the handler's thread writes the batch, which ends with the answer's head, and then the body.
     pub(super) fn begin_download(self, mut call: Call, after: AfterAnswer, buffer: &mut ReadBuffer) -> Download {
-        // It is being answered, whatever was to come of the request's body.
+        // The request is being answered: what becomes of its body does not matter any more.
         call.body = None;
         self.connection.keep(buffer);
         let unsent = self.connection.go_downloading(call, self.out, self.now);
@@ -354,8 +355,8 @@ impl<'a> Serving<'a> {
     }
 }
 
-/// An answer before the request's body has come. Whether that will follow is not known, so that the next request could
-/// not be told from it: the connection closes.
+/// An answer before the request's body has come. Nobody knows whether the body follows or the next request does, so the
+/// connection closes.
 fn without_body(response: Response) -> Step {
     Step::Answer(Box::new(response.last()))
 }

@@ -1,4 +1,4 @@
-//! A visit: what happens between a connection's being taken up and its being put down again.
+//! A visit: a loop loads a connection into its buffer, serves it, and lets it rest or go.
 //!
 //! ```text
 //! begin ──▶ go_on: read, parse ──▶ a whole request: Turn::Call ──answer──┐
@@ -7,8 +7,8 @@
 //!                    └── nothing more to do ──▶ end_visit: one write for all answers, then rest, linger or drop
 //! ```
 //!
-//! The connection stays in the loop's books; what has been read lies in the buffer, what is to be sent in the loop's
-//! outgoing batch. What it comes to is worked out in `serving`, and decided here.
+//! The connection stays in the loop's books; what has been read lies in the buffer, what will be sent in the loop's
+//! outgoing batch. `serving` works out what a visit comes to, and this file acts on it.
 
 use super::serving::{Reason, Serving, Step, Visit};
 use super::{Books, EventLoop, Turn};
@@ -19,12 +19,13 @@ use crate::server::table::Token;
 use crate::sync::{self, Ordering};
 
 impl EventLoop {
-    /// Takes up a connection that something has happened to.
+    /// Begins work on a connection that was reported, queued, or whose clock has run out.
     pub(super) fn begin(&mut self, token: Token, reason: Reason, buffer: &mut ReadBuffer) {
         match self.books.table[token].phase() {
             Phase::Lingering => self.books.discard(token, buffer),
             Phase::Away => self.books.write_while_away(token),
-            // It has been noted that there is something to read. Nobody is called for a client that has gone.
+            // No handler is called for a client that has gone. If there is something to read, the connection has noted
+            // it.
             Phase::Waiting if self.books.table[token].has_reset() => self.books.close(token),
             Phase::Waiting => {}
             Phase::Writing if !self.books.write_on(token) => {}
@@ -32,13 +33,13 @@ impl EventLoop {
         }
     }
 
-    /// Lays a connection in the buffer, to be served.
+    /// Loads a connection into the buffer, to serve it.
     pub(super) fn begin_visit(&mut self, token: Token, reason: Reason, buffer: &mut ReadBuffer) {
         self.books.table[token].load_into(buffer);
         self.visit = Some(Visit::new(token, reason, self.shared.looks.load(Ordering::Relaxed)));
     }
 
-    /// The connection that is being served. Its visit ends before it is dropped.
+    /// The connection that is being served. Its visit ends before the connection closes.
     pub(super) fn serving(&mut self) -> Option<Serving<'_>> {
         let visit = self.visit.as_mut()?;
         let Books { table, poller, now, is_draining, .. } = &mut self.books;
@@ -66,13 +67,13 @@ impl EventLoop {
         None
     }
 
-    /// False once it is time for others.
+    /// False once other connections must get their turn.
     fn has_time(&mut self) -> bool {
         self.books.now = sync::now();
         self.pass.is_in_time(self.books.now)
     }
 
-    /// Leaves what else has been read for the next pass.
+    /// Ends the visit and leaves what else has been read for the next pass.
     fn cut_short(&mut self, buffer: &mut ReadBuffer) {
         let has_more = buffer.has_more();
         if let Some(visit) = &mut self.visit {
@@ -88,25 +89,26 @@ impl EventLoop {
         self.push_answer(response, exchange, buffer);
     }
 
-    /// Adds a response to the batch. What it answers has left the buffer.
+    /// Adds a response to the batch. Its request has left the buffer.
     pub(super) fn push_answer(&mut self, response: Response, exchange: Exchange, buffer: &mut ReadBuffer) {
-        // The listeners first: a client that is told to go comes again at once, and must find them closed, not closing.
+        // Close the listeners first: a client that reads `Connection: close` comes back at once, and must find them
+        // closed, not closing.
         self.follow_stop();
         if let Some(mut serving) = self.serving() {
             serving.answer(response, exchange, buffer);
         }
     }
 
-    /// Ends a visit: writes, and lets the connection rest in whatever it is in the middle of, or go.
+    /// Ends a visit: writes the answers, then lets the connection rest in its phase, linger, or close.
     pub(super) fn end_visit(&mut self, progress: Progress, buffer: &mut ReadBuffer) {
         if self.visit.is_some_and(|visit| visit.has_answered() || visit.has_read()) {
-            // Handlers and large reads take their time: the next clock must not begin before, and a pass is short.
+            // Handlers and large reads take time: the next clock must not begin before now, and the pass must notice.
             self.books.now = sync::now();
         }
         let Some((visit, sent)) = self.serving().map(|serving| serving.end_visit(buffer)) else { return };
         self.visit = None;
         if visit.has_permit() {
-            // The request that it was for could not be read after all.
+            // Its request could not be read after all.
             self.shared.give_permit_back(self.books.index);
         }
         let token = visit.token();
@@ -127,13 +129,13 @@ impl EventLoop {
         self.books.run_clock(token, is_new, visit.has_read());
     }
 
-    /// A connection has been quiet for long enough: closed, after 408 if part of a request has come.
+    /// A connection has been quiet for long enough: closes it, after 408 if part of a request has come.
     fn end_quiet(&mut self, token: Token, buffer: &mut ReadBuffer) {
         let phase = self.books.table[token].phase();
         if phase == Phase::Idle {
             return self.books.close(token);
         }
-        // Nothing but this very answer is in flight, and a stop is not to wait for a peer that has gone quiet.
+        // Only this answer is in flight, and a stop does not wait for a peer that has gone quiet.
         let end = if self.books.is_draining && phase == Phase::Head { End::AtOnce } else { End::Lingering };
         self.begin_visit(token, Reason::Reported, buffer);
         if let Some(mut serving) = self.serving() {
@@ -142,7 +144,7 @@ impl EventLoop {
         self.end_visit(Progress::Nothing, buffer);
     }
 
-    /// Answers a connection that has asked nothing yet, and closes it.
+    /// Answers a connection that has asked nothing yet, and closes it after lingering.
     pub(super) fn turn_away(&mut self, token: Token, response: Response, buffer: &mut ReadBuffer) {
         self.begin_visit(token, Reason::Reported, buffer);
         if let Some(mut serving) = self.serving() {
