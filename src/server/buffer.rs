@@ -1,8 +1,8 @@
-//! What a thread needs to read requests: a scratch buffer, and the request being read from it.
+//! A thread's read buffer: scratch memory, and the request that is being read from it.
 //!
-//! A read goes into the scratch buffer and is parsed there in place. Only the rest of an incomplete request is moved to
-//! a buffer of the connection's own ([`Partial`]); the buffer takes it up again when more has come. So an idle
-//! connection has no buffer at all, and a request that comes whole is never copied.
+//! A read goes into the scratch memory and is parsed there in place. Only the rest of an incomplete request moves to
+//! memory of the connection's own ([`Partial`]), which the buffer loads again when more has come. So an idle connection
+//! has no memory for reading, and a request that comes whole is never copied.
 
 use super::budget::{Budget, Reserved};
 use super::stream::{Moved, Stream};
@@ -12,7 +12,7 @@ use crate::sync::Arc;
 
 /// Bytes of one read. A socket's receive buffer holds more, but a larger read only evicts the caches.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// Reading on after unparsed bytes is only worth it with at least this much room.
+/// Reading on after unparsed bytes only pays with at least this much room.
 const ROOM_BYTES_MIN: usize = 16 * 1024;
 
 /// An incomplete request, kept by its connection: its bytes from the first on, and how far they have been parsed.
@@ -20,12 +20,12 @@ const ROOM_BYTES_MIN: usize = 16 * 1024;
 pub(crate) struct Partial {
     bytes: Vec<u8>,
     incoming: Incoming,
-    /// What is reserved for its body, of the memory for all bodies.
+    /// What its body has reserved of the memory for all bodies.
     reserved: Option<Reserved>,
 }
 
 impl Partial {
-    /// What has come after a request, if anything.
+    /// The bytes that have come after a request, if any.
     pub(crate) fn behind(bytes: &[u8]) -> Option<Box<Self>> {
         let new = || Box::new(Self { bytes: bytes.to_vec(), incoming: Incoming::new(), reserved: None });
         (!bytes.is_empty()).then(new)
@@ -49,13 +49,13 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// The last one with a peer that we cannot understand, or do not serve.
+    /// The last exchange with a peer that we cannot understand, or do not serve.
     pub(crate) fn last(is_head: bool) -> Self {
         Self { is_head, version: Version::Http11, keeps_alive: false, is_last_word: false }
     }
 }
 
-/// Whose request lies on a buffer: what a handler's thread has to know of the connection, which stays with its loop.
+/// Whose request lies in a buffer: what a handler's thread knows of the connection, which stays with its loop.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) token: Token,
@@ -71,11 +71,11 @@ pub(crate) struct Begun {
     pub(crate) decoder: Body,
     /// What has come after the head.
     pub(crate) come: Vec<u8>,
-    /// Nothing has, and nothing will until the client gets `100 Continue`.
+    /// Nothing has come after the head, and nothing will until the client gets `100 Continue`.
     pub(crate) awaits_continue: bool,
 }
 
-/// A handler's response on its way back to the loop, as a rule because the loop was taken over meanwhile.
+/// A handler's response on its way back to the loop, usually because another thread has taken over the loop meanwhile.
 pub(crate) struct Answer {
     pub(crate) token: Token,
     pub(crate) exchange: Exchange,
@@ -101,11 +101,11 @@ pub(crate) struct ReadBuffer {
     scratch: Box<[u8]>,
     /// Invariant: `start <= filled <= scratch.len()`, and with `held`, `start <= held.len()`.
     filled: usize,
-    /// If set, the connection's bytes are here and not in the scratch buffer.
+    /// If set, the connection's bytes are here and not in `scratch`.
     held: Option<Vec<u8>>,
     /// Where the request being read begins.
     start: usize,
-    /// How often new bytes have been put here, from 1 on.
+    /// Counts loads and reads: no two contents have the same number. 0 before the first.
     version: u64,
     incoming: Incoming,
     reserved: Option<Reserved>,
@@ -124,7 +124,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Takes up a connection, with what it has kept.
+    /// Begins with a connection, and with the bytes that it has kept.
     pub(crate) fn load(&mut self, partial: Option<Box<Partial>>) {
         (self.filled, self.start, self.version) = (0, 0, self.version + 1);
         match partial.map(|partial| *partial) {
@@ -139,7 +139,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Puts the connection down again. Returns what it has to keep, if anything.
+    /// Ends with the connection. Returns what it has to keep, if anything.
     pub(crate) fn unload(&mut self) -> Option<Box<Partial>> {
         let mut bytes = self.take_bytes();
         if bytes.is_empty() {
@@ -163,7 +163,7 @@ impl ReadBuffer {
         bytes
     }
 
-    /// Takes a request out of the buffer whose head is complete and whose body will be streamed.
+    /// Takes a request out of the buffer that has a complete head and whose body will be streamed.
     pub(crate) fn take_begun(&mut self, limits: &Limits) -> Begun {
         let (exchange, awaits_continue) = (self.exchange(), self.awaits_continue());
         let decoder = self.incoming.stream_body(&limits.body);
@@ -185,7 +185,7 @@ impl ReadBuffer {
         self.incoming.awaits_continue() && self.rest().len() == self.incoming.head_len()
     }
 
-    /// One read. The second value is true if it filled all the room there was, so that there may be more.
+    /// Reads once. The second value is true if the read filled the room, so that there may be more.
     pub(crate) fn read(&mut self, stream: &Stream) -> (Moved, bool) {
         self.version += 1;
         if self.held.is_none() {
@@ -210,7 +210,7 @@ impl ReadBuffer {
         (moved, is_full)
     }
 
-    /// Parses what is here.
+    /// Parses on in the current request.
     pub(crate) fn progress(&mut self, limits: &Limits) -> Result<Progress, Reject> {
         let bytes = match &mut self.held {
             Some(held) => &mut held[self.start..],
@@ -219,7 +219,7 @@ impl ReadBuffer {
         self.incoming.advance(bytes, limits)
     }
 
-    /// Does with the body what the request's handler wants. Returns false if the handler is to read it itself.
+    /// Does with the body what the request's handler wants. Returns false if the handler reads it itself.
     pub(crate) fn follow(&mut self, plan: BodyPlan, limits: &Limits) -> Result<bool, Reject> {
         let is_bare = self.rest().len() == self.incoming.head_len();
         self.incoming.follow(plan, is_bare, &limits.body)
@@ -250,12 +250,12 @@ impl ReadBuffer {
         self.reserved = None;
     }
 
-    /// Reserves memory for the request's body, which is to be kept. Returns false if there is none left.
+    /// Reserves memory for the request's body, which the buffer holds. Returns false if too little is left.
     pub(crate) fn reserve(&mut self, budget: &Arc<Budget>) -> bool {
         budget.cover(&mut self.reserved, self.incoming.body_bytes())
     }
 
-    /// All bytes here, with a number that no other bytes have, and where the current request, which is whole, ends.
+    /// The number of these contents, all their bytes, and where the current request ends, which must be whole.
     pub(crate) fn contents(&self) -> (u64, &[u8], usize) {
         let bytes = self.held.as_deref().unwrap_or(&self.scratch[..self.filled]);
         (self.version, bytes, self.start + self.incoming.len())

@@ -1,4 +1,4 @@
-//! What others give a loop: another loop's connections, and the answers of displaced handlers.
+//! What others send a loop: another loop's connections, and the answers of displaced handlers.
 
 use std::time::Instant;
 
@@ -14,25 +14,25 @@ pub(crate) enum Message {
     /// A connection between two requests, from a loop that has more than its share.
     Transfer(Transfer),
     Answer(Answer),
-    /// An answer whose body the sender will write, once the loop has sent it what it needs for that.
+    /// An answer whose body the sender will write, once the loop has sent it the `Download`.
     Asked(Box<Answer>, SyncSender<Download>),
     Streamed(Streamed),
-    /// Somebody wants to know whether the loop comes to its inbox.
+    /// Asks the loop to reply once it comes to its inbox.
     Check(SyncSender<()>),
     /// Makes the loop run a test's code.
     #[cfg(test)]
     Test(Box<dyn FnOnce() + Send>),
 }
 
-/// A connection that another loop has accepted, and has no room for.
+/// A connection that another loop has accepted but has no room for.
 pub(crate) struct Arrival {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
-    /// The index of the listener's listener.
+    /// The index of its listener.
     pub(crate) listener: usize,
-    /// It has been sent to the loop with the connection that has been idle longest.
+    /// It has been sent to the loop with the longest-idle connection already.
     pub(crate) is_sent: bool,
-    /// How many loops had no room for it.
+    /// How many loops have had no room for it.
     pub(crate) refusals: usize,
 }
 
@@ -40,11 +40,11 @@ pub(crate) struct Arrival {
 pub(crate) struct Transfer {
     pub(crate) stream: Arc<Stream>,
     pub(crate) peer: Peer,
-    /// When it became idle: of all loops' connections, the one idle longest makes room.
+    /// When it became idle: the longest-idle connection of all loops makes room.
     pub(crate) since: Instant,
 }
 
-/// What others have given a loop. The loop closes it when it ends; after that, `push` gives everything back.
+/// The messages for a loop. The loop closes its inbox when it ends; after that, `push` returns each message.
 pub(crate) struct Inbox {
     messages: Mutex<Option<Vec<Message>>>,
     waker: Waker,

@@ -1,28 +1,29 @@
 //! A server as a member of a group: bind, configure, run.
 //!
-//! | room | what for |
+//! | module | what for |
 //! |---|---|
-//! | `config`, `budget` | every limit; the one on memory that all share |
-//! | `notice`, `throttle` | what is told to whoever runs it, and how often |
-//! | `address`, `bind`, `listener`, `accept_error` | where to listen, accepting and its errors |
-//! | `inherited` | listeners that somebody else has bound |
-//! | `listener`, `handshakes` | a listener that loops share, and how it is closed |
+//! | `config`, `budget` | every limit; the memory for bodies, which all loops share |
+//! | `notice`, `throttle` | what the server reports to its operator, and how often |
+//! | `address`, `bind`, `listener`, `accept_error` | where to listen; accepting, and its errors |
+//! | `inherited` | listeners that another process or the embedder has bound |
+//! | `shared_listener`, `handshakes` | a listener that all loops share, and how it closes |
 //! | `stream` | connected sockets: reading and writing |
-//! | `socket_file` | the files of Unix sockets, removed by whoever bound them |
+//! | `socket_file` | the files of Unix sockets, which the process that bound them removes |
 //! | `sys` | the system calls that std lacks, and all `unsafe` |
-//! | `poller`, `timeouts`, `quiet`, `patience` | when something is ready; until when it may take |
+//! | `poller`, `timeouts`, `quiet`, `patience` | when something is ready; how long it may take |
 //! | `event_loop` | one loop, and all that it does with its connections |
-//! | `table`, `connection`, `phase` | what a loop works on: its connections, and what they can be in the middle of |
-//! | `buffer`, `outgoing` | what is read, what is sent |
+//! | `table`, `connection`, `phase` | what a loop works on: its connections and their phases |
+//! | `buffer`, `outgoing` | what a loop reads, what it sends |
 //! | `call` | a handler that has been called |
-//! | `shared`, `inbox` | what loops have in common, and how they reach each other |
+//! | `shared`, `inbox` | what all loops share, and how they reach each other |
+//! | `path` | what the system knows of the network path to a peer |
 //! | `liveness` | whether every loop responds |
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
-//! | `handoff` | which thread turns a loop, and who takes it over while a handler blocks |
+//! | `handoff` | which thread runs a loop, and which takes it over while a handler blocks |
 //!
-//! A request comes in by a `listener`, becomes a `connection` in a loop's `table`, is read on a `buffer` in an
-//! `event_loop`, is answered by a handler as `handoff` has it, and leaves as `outgoing`. A stop goes the way of
-//! `event_loop::drain`.
+//! A request comes in by a `shared_listener`, becomes a `connection` in a loop's `table`, is read into a `buffer` by an
+//! `event_loop`, is answered by a handler on the thread that `handoff` chose, and leaves as `outgoing`. A stop takes
+//! the path that `event_loop::drain` describes.
 
 mod accept_error;
 mod address;
@@ -105,7 +106,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds all [addresses](ToAddresses), of text as [`Address`] has it. None is listened on if one cannot be.
+    /// Binds all [addresses](ToAddresses); text is parsed as an [`Address`]. If one cannot be bound, none is.
     ///
     /// ```
     /// use allout::{Config, Server};
@@ -122,10 +123,10 @@ impl Server {
         Ok(Self::with_listeners(bind::bind(&addresses)?, config))
     }
 
-    /// Takes over sockets that listen already, from a service manager for example. Others may hold them too: they
-    /// become non-blocking for them as well, but are not closed for them. At the stop our share of their queues is
-    /// answered, and what comes later is theirs; a Unix socket's file stays. Processes that a handler starts do not
-    /// inherit them.
+    /// Takes over sockets that listen already, from a service manager for example. Other processes may hold them too:
+    /// the sockets become non-blocking for those as well, but are not closed for them. At the stop, the server answers
+    /// its share of their queues, and leaves what comes later to the other processes; the file of a Unix socket stays.
+    /// Processes that a handler starts do not inherit the sockets.
     ///
     /// ```
     /// use std::net::TcpListener;
@@ -137,7 +138,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If one cannot be duplicated or made non-blocking, or has no address.
+    /// If a socket cannot be duplicated or made non-blocking, or has no address.
     pub fn from_listeners(
         sockets: impl IntoIterator<Item = impl Into<Inherited>>,
         config: Config,
@@ -168,39 +169,39 @@ impl Server {
         }
     }
 
-    /// Where it listens, the ports that the system chose included.
+    /// Where the server listens, including ports that the system chose.
     pub fn addresses(&self) -> impl Iterator<Item = &LocalAddress> {
         self.listeners.iter().map(Listener::local_address)
     }
 
-    /// The port of the first TCP listener: of `:0`, the one that the system chose. `None` if there are Unix sockets
-    /// alone.
+    /// The port of the first TCP listener; for `:0`, the port that the system chose. `None` if all listeners are Unix
+    /// sockets.
     pub fn port(&self) -> Option<u16> {
-        self.addresses().find_map(|place| match place {
+        self.addresses().find_map(|address| match address {
             LocalAddress::Tcp(address) => Some(address.port()),
             LocalAddress::Unix(_) => None,
         })
     }
 
-    /// Counts that go on being updated while it runs.
+    /// Counts that the server updates while it runs.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.stats)
     }
 
-    /// Asks whether the event loops respond, from now until the stop: for a watchdog.
+    /// Asks whether the event loops respond, until the stop: for a watchdog.
     pub fn liveness(&self) -> Liveness {
         self.liveness.clone()
     }
 
-    /// Calls `listen` with everything that is worth a line in a log. It runs on the threads that serve, and should not
-    /// block.
+    /// Calls `listen` with everything that is worth a line in a log. The closure runs on the threads that serve, and
+    /// should not block.
     pub fn on_notice(mut self, listen: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
         self.on_notice = Box::new(listen);
         self
     }
 
-    /// Calls `listen` for each listener, once [`run`](Self::run) has all that it needs to serve: whoever connects from
-    /// then on is answered, even if the stop comes before the first `accept`.
+    /// Calls `listen` for each listener, once [`run`](Self::run) has all that it needs to serve: a client that connects
+    /// from then on is answered, even if the stop comes before the first `accept`.
     pub fn on_listening(mut self, listen: impl Fn(&LocalAddress) + Send + 'static) -> Self {
         self.on_listening = Box::new(listen);
         self
@@ -217,7 +218,7 @@ impl Server {
         handoff::supervise(event_loops, &shared)
     }
 
-    /// All that it takes to serve.
+    /// Builds all that serving needs.
     fn assemble(self, handler: impl Handler, stop: &Stop) -> Result<(Vec<EventLoop>, Arc<Shared>), String> {
         let Self { listeners, config, stats, liveness, on_notice, on_listening } = self;
         let config = config.sane();
@@ -225,7 +226,7 @@ impl Server {
             .map(|_| Poller::new())
             .collect::<Result<_, _>>()
             .map_err(|error: std::io::Error| format!("cannot create a poller: {error}"))?;
-        let index = |poller: &Poller| LoopHandle {
+        let handle = |poller: &Poller| LoopHandle {
             inbox: Inbox::new(poller.waker()),
             connections: AtomicUsize::new(0),
             idle_since_us: AtomicU64::new(u64::MAX),
@@ -235,7 +236,7 @@ impl Server {
             limits: config.limits(),
             stop: stop.clone(),
             listeners: listeners.into_iter().map(|listener| SharedListener::new(listener, config.loops)).collect(),
-            loops: pollers.iter().map(index).collect(),
+            loops: pollers.iter().map(handle).collect(),
             permits: Permits::new(config.loops, config.handlers_max),
             looks: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -249,11 +250,12 @@ impl Server {
             config,
         });
         let mut event_loops = Vec::new();
-        for (number, poller) in pollers.into_iter().enumerate() {
-            event_loops.push(EventLoop::new(Arc::clone(&shared), number, poller)?);
+        for (index, poller) in pollers.into_iter().enumerate() {
+            event_loops.push(EventLoop::new(Arc::clone(&shared), index, poller)?);
         }
         for listener in &shared.listeners {
-            // Whoever is told that it listens is to be answered: not with the last descriptor gone already.
+            // Before `on_listening` is called, proves that a descriptor is free: a client that then connects must be
+            // answered.
             listener
                 .with(Listener::prove_room)
                 .unwrap_or(Ok(()))
@@ -265,8 +267,8 @@ impl Server {
     }
 }
 
-/// Removes the files of all Unix sockets that this process listens on, as dropping the servers would. To be called
-/// right before [`std::process::exit`], which drops nothing: from then on, none can be bound.
+/// Removes the files of all Unix sockets that this process listens on, as dropping the servers would. Call it right
+/// before [`std::process::exit`], which drops nothing. After the call, no Unix socket can be bound.
 pub fn remove_socket_files() {
     #[cfg(unix)]
     socket_file::remove_all();

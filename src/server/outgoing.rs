@@ -16,14 +16,14 @@ pub(crate) struct Outgoing {
     /// Where each answer ends, and what to call when it has left.
     endings: VecDeque<Ending>,
     date: Date,
-    /// How long a peer may take for what it does not take at once.
+    /// How long a peer may take for bytes that it does not take at once.
     patience: Duration,
 }
 
 #[derive(Debug)]
 struct Ending {
     at: usize,
-    /// It answers a whole request. A refusal before one was whole is owed to nobody.
+    /// It answers a whole request. Nobody is owed the refusal of an incomplete one.
     is_owed: bool,
     /// Called when dropped.
     _after: AfterAnswer,
@@ -76,7 +76,7 @@ impl Outgoing {
         }
     }
 
-    /// Adds the head of an answer whose body somebody else sends.
+    /// Adds the head of an answer whose body a handler's thread sends.
     pub(crate) fn push_head(&mut self, response: &Response, to: Exchange, persistence: Persistence, now: Instant) {
         encode(response, to.version, to.is_head, persistence, self.date.at(now), &mut self.bytes);
     }
@@ -86,7 +86,7 @@ impl Outgoing {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Writes as much as the peer takes, and returns the rest, for the connection to keep.
+    /// Writes as much as the peer takes. Returns the rest, for the connection to keep.
     pub(crate) fn write(&mut self, stream: &Stream, now: Instant) -> (Written, Option<Box<Unsent>>) {
         let mut sent = 0;
         let written = write(stream, &self.bytes, &mut sent, &mut self.endings);
@@ -113,13 +113,13 @@ impl Outgoing {
         unsent.endings.extend(self.endings.drain(..).map(|ending| Ending { at: before + ending.at, ..ending }));
     }
 
-    /// Takes the gathered bytes, for somebody else to send.
+    /// Takes the gathered bytes, for a handler's thread to send.
     pub(crate) fn take(&mut self, now: Instant) -> Box<Unsent> {
         let (bytes, endings) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.endings));
         self.unsent(bytes, endings, now)
     }
 
-    /// Drops the gathered bytes. The closures of answers in them are called: those answers are lost.
+    /// Drops the gathered bytes: those answers are lost. Their closures are called.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);
@@ -128,7 +128,7 @@ impl Outgoing {
 }
 
 impl Unsent {
-    /// Writes on. `is_done` once nothing is left.
+    /// Writes on. Once nothing is left, `is_done` is true.
     pub(crate) fn write(&mut self, stream: &Stream, now: Instant) -> Written {
         let written = write(stream, &self.bytes, &mut self.sent, &mut self.endings);
         self.patience.spend(now.saturating_duration_since(self.tried_at));
@@ -137,7 +137,7 @@ impl Unsent {
         written
     }
 
-    /// The peer has taken too long, as of now.
+    /// True if, at `now`, the peer has taken too long.
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
         self.patience.left() <= now.saturating_duration_since(self.tried_at)
     }
@@ -162,7 +162,7 @@ impl Unsent {
     }
 }
 
-/// Writes `bytes[*sent..]` until the socket would block: only then does the poller report it again.
+/// Writes `bytes[*sent..]` until the socket would block: only then does the poller report room again.
 fn write(stream: &Stream, bytes: &[u8], sent: &mut usize, endings: &mut VecDeque<Ending>) -> Written {
     let mut written = Written { answers: 0, bytes: 0, has_failed: false };
     while *sent < bytes.len() {

@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     pub(crate) permits: Permits,
     /// How often the watcher has looked for slow handlers.
     pub(crate) looks: AtomicUsize,
-    /// Connections of all loops, including those on their way from one to another.
+    /// How many connections all loops have, including those on their way from one loop to another.
     pub(crate) connections: AtomicUsize,
     pub(crate) stats: Arc<Stats>,
     pub(crate) handler: Box<dyn Handler>,
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) accept_failed: Throttle,
     /// One for each thing that can run out.
     pub(crate) refused: [Throttle; Want::ALL.len()],
-    /// The memory for bodies held in memory.
+    /// The memory for request bodies that the server holds.
     pub(crate) bodies: Arc<Budget>,
 }
 
@@ -90,7 +90,8 @@ pub(crate) struct LoopHandle {
 }
 
 impl LoopHandle {
-    /// A connection has come that was counted when it was handed over: whoever enters it counts it again.
+    /// Uncounts a connection that another loop has handed over: `hand_over` counted it, and entering it counts it
+    /// again.
     pub(crate) fn was_handed_over(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -103,7 +104,7 @@ impl Shared {
         self.answered(request, caught(|| self.handler.handle(request)))
     }
 
-    /// Calls the handler on the loop, if it has promised that it does not block there. A streamed response would block
+    /// Calls the handler on the loop's thread, if it has promised not to block there. A streamed response would block
     /// the loop, and breaks the promise: the answer is 500.
     pub(crate) fn answer_at_once(self: &Arc<Self>, request: &Request<'_>) -> Option<Response> {
         match caught(|| self.handler.is_at_once(request)) {
@@ -120,7 +121,7 @@ impl Shared {
         Some(response)
     }
 
-    /// Asks the handler what is to become of the body.
+    /// Asks the handler what to do with the request's body.
     ///
     /// # Errors
     ///
@@ -139,7 +140,7 @@ impl Shared {
         }
     }
 
-    /// From here on a response may end anywhere, and its closures may panic there.
+    /// From here on the response may end on any thread, and its closures may panic there.
     #[cold]
     fn watch_closures(self: &Arc<Self>, request: &Request<'_>, mut response: Response) -> Response {
         let (shared, method, path) = (Arc::downgrade(self), request.method(), request.raw_path().to_owned());
@@ -194,19 +195,19 @@ impl Shared {
         }
     }
 
-    /// Counts one more connection. Returns false if there are already as many as allowed.
+    /// Counts one more connection. Returns false if there are `connections_max` already.
     pub(crate) fn has_counted_one_more(&self) -> bool {
         let has_room = |count: usize| (count < self.config.connections_max).then_some(count + 1);
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room).is_ok()
     }
 
-    /// A permit for the request of this loop that has waited longest, since then; false if it is not its turn, or none
-    /// waits.
+    /// Takes a permit for this loop's oldest queued request, which began to wait at `longest`. Returns false if another
+    /// loop's request comes first, no permit is free, or no request waits.
     pub(crate) fn enter_waiting(&self, index: usize, longest: Option<Instant>) -> bool {
-        // First published, then looked for a permit: whoever gives one back in between finds us.
+        // Publish first, then look for a permit: a thread that gives one back in between finds us.
         let is_news = self.permits.publish(index, longest);
         if longest.is_none() {
-            // A permit that was meant for a request of ours is for somebody else's now.
+            // A permit that was meant for our request now goes to another loop's.
             if is_news {
                 self.wake_next_in_line();
             }
@@ -233,7 +234,8 @@ impl Shared {
         }
     }
 
-    /// Gives a connection to another loop, which counts it from now on. A loop that has left gives it back.
+    /// Gives a connection to another loop, which counts it from now on. A loop that has left refuses: then returns the
+    /// message.
     pub(crate) fn hand_over(&self, message: Message, index: usize) -> Result<(), Message> {
         let LoopHandle { inbox, connections, .. } = &self.loops[index];
         connections.fetch_add(1, Ordering::Relaxed);
@@ -254,9 +256,9 @@ impl Shared {
         }
     }
 
-    /// The index with the fewest connections, and how many it has.
+    /// The index of the loop with the fewest connections, and how many it has.
     pub(crate) fn least_loaded(&self) -> (usize, usize) {
-        let loads = self.loops.iter().map(|index| index.connections.load(Ordering::Relaxed)).enumerate();
+        let loads = self.loops.iter().map(|handle| handle.connections.load(Ordering::Relaxed)).enumerate();
         loads.min_by_key(|(_, load)| *load).unwrap_or((0, 0))
     }
 }

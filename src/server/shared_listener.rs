@@ -41,10 +41,10 @@ use crate::sync::{self, AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
 #[derive(Debug)]
 pub(crate) struct SharedListener {
     door: RwLock<Option<Door>>,
-    /// Those under way since the listener refuses new ones. The loop that looks has it locked.
+    /// The handshakes under way, once the listener refuses new ones. The loop that looks for them holds the lock.
     handshakes: Mutex<Option<Handshakes>>,
     address: LocalAddress,
-    /// How many loops have not left it.
+    /// How many loops have not left this listener.
     loops: AtomicUsize,
     has_failed: AtomicBool,
 }
@@ -55,7 +55,7 @@ struct Door {
     is_closing: bool,
 }
 
-/// The result of an attempt to close.
+/// The result of an attempt to close a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closing {
     /// Handshakes are under way: try again at this moment.
@@ -67,7 +67,7 @@ pub(crate) enum Closing {
 }
 
 impl SharedListener {
-    /// A listener from which this many loops accept.
+    /// A listener from which `loops` loops accept.
     pub(crate) fn new(listener: Listener, loops: usize) -> Self {
         let address = listener.local_address().clone();
         Self {
@@ -97,13 +97,13 @@ impl SharedListener {
         self.with(Listener::accept)
     }
 
-    /// Calls `look` with the listener, if the listener is still open.
+    /// Calls `look` with the listener, if it is still open.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Listener) -> T) -> Option<T> {
         self.door.read().as_ref().map(|door| look(&door.listener))
     }
 
-    /// Refuses newcomers, accepts the connections in the queue, and closes the listener once none can follow. Waits for
-    /// handshakes under way until `handshakes_until`; only the first call sets that.
+    /// Refuses newcomers, accepts the queued connections into `accepted`, and closes the listener once none can follow.
+    /// Waits for handshakes under way until `handshakes_until`; only the first call sets that.
     ///
     /// Once any call has returned, newcomers are refused, as far as the system can. A loop calls this until the answer
     /// is not [`Closing::Awaits`].
@@ -160,17 +160,17 @@ impl SharedListener {
         }
     }
 
-    /// Closes the listener, even if connections wait. Accepts each to look at it, one at a time, so that one descriptor
-    /// is enough.
+    /// Closes the listener even if connections wait. Accepts them one at a time and calls `look` with each, so that one
+    /// descriptor is enough.
     ///
     /// # Errors
     ///
-    /// Not even that descriptor is free, or the time is over: nobody knows who else waited.
+    /// Not even that descriptor is free, or `until` has passed: more connections may have waited.
     pub(crate) fn abandon(&self, until: Instant, mut look: impl FnMut(Stream, Peer)) -> io::Result<()> {
         let Some(Door { listener, .. }) = self.door.write().take() else {
             return Ok(());
         };
-        // Bounded, since thousands may wait, and those that are reset may come back at once.
+        // Bounded in time, since thousands may wait, and clients that are reset may come back at once.
         while sync::now() < until {
             match listener.accept() {
                 Ok((stream, peer)) => look(stream, peer),
@@ -205,7 +205,7 @@ mod tests {
     const TOKEN: u64 = 1;
 
     #[test]
-    fn what_others_hold_too_is_reported_to_no_loop_that_has_left_it() {
+    fn a_shared_listener_is_reported_to_no_loop_that_has_left_it() {
         let keeper = TcpListener::bind("127.0.0.1:0").unwrap();
         let listener = SharedListener::new(Listener::take_over(keeper.try_clone().unwrap().into()).unwrap(), 2);
         let mut pollers: Vec<_> = (0..2).map(|_| Poller::new().unwrap()).collect();
@@ -215,7 +215,7 @@ mod tests {
         for (poller, closing) in pollers.iter_mut().zip([Closing::Left, Closing::Closed]) {
             listener
                 .with(|listener| poller.remove_listener(listener, TOKEN))
-                .expect("it is there as long as a loop is");
+                .expect("it stays until the last loop has left");
             assert_eq!(listener.close(sync::now(), &mut Vec::new()).unwrap(), closing);
         }
         // Nobody accepts it, so a level-triggered report would come again and again.
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_there_is_no_time_to_look_at_is_told() {
+    fn a_queue_without_time_to_look_at_it_is_an_error() {
         let listener = Listener::bound(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let LocalAddress::Tcp(address) = listener.local_address().clone() else { unreachable!("bound to TCP") };
         let listener = SharedListener::new(listener, 1);

@@ -1,5 +1,5 @@
-//! What is seen from inside alone: a loop that dies, by a fault of our own, or is behind, among others that live on;
-//! and threads whose end takes its time.
+//! What only a test inside the crate can see: a loop that dies by a fault of our own, or is behind, while others live
+//! on; and threads whose end takes time.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ const HANG: Duration = Duration::from_secs(30);
 
 const PING: &str = "GET /ping HTTP/1.1\r\nHost: test\r\n\r\n";
 
-/// What handlers wait at.
+/// A barrier at which handlers wait until the test opens it.
 #[derive(Default)]
 struct Barrier {
     is_open: Mutex<bool>,
@@ -44,28 +44,28 @@ impl Barrier {
     }
 }
 
-/// A server with two loops, a lame duck once one of them has died.
+/// A server with two loops. Once one has died, the server is a lame duck.
 struct Site {
     shared: Arc<Shared>,
     stop: Stop,
     address: SocketAddr,
     barrier: Arc<Barrier>,
-    /// What threads wait at that end.
+    /// The barrier at which ending threads wait.
     slow: Arc<Slow>,
-    /// Handlers that wait at the barrier.
+    /// One message for each handler that reaches the barrier.
     held: Receiver<()>,
-    /// How streams have ended.
+    /// How each stream ended.
     ends: Receiver<std::io::Result<()>>,
     group: thread::JoinHandle<Outcome>,
 }
 
 impl Site {
-    fn start(threads: usize) -> Self {
-        Self::start_with_grace(threads, HANG)
+    fn start(handlers_max: usize) -> Self {
+        Self::start_with_grace(handlers_max, HANG)
     }
 
-    fn start_with_grace(threads: usize, grace: Duration) -> Self {
-        let config = Config { loops: 2, handlers_max: threads, queue_timeout: HANG, ..Config::default() };
+    fn start_with_grace(handlers_max: usize, grace: Duration) -> Self {
+        let config = Config { loops: 2, handlers_max, queue_timeout: HANG, ..Config::default() };
         let server = Server::bind("127.0.0.1:0", config).unwrap();
         let Some(LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
         let (holding, held) = mpsc::channel();
@@ -93,18 +93,18 @@ impl Site {
         stream
     }
 
-    /// Connections that have been answered once, on both loops.
-    fn seated(&self, count: usize) -> Vec<TcpStream> {
+    /// Connects `count` clients and has each answered twice; both loops then have some of them.
+    fn spread(&self, count: usize) -> Vec<TcpStream> {
         let mut clients: Vec<_> = (0..count).map(|_| self.connect()).collect();
         for _ in 0..2 {
             assert!(clients.iter_mut().all(is_answered));
         }
-        let loops = self.shared.loops.iter().map(|index| index.connections.load(Ordering::Relaxed));
+        let loops = self.shared.loops.iter().map(|handle| handle.connections.load(Ordering::Relaxed));
         assert!(loops.into_iter().all(|connections| connections > 0));
         clients
     }
 
-    /// Has a loop call this, among what others bring it.
+    /// Has a loop call `code`, in order with its other messages.
     fn push(&self, index: usize, code: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
         self.shared.loops[index].inbox.push(Message::Test(Box::new(code))).map_err(|_| "it is closed")
     }
@@ -114,7 +114,7 @@ impl Site {
         poll(|| (self.shared.loops[index].connections.load(Ordering::Relaxed) >= usize::MAX / 2).then_some(()));
     }
 
-    /// New clients find the other loop, and the stop says what has happened.
+    /// New clients are served by the other loop, and the outcome of the stop names the fault.
     fn expect_alive(self) {
         for _ in 0..20 {
             let mut client = self.connect();
@@ -131,7 +131,7 @@ impl Site {
     }
 }
 
-/// What a thread keeps, and does not let go of before the second barrier is open.
+/// A thread-local value whose drop waits until the second barrier is open.
 struct SlowEnd(Arc<Slow>);
 
 #[derive(Default)]
@@ -185,7 +185,7 @@ fn routes(
     }
 }
 
-/// Looks again and again for what there is no event for.
+/// Polls for a condition that has no event.
 fn poll<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     while begun.elapsed() < HANG {
@@ -197,7 +197,7 @@ fn poll<T>(mut look: impl FnMut() -> Option<T>) -> T {
     panic!("it never comes");
 }
 
-/// It gets an answer, not the end.
+/// True if the client gets an answer, false if the connection ends.
 fn is_answered(client: &mut TcpStream) -> bool {
     client.write_all(PING.as_bytes()).is_ok() && is_served(client)
 }
@@ -215,7 +215,7 @@ fn is_served(client: &mut TcpStream) -> bool {
 fn what_comes_while_a_loop_is_busy_with_what_came_before_is_not_forgotten() {
     let site = Site::start(64);
     let (begin, begun) = mpsc::channel();
-    // Lasts until its sender is dropped, and then is over too late for another to begin in the same pass.
+    // Keeps the loop busy until the sender is dropped, and then for so long that no other work begins in the same pass.
     let busy = || {
         let (begin, (sender, dropped)) = (begin.clone(), mpsc::channel::<()>());
         let code = move || {
@@ -300,9 +300,9 @@ fn a_loop_that_ends_after_its_time_harms_nobody() {
 #[test]
 fn a_loop_that_has_died_gets_no_connections_and_its_clients_see_the_end() {
     let site = Site::start(64);
-    let mut clients = site.seated(12);
+    let mut clients = site.spread(12);
     site.kill(0);
-    // Half of them had their place there, and each of these reads its end.
+    // About half of the clients were on that loop; each of these reads the end of its connection.
     let answered = clients.iter_mut().filter_map(|client| is_answered(client).then_some(())).count();
     assert!((1..12).contains(&answered), "{answered} of 12");
     assert!(site.push(0, || {}).is_err(), "nobody gives it anything");
@@ -311,10 +311,10 @@ fn a_loop_that_has_died_gets_no_connections_and_its_clients_see_the_end() {
 }
 
 #[test]
-fn nobody_waits_behind_the_requests_of_a_loop_that_has_died() {
+fn no_request_queues_behind_those_of_a_loop_that_has_died() {
     let site = Site::start(2);
-    let mut clients = site.seated(12);
-    // Both permits are taken. The one that has waited for longest is of the loop that dies.
+    let mut clients = site.spread(12);
+    // Both permits are taken. The loop with the oldest queued request dies.
     for client in &mut clients[..2] {
         client.write_all(PING.replace("ping", "hold").as_bytes()).unwrap();
         site.held.recv_timeout(HANG).unwrap();
@@ -334,7 +334,7 @@ fn nobody_waits_behind_the_requests_of_a_loop_that_has_died() {
 #[test]
 fn a_stream_whose_loop_has_died_ends_when_it_begins_to_write() {
     let site = Site::start(64);
-    let mut clients = site.seated(12);
+    let mut clients = site.spread(12);
     for client in &mut clients {
         client.write_all(PING.replace("ping", "stream").as_bytes()).unwrap();
         site.held.recv_timeout(HANG).unwrap();
@@ -350,23 +350,23 @@ fn a_stream_whose_loop_has_died_ends_when_it_begins_to_write() {
 #[test]
 fn threads_whose_end_takes_its_time_do_not_stop_the_hand_off() {
     let site = Site::start(64);
-    let mut clients = site.seated(6);
+    let mut clients = site.spread(6);
     let ask = |clients: &mut [TcpStream], path: &str| {
         for client in clients {
             client.write_all(PING.replace("ping", path).as_bytes()).unwrap();
             site.held.recv_timeout(HANG).unwrap();
-            // Whoever is served by the same loop, too.
+            // The other clients of the same loop are answered too.
             for _ in 0..2 {
                 assert!(is_answered(&mut site.connect()));
             }
         }
     };
-    // Each handler has a thread of its own; those that are not needed any more end soon.
+    // Each handler has a thread of its own; threads without a task end soon.
     ask(&mut clients, "local");
     site.barrier.open();
     assert!(clients.iter_mut().all(is_served));
     poll(|| (site.slow.begun.load(Ordering::SeqCst) > 1).then_some(()));
-    // New ones are needed.
+    // The next handlers need new threads.
     site.barrier.shut();
     ask(&mut clients, "hold");
     site.barrier.open();
