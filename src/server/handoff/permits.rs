@@ -2,15 +2,15 @@
 //!
 //! A handler runs on the thread that holds its loop, until it turns out to be slow: then a spare takes the loop, and
 //! the handler is *displaced*. So the running handlers are the displaced ones, counted here, and the busy words, at
-//! most one per loop. While there is room for the displaced ones and one on every loop, nothing needs to be counted;
-//! that is the common case, and costs two loads.
+//! most one per loop. While the limit has room for the displaced ones and one on every loop, no busy word needs to be
+//! counted; that is the common case, and costs two loads.
 //!
 //! Why the count is never too low: a holder announces itself before it reads the count, and a spare raises the count
 //! before it claims a loop. All these operations are sequentially consistent, so they have one order; in it, if two
-//! want the last permit, the second sees the first.
+//! loops want the last permit, the second sees the first.
 //!
-//! Why no queued request is forgotten: it is published before its loop looks for a permit once more, and a permit is
-//! given back before its giver looks for a queued request.
+//! Why no queued request is forgotten: a loop publishes it before it looks for a permit once more, and a thread gives a
+//! permit back before it looks for a queued request.
 
 use std::time::Instant;
 
@@ -47,7 +47,7 @@ impl Permits {
         }
     }
 
-    /// A permit for a request that has just come. It must not overtake queued ones.
+    /// Takes a permit for a request that has just come. It must not overtake queued requests.
     pub(crate) fn enter(&self, index: usize) -> bool {
         if self.queues.load(Ordering::SeqCst) > 0 {
             return false;
@@ -61,8 +61,8 @@ impl Permits {
         self.enter_among_few(index)
     }
 
-    /// A permit for this loop's oldest queued request, if that is the oldest of all loops and a permit is free.
-    /// Otherwise the loop that comes first, if it is another one.
+    /// Takes a permit for this loop's oldest queued request, if that is the oldest of all loops and a permit is free.
+    /// `Err`: the loop whose request comes first, if it is another one.
     pub(crate) fn enter_waiting(&self, index: usize) -> Result<(), Option<usize>> {
         match self.next_in_line() {
             Some(next) if next != index => Err(Some(next)),
@@ -100,16 +100,16 @@ impl Permits {
     /// Publishes when this loop's oldest queued request began to wait. Returns true if that has changed: a thread that
     /// gave back a permit meanwhile may have woken this loop as the next in line when it no longer was.
     pub(crate) fn publish(&self, index: usize, since: Option<Instant>) -> bool {
-        let mark = since.map_or(0, |since| {
+        let since_us = since.map_or(0, |since| {
             u64::try_from(since.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX).max(1)
         });
-        let before = self.waiting[index].swap(mark, Ordering::SeqCst);
-        match (before, mark) {
+        let before = self.waiting[index].swap(since_us, Ordering::SeqCst);
+        match (before, since_us) {
             (0, 1..) => _ = self.queues.fetch_add(1, Ordering::SeqCst),
             (1.., 0) => _ = self.queues.fetch_sub(1, Ordering::SeqCst),
             _ => {}
         }
-        before != mark
+        before != since_us
     }
 
     /// The loop with the oldest queued request, if there is one.

@@ -1,4 +1,4 @@
-//! The watcher: the server's own thread, which finds slow handlers and waits for the end.
+//! The watcher: the thread that runs the server finds slow handlers and waits for the end.
 
 use std::time::{Duration, Instant};
 
@@ -14,26 +14,27 @@ use crate::sync::{self, Arc, Ordering};
 
 /// How often to look at the slots while requests are being served: a handler counts as slow after one to two of these.
 const LOOK_INTERVAL: Duration = Duration::from_micros(1500);
-/// The same while handlers have recently been slow. Where one blocks, others will, and the clients that share a loop
-/// with theirs wait this long: worth the watcher's wake-ups, some 3 µs each.
+/// The same while handlers have recently been slow. Where one blocks, others will, and the clients on the same loop
+/// wait this long: that is worth the watcher's wake-ups, some 3 µs each.
 const LOOK_INTERVAL_ALERT: Duration = Duration::from_micros(300);
 /// How long after the last slow handler the watcher stays alert.
 const ALERT: Duration = Duration::from_secs(1);
-/// After how many looks without a request the watcher goes to sleep: enough that a client that pauses a little does not
+/// After how many looks without a request the watcher goes to sleep: so many that a client that pauses briefly does not
 /// wake it for each request.
 const QUIET_LOOKS_MAX: u32 = 20;
-/// How long after the deadline to wait for loops that are cutting off what they hold.
+/// How long after the deadline to wait for loops that are cutting off their connections.
 const SLACK: Duration = Duration::from_millis(50);
 /// How long after that to look at loops that have not ended.
 const LAST_LOOKS: Duration = Duration::from_millis(15);
-/// Runs loops until they have drained, or until the deadline and a little longer.
+
+/// Runs the loops until they have drained, but no longer than `SLACK` past the deadline. Returns what was cut off.
 pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> MemberResult {
     let loops = event_loops.len();
     let pool = WorkerPool::new(event_loops, Arc::clone(shared));
     let wake = Arc::downgrade(&pool);
     shared.stop.wake_on_stop(move || {
         let Some(pool) = wake.upgrade() else { return };
-        pool.shared.loops.iter().for_each(|index| index.inbox.wake());
+        pool.shared.loops.iter().for_each(|handle| handle.inbox.wake());
         drop(pool.state());
         pool.watch_changed.notify_all();
     });
@@ -63,9 +64,9 @@ fn wait_for_threads(pool: &WorkerPool, until: Instant) {
     }
 }
 
-/// Cuts off what the loops that have not ended still hold. One look at each would not do: just then a handler's thread
+/// Cuts off what the loops that have not ended still hold. One look at each is not enough: just then a handler's thread
 /// may have the loop, to answer, to call the next handler or to begin a stream, and lend it again; or it may end the
-/// loop, since the deadline has passed. So look at the rest for a moment longer.
+/// loop, since the deadline has passed. So looks at those that are left for a moment longer.
 fn cut_off_lent(pool: &WorkerPool, loops: usize) {
     let until = sync::now() + LAST_LOOKS;
     let mut state = pool.state();
@@ -81,12 +82,12 @@ fn cut_off_lent(pool: &WorkerPool, loops: usize) {
 }
 
 fn total(pool: &WorkerPool) -> MemberResult {
-    // Leaves the places, for a loop that ends later.
+    // Keeps the slots of `ends`, for a loop that ends later.
     let ends: Vec<_> = pool.state().ends.iter_mut().map(Option::take).collect();
     let (mut total, mut unknown, mut unclosed) = (CutOff::default(), 0, 0);
     let mut failure = None;
-    for (end, index) in ends.into_iter().zip(&pool.shared.loops) {
-        let counted = || std::mem::take(&mut *index.counted.lock());
+    for (end, handle) in ends.into_iter().zip(&pool.shared.loops) {
+        let counted = || std::mem::take(&mut *handle.counted.lock());
         let end = end.unwrap_or_else(|| {
             let counted = counted();
             *if counted.is_some() { &mut unclosed } else { &mut unknown } += 1;
@@ -96,8 +97,8 @@ fn total(pool: &WorkerPool) -> MemberResult {
         total.details.extend(end.cut_off.details);
         failure = failure.or(end.error);
     }
-    // A loop that has not reported counts as an unclean end, and so does one whose connections only the process's end
-    // closes.
+    // A loop that has not reported counts as an unclean end; so does one whose connections close only when the process
+    // ends.
     if unknown > 0 {
         total.details.push(format!("unknown, since {} did not end in time", event_loops(unknown)));
     }
@@ -122,11 +123,11 @@ struct Watcher<'a> {
     loops: usize,
     /// What each loop's word said at the last look.
     seen: Vec<Snapshot>,
-    /// The lending for which a spare has been sent.
+    /// For each loop, the lending for which a spare has been sent.
     sent: Vec<Option<Snapshot>>,
     quiet_looks: u32,
     alert_until: Instant,
-    /// When a thread that could not be started is tried again.
+    /// When to try again to start a thread, if that failed.
     spawn_at: Instant,
     backoff: Backoff,
     spawn_failed: Throttle,
@@ -217,8 +218,8 @@ impl<'a> Watcher<'a> {
         drop(self.pool.watch_changed.wait_timeout(state, interval));
     }
 
-    /// Sleeps until a handler is called, a loop ends, or the stop comes; after the stop, no longer than loops are
-    /// waited for.
+    /// Sleeps until a handler is called, all loops end, or the stop comes; after the stop, no longer than the watcher
+    /// waits for loops.
     fn sleep(&mut self) {
         let pool = self.pool;
         pool.is_watcher_asleep.store(true, Ordering::SeqCst);

@@ -7,11 +7,11 @@
 //!    └────── withdraw ────┘ └─ borrow (n+1) ─┘ (the thread that lent it)
 //! ```
 //!
-//! Only the thread that holds the loop announces, withdraws and lends, so these need no comparison. Claiming and
-//! borrowing are a compare-and-swap from exactly the lending that the claimant knows. Two threads may try it, the one
-//! that has lent the loop and the spare that was sent for it, and one succeeds: the loop is never held twice and never
-//! lost. A spare that comes late finds another number, since each lending has its own. The lender borrows the loop to
-//! have the head of a streamed answer sent, and lends it again while it writes the body: its handler still counts as
+//! Only the thread that holds the loop announces, withdraws and lends, so these need no comparison. To claim or to
+//! borrow is a compare-and-swap from exactly the lending that the claimant knows. Two threads may try it, the one that
+//! has lent the loop and the spare that was sent for it, and one succeeds: the loop is never held twice and never lost.
+//! A spare that comes late finds another number, since each lending has its own. The lender borrows the loop to have
+//! the head of a streamed answer sent, and lends it again while it writes the body: its handler still counts as
 //! running.
 
 use crate::sync::{AtomicU64, Ordering};
@@ -29,12 +29,12 @@ pub(crate) struct Word(AtomicU64);
 pub(crate) struct Snapshot(u64);
 
 impl Snapshot {
-    /// The loop lies in its slot while a handler runs.
+    /// True if the loop lies in its slot while a handler runs.
     pub(crate) fn is_lent(self) -> bool {
         self.0 & STATE == LENT
     }
 
-    /// A handler runs on the holder's thread, or is about to.
+    /// True if a handler runs on the holder's thread, or is about to.
     pub(crate) fn is_busy(self) -> bool {
         self.0 & STATE != HELD
     }
@@ -49,20 +49,20 @@ impl Word {
         Snapshot(self.0.load(Ordering::SeqCst))
     }
 
-    /// The holder is going to call a handler. Sequentially consistent: anyone who counts the running handlers
-    /// afterwards counts this one.
+    /// The holder will call a handler. Sequentially consistent: anyone who counts the running handlers afterwards
+    /// counts this one.
     pub(crate) fn announce(&self) {
         let number = self.0.load(Ordering::Relaxed) >> 2;
         self.0.store((number + 1) << 2 | BUSY, Ordering::SeqCst);
     }
 
-    /// The holder does not call one after all.
+    /// The holder does not call a handler after all.
     pub(crate) fn withdraw(&self) {
         let number = self.0.load(Ordering::Relaxed) >> 2;
         self.0.store(number << 2 | HELD, Ordering::SeqCst);
     }
 
-    /// The holder lets go of the loop. To have it again, it must claim it.
+    /// The holder lets go of the loop. To have the loop again, it must claim it.
     pub(crate) fn lend(&self) -> Snapshot {
         let number = self.0.load(Ordering::Relaxed) >> 2;
         let lending = number << 2 | LENT;

@@ -1,4 +1,4 @@
-//! The threads: they hold loops, run handlers, and are spare in between.
+//! The threads: they hold loops, call handlers, and are spare in between.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,9 +26,9 @@ pub(super) struct WorkerPool {
     state: Mutex<PoolState>,
     /// For spares: there is a task, or all is over.
     tasks_changed: Condvar,
-    /// For the watcher: the stop has come, a loop has ended, a thread has left, or the bell was rung.
+    /// For the watcher: the stop has come, a loop has ended, a thread has left, or `ring` was called.
     pub(super) watch_changed: Condvar,
-    /// The watcher sleeps, and must be woken before a handler is called.
+    /// The watcher sleeps: wake it before calling a handler.
     pub(super) is_watcher_asleep: AtomicBool,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct PoolState {
     /// The threads that ended after all was over.
     left: Vec<JoinHandle<()>>,
     is_over: bool,
-    /// How each loop has ended, if it has.
+    /// For each loop, how it ended, if it has.
     pub(super) ends: Vec<Option<LoopEnd>>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct PoolState {
 #[derive(Debug, Default)]
 pub(super) struct LoopEnd {
     pub(super) cut_off: CutOff,
-    /// Why it could not go on.
+    /// Why the loop could not go on.
     pub(super) error: Option<String>,
 }
 
@@ -114,7 +114,7 @@ impl WorkerPool {
         let mut task = Some(first);
         while let Some(next) = task.take().or_else(|| self.next_task()) {
             let (Task::Start(index) | Task::TakeOver(index, _)) = next;
-            // Panics in what it does without the loop are caught further down.
+            // `answer_late` catches panics in what the thread does without the loop.
             if let Err(panic) = caught(|| self.perform(next, &mut buffer)) {
                 self.bury(index, format!("panicked: {panic}"));
                 buffer = ReadBuffer::new();
@@ -160,7 +160,7 @@ impl WorkerPool {
                 let permits = &self.shared.permits;
                 permits.displace();
                 if permits.words[index].claim(lending) {
-                    // Until the claim this handler counted twice, which may have kept another from its permit.
+                    // Until the claim, this handler counted twice, which may have denied another a permit.
                     self.shared.wake_next_in_line();
                     let mut event_loop = self.slot(index);
                     event_loop.go_on_without_caller();
@@ -177,7 +177,7 @@ impl WorkerPool {
     fn hold<'a>(&'a self, index: usize, mut event_loop: MutexGuard<'a, EventLoop>, buffer: &mut ReadBuffer) {
         loop {
             let taken_back = match event_loop.turn(buffer) {
-                // Only for the benchmark: the difference is what the hand-off costs.
+                // For the benchmark only: the difference is the cost of the hand-off.
                 Ok(Turn::Call(ref caller)) if cfg!(allout_no_handoff) => {
                     let response = self.shared.call(&buffer.request(&caller.peer));
                     self.word(index).withdraw();
@@ -201,8 +201,8 @@ impl WorkerPool {
         }
     }
 
-    /// A loop that this thread holds cannot go on, by a fault of our own, so the server ends. Whatever the loop's
-    /// state: nobody gives it anything or waits for it any more, and its clients see the end.
+    /// A loop that this thread holds cannot go on, by a fault of our own, so the server ends. In whatever state the
+    /// loop is, nobody gives it anything or waits for it any more, and its clients see their connections end.
     pub(super) fn bury(&self, index: usize, error: String) {
         let who = format!("event loop {index}");
         self.shared.stop.trigger(Cause::Failed { who, error: error.clone() });
@@ -215,8 +215,8 @@ impl WorkerPool {
         self.end_loop(index, LoopEnd { cut_off: cut_off.unwrap_or_default(), error: Some(error) });
     }
 
-    /// At the deadline: cuts off what a loop holds that still lies in its slot, because no thread could take it over
-    /// from its handler.
+    /// At the deadline: cuts off the connections of a loop that still lies in its slot, because no thread could take it
+    /// over from its handler.
     pub(super) fn cut_off_lent(&self, index: usize) {
         let (permits, lending) = (&self.shared.permits, self.shared.permits.words[index].load());
         if !lending.is_lent() {
@@ -235,8 +235,8 @@ impl WorkerPool {
         self.end_loop(index, LoopEnd { cut_off: event_loop.take_cut_off(), error: None });
     }
 
-    /// Calls the handler for the request in the buffer, and lets go of the loop meanwhile. `None`: the loop was taken
-    /// over.
+    /// Calls the handler for the request in the buffer, and lets go of the loop meanwhile. `None`: a spare has taken
+    /// over the loop.
     fn serve<'a>(
         &'a self,
         index: usize,
@@ -267,7 +267,7 @@ impl WorkerPool {
         self.answer_late(index, lending, upload.token(), buffer, |_| upload.run(&self.shared))
     }
 
-    /// Has an answer sent that is streamed, or whose connection is away.
+    /// Gives the loop an answer that is streamed, or whose connection is away.
     fn answer_late(
         &self,
         index: usize,
@@ -299,16 +299,17 @@ impl WorkerPool {
             }
             return Some(event_loop);
         }
-        // Before the loop learns of it: the end may follow at once, and waits only for threads without a handler.
+        // Before the loop gets the message: the server's end may follow at once, and waits only for threads without a
+        // handler.
         self.shared.permits.replace();
-        // Returned if the loop has ended: the connection was cut off at the deadline.
+        // The inbox refuses it if the loop has ended: then the connection was cut off at the deadline.
         let _ = message.map(|message| self.shared.loops[index].inbox.push(message));
         self.shared.wake_next_in_line();
         None
     }
 
-    /// Writes an answer's body if it is streamed. Returns what is left to tell the loop; nothing if the loop no longer
-    /// has the connection.
+    /// Writes an answer's body if it is streamed. Returns the message for the loop; `None` if the loop no longer has
+    /// the connection.
     fn finish(
         &self,
         index: usize,
@@ -345,7 +346,7 @@ impl WorkerPool {
         end.map(|end| end.map_or_else(|answer| Message::Answer(*answer), Message::Streamed))
     }
 
-    /// From here on the loop may be taken over.
+    /// Lends the loop: from here on a spare may take it over.
     fn let_go(&self, index: usize, event_loop: MutexGuard<'_, EventLoop>) -> Snapshot {
         let lending = self.word(index).lend();
         drop(event_loop);
@@ -353,7 +354,7 @@ impl WorkerPool {
         lending
     }
 
-    /// The loop has been claimed.
+    /// Locks a loop that this thread has claimed.
     fn take_back(&self, index: usize) -> MutexGuard<'_, EventLoop> {
         let event_loop = self.slot(index);
         self.shared.wake_next_in_line();
@@ -373,8 +374,8 @@ impl WorkerPool {
     }
 
     pub(super) fn end_loop(&self, index: usize, end: LoopEnd) {
-        // The loop may have had no time in its last pass to publish its queue: nobody may queue behind a request that
-        // has gone.
+        // The loop may have had no time in its last pass to publish its queue: no request may queue behind one that has
+        // gone.
         self.shared.permits.publish(index, None);
         self.shared.wake_next_in_line();
         self.state().ends[index].get_or_insert(end);
@@ -388,9 +389,9 @@ impl WorkerPool {
     }
 
     /// Joins the threads that ended after all was over, but not past `until`. They only have to end, which takes no
-    /// time unless a handler's thread-local value blocks when dropped; std cannot give up a join, and its `is_finished`
-    /// does not wait for such values. So a helper joins, and stays stuck with a thread that does not end: nobody waits
-    /// for the helper.
+    /// time unless a thread-local value blocks when dropped. std cannot give up a join, and its `is_finished` does not
+    /// wait for such values. So a helper joins: it stays stuck with a thread that does not end, and nobody waits for
+    /// the helper.
     pub(super) fn join(&self, until: Instant) {
         if until <= sync::now() {
             return;

@@ -7,13 +7,13 @@ use crate::http::{Body, BodyLimits, CONTINUE, ReadBody, Reject};
 use crate::server::buffer::Partial;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Bytes of one read, at least.
+/// The least size of the read buffer, in bytes.
 const BUFFER_BYTES: usize = 32 * 1024;
-/// The most reads to find out whether all of an unread body has come: more than a socket holds.
+/// How many reads to find out whether all of an unread body has come: more than a socket holds.
 const LAST_READS_MAX: u32 = 256;
 
-/// A body on its way. Its handler's thread has it locked while it reads and waits for more; its loop looks at it once,
-/// at the deadline.
+/// A body on its way. The handler's thread holds the lock while it reads or waits for more; the loop looks once, at the
+/// deadline.
 #[derive(Debug)]
 pub(crate) struct Arriving(Mutex<State>);
 
@@ -52,7 +52,7 @@ pub(super) enum Fault {
 }
 
 impl Content {
-    /// Decodes what is here; if that gives no content, reads on.
+    /// Decodes what has come; if that gives no content, reads on.
     fn fill(&mut self) -> Result<(), Fault> {
         loop {
             let decoded = self.decoder.decoded();
@@ -92,8 +92,8 @@ impl Content {
         self.decoder.advance(bytes, &self.limits).is_ok_and(|is_whole| is_whole)
     }
 
-    /// True if the whole body has come, even if part of it is still in the socket. Drops what it reads to find out:
-    /// nobody will read it any more.
+    /// True if the whole body has come, even if part of it is still in the socket. Throws away what it reads to find
+    /// out, since nobody will read it.
     fn has_come(&mut self) -> bool {
         for _ in 0..LAST_READS_MAX {
             if self.fault.is_some() || self.pass_over() {
@@ -136,7 +136,7 @@ impl Read for Content {
 }
 
 impl Arriving {
-    /// `come` is what has come of it already.
+    /// `come` is the part of the body that has come already.
     pub(super) fn new(
         socket: BlockingSocket,
         decoder: Body,
@@ -151,7 +151,7 @@ impl Arriving {
 
     /// At the deadline: true if the whole body has come, so that its answer is owed.
     pub(crate) fn has_come(&self) -> bool {
-        // Its handler waits for more of it.
+        // Locked: its handler waits for more of it.
         let Some(mut state) = self.0.try_lock() else { return false };
         match &mut *state {
             State::Read(content) => content.has_come(),
@@ -164,7 +164,7 @@ impl Arriving {
     pub(super) fn leave(&self) -> (Option<Option<Box<Partial>>>, Option<Fault>) {
         let left = State::Left { has_come: false };
         let State::Read(mut content) = std::mem::replace(&mut *self.state(), left) else { return (None, None) };
-        // Skips a small rest that has come already.
+        // Passes over a rest that has come already.
         let has_come = content.fault.is_none() && content.pass_over();
         *self.state() = State::Left { has_come };
         (has_come.then(|| Partial::behind(content.rest())), content.fault)

@@ -7,13 +7,14 @@ use crate::server::patience::Patience;
 use crate::server::stream::{Moved, Stream};
 use crate::sync::{self, Arc};
 
-/// How long one system call waits at most. Patience is checked in between.
+/// How long one system call waits at most. The socket checks the peer's patience in between.
 const STEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct BlockingSocket {
     stream: Arc<Stream>,
-    /// Calls wait. Set by the first call that would have to, so that a fast peer costs no more calls than on a loop.
+    /// Whether calls wait. The first call that would block sets it, so that a fast peer costs no more calls than on a
+    /// loop.
     is_waiting: bool,
     reading: Patience,
     writing: Patience,
@@ -25,7 +26,7 @@ impl BlockingSocket {
         Self { stream, is_waiting: false, reading, writing }
     }
 
-    /// Reads at least one byte. 0 is the peer's end, or the stop's deadline.
+    /// Reads at least one byte. Returns 0 at the peer's end, or once the loop has shut the socket down at the deadline.
     ///
     /// # Errors
     ///
@@ -47,7 +48,7 @@ impl BlockingSocket {
         }
     }
 
-    /// What has come already, if anything.
+    /// Reads what has come already, without waiting. `None` if nothing has.
     pub(super) fn read_at_once(&mut self, buffer: &mut [u8]) -> Option<usize> {
         if std::mem::take(&mut self.is_waiting) {
             self.stream.never_wait().ok()?;

@@ -12,7 +12,7 @@ use crate::server::outgoing::Unsent;
 use crate::server::stream::Stream;
 use crate::server::table::Token;
 
-/// How many bytes of content to gather before sending them.
+/// How many bytes of content to gather for one chunk.
 const CHUNK_BYTES: usize = 16 * 1024;
 /// Room for a chunk's size before it: as many hex digits as `CHUNK_BYTES` needs, CR, LF.
 const SIZE_ROOM: usize = 6;
@@ -24,14 +24,14 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 pub(crate) struct Download {
     token: Token,
     socket: BlockingSocket,
-    /// What the peer has not taken yet of earlier answers, then the head: sent with the first chunk.
+    /// What the peer has not taken of earlier answers, then the head: sent with the first chunk.
     unsent: Option<Box<Unsent>>,
     /// How many answers have left in full.
     answers: u64,
     after: AfterAnswer,
 }
 
-/// The body has been written, or cannot be.
+/// The end of a streamed answer: its body has been written, or cannot be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streamed {
     pub(crate) token: Token,
@@ -42,7 +42,7 @@ pub(crate) struct Streamed {
 }
 
 impl Streamed {
-    /// Nothing more comes of this connection.
+    /// The end of a stream whose connection is lost.
     pub(crate) fn lost(token: Token) -> Self {
         Self { token, answers: 0, is_whole: false }
     }
@@ -56,7 +56,7 @@ impl Download {
         token: Token,
         after: AfterAnswer,
     ) -> Self {
-        // Nothing is read meanwhile.
+        // Nothing is read meanwhile: the read patience is unused.
         let socket = BlockingSocket::new(stream, patience, patience);
         Self { token, socket, unsent: Some(unsent), answers: 0, after }
     }
@@ -78,11 +78,11 @@ impl Download {
     }
 }
 
-/// Writes an answer's body. Returns what is left to tell the loop; nothing if the loop no longer has the connection.
-/// `Err`: nothing has been sent, and this is to be answered instead.
+/// Writes an answer's body. Returns what the loop must learn; `None` if the loop no longer has the connection. `Err`:
+/// nothing has been sent, and this is the answer instead.
 ///
 /// Until the first bytes are sent, the connection is its loop's, like that of any handler: `start` asks the loop for
-/// what is needed to send them. If the closure fails before that, the answer is 500.
+/// what sending them needs. If the closure fails before that, the answer is 500.
 pub(crate) fn write_body(
     answer: Answer,
     write: WriteBody,
@@ -115,7 +115,7 @@ enum Stage {
     /// Nothing has been sent.
     Kept(Box<Answer>),
     Sending(Download),
-    /// The client has gone, or stalls. Without a download, the loop knows already.
+    /// The client has gone, or stalls. Without a download, the loop no longer has the connection.
     Failed(Option<Download>),
 }
 
@@ -136,7 +136,7 @@ impl<F: FnMut(Answer) -> Option<Download>> Sink<F> {
         self.buffer.len().saturating_sub(SIZE_ROOM)
     }
 
-    /// Sends what has been gathered, if anything, followed by `end`, with one write. The head goes first, unless it has
+    /// Sends what has been gathered, if anything, followed by `end`, in one write. The head goes first, unless it has
     /// been sent.
     fn send(&mut self, end: &[u8]) -> io::Result<()> {
         let mut start = SIZE_ROOM.min(self.buffer.len());

@@ -21,17 +21,17 @@
 //!
 //! # Why nothing is lost, and nobody waits for ever
 //!
-//! - *Bytes:* one side has the socket at a time. A loop gives it away only when nothing is left on its buffer to read
-//!   for
-//!   this request. To an upload, it does so only once the answers before it are sent. To a download, it gives the rest
-//!   of those along, to be sent at once with the head and the first bytes. The thread gives the socket back with what
-//!   has come after the body. A loop neither reads nor writes a connection that is away and has nothing unsent.
+//! - *Bytes:* one side has the socket at a time. A loop gives it away only when its buffer holds nothing more to read
+//!   for this request. To an upload, it gives it only once the earlier answers have left. To a download, it gives the
+//!   rest of those along, and the thread sends them with the head and the first bytes. The thread gives the socket back
+//!   with what has come after the body. A loop neither reads nor writes a connection that is away and has nothing
+//!   unsent.
 //! - *Waiting:* the peer's patience bounds each wait. The peer loses it while it does nothing, and each 4 KiB earn a
 //!   second back. The time that the handler itself takes does not count.
 //! - *A stop* leaves streams alone until the deadline. Then the loop shuts the socket down like any other, and whatever
-//!   the thread waits for fails at once. What is owed is an answer to each request that has come whole. An upload whose
-//!   handler waits for more of it has not; for any other, the loop checks for itself. It answers any other with 408. A
-//!   handler that still runs is named in either case.
+//!   the thread waits for fails at once. Each request that has come whole is owed an answer. An upload whose handler
+//!   waits for more of the body has not come whole; for any other upload, the loop checks for itself. An upload that
+//!   has not come whole gets 408. In either case, the loop names a handler that still runs.
 //! - *A thread that waits for its loop's Download* gets it, since a loop empties its inbox before it waits and before
 //!   it ends. If the connection has gone or the inbox is closed, the other end of the channel is dropped, and the
 //!   thread notices.

@@ -28,18 +28,18 @@ impl Upload {
         Self { caller, exchange, head, body }
     }
 
-    /// Of which connection.
+    /// The token of its connection.
     pub(crate) fn token(&self) -> Token {
         self.caller.token
     }
 
-    /// What the loop keeps of it.
+    /// The body, for the loop to keep.
     pub(crate) fn body(&self) -> Arc<Arriving> {
         Arc::clone(&self.body)
     }
 
-    /// Calls the handler. Returns its answer and what is left. If the body turned out to be faulty, the response is
-    /// replaced.
+    /// Calls the handler. Returns its answer and what has come after the body. If the body turned out to be faulty, a
+    /// refusal replaces the response.
     pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
         let Self { caller: Caller { token, peer }, mut exchange, head, body } = self;
         let mut response = shared.call(&head.request(&peer).reading(&*body));
@@ -48,7 +48,7 @@ impl Upload {
             shared.tell(&Notice::Rejected { peer: &peer, reject });
             response = Response::text(reject.reason()).with_status(reject.status());
         }
-        // If anything else of the body is on its way, the connection closes.
+        // If more of the body may be on its way, the connection closes.
         exchange.keeps_alive &= rest.is_some();
         let is_gone = matches!(fault, Some(Fault::Gone));
         Answer { token, exchange, response, partial: rest.flatten(), is_gone }
