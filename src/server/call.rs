@@ -18,7 +18,7 @@ pub(crate) struct Call {
     /// As the client sent it; only the beginning if it is long.
     pub(crate) path: Vec<u8>,
     pub(crate) since: Instant,
-    /// What had been read behind the request.
+    /// What had been read after the request.
     pub(crate) behind: Vec<u8>,
     /// The request's body, if the handler reads it itself.
     pub(crate) body: Option<Arc<Arriving>>,

@@ -336,7 +336,7 @@ impl Connection {
         self.end_with(End::AtOnce);
     }
 
-    /// Its handler is slow: the loop goes on without it.
+    /// The loop goes on without its handler, which is slow or streams.
     pub(crate) fn go_away(&mut self, call: Call) {
         self.phase = Phase::Away;
         self.call = Some(Box::new(call));
@@ -446,7 +446,7 @@ impl Connection {
             return Discarded::End;
         }
         let mut discarded = Discarded::Nothing;
-        // Bounded, so that a peer that keeps sending cannot keep the loop.
+        // Bounded, so that a peer that keeps sending cannot hold the loop.
         for _ in 0..DISCARDS_MAX {
             match buffer.discard(&self.stream) {
                 Moved::Bytes(0) | Moved::Failed => return Discarded::End,

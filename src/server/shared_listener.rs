@@ -40,7 +40,8 @@ use crate::sync::{self, AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
 
 #[derive(Debug)]
 pub(crate) struct SharedListener {
-    door: RwLock<Option<Door>>,
+    /// `None` once the listener is closed.
+    listening: RwLock<Option<Listening>>,
     /// The handshakes under way, once the listener refuses new ones. The loop that looks for them holds the lock.
     handshakes: Mutex<Option<Handshakes>>,
     address: LocalAddress,
@@ -50,7 +51,7 @@ pub(crate) struct SharedListener {
 }
 
 #[derive(Debug)]
-struct Door {
+struct Listening {
     listener: Listener,
     is_closing: bool,
 }
@@ -71,7 +72,7 @@ impl SharedListener {
     pub(crate) fn new(listener: Listener, loops: usize) -> Self {
         let address = listener.local_address().clone();
         Self {
-            door: RwLock::new(Some(Door { listener, is_closing: false })),
+            listening: RwLock::new(Some(Listening { listener, is_closing: false })),
             handshakes: Mutex::new(None),
             address,
             loops: AtomicUsize::new(loops),
@@ -99,7 +100,7 @@ impl SharedListener {
 
     /// Calls `look` with the listener, if it is still open.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Listener) -> T) -> Option<T> {
-        self.door.read().as_ref().map(|door| look(&door.listener))
+        self.listening.read().as_ref().map(|listening| look(&listening.listener))
     }
 
     /// Refuses newcomers, accepts the queued connections into `accepted`, and closes the listener once none can follow.
@@ -116,8 +117,8 @@ impl SharedListener {
         // Handshakes are easier to see when the queue is empty.
         self.with(|listener| empty(listener, accepted)).transpose()?;
         let look_again_at = self.look_for_handshakes();
-        let mut door = self.door.write();
-        let Some(Door { listener, .. }) = &*door else { return Ok(Closing::Left) };
+        let mut listening = self.listening.write();
+        let Some(Listening { listener, .. }) = &*listening else { return Ok(Closing::Left) };
         empty(listener, accepted)?;
         if let Some(again_at) = look_again_at {
             return Ok(Closing::Awaits(again_at));
@@ -126,26 +127,26 @@ impl SharedListener {
             return Ok(Closing::Left);
         }
         // Nothing may come between the last `accept` and this.
-        *door = None;
+        *listening = None;
         Ok(Closing::Closed)
     }
 
     /// A loop that has died no longer accepts. When the last one leaves, the listener closes.
     pub(crate) fn leave(&self) {
         if self.loops.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *self.door.write() = None;
+            *self.listening.write() = None;
         }
     }
 
     fn refuse_newcomers(&self, handshakes_until: Instant) {
-        let mut door = self.door.write();
-        if let Some(Door { listener, .. }) = door.take_if(|door| !door.is_closing) {
+        let mut listening = self.listening.write();
+        if let Some(Listening { listener, .. }) = listening.take_if(|listening| !listening.is_closing) {
             let (listener, is_refusing) = listener.refusing_newcomers();
             if let (true, LocalAddress::Tcp(address)) = (is_refusing, &self.address) {
                 let handshakes = Handshakes::at(*address, listener.inode(), handshakes_until);
                 *self.handshakes.lock() = Some(handshakes);
             }
-            *door = Some(Door { listener, is_closing: true });
+            *listening = Some(Listening { listener, is_closing: true });
         }
     }
 
@@ -167,7 +168,7 @@ impl SharedListener {
     ///
     /// Not even that descriptor is free, or `until` has passed: more connections may have waited.
     pub(crate) fn abandon(&self, until: Instant, mut look: impl FnMut(Stream, Peer)) -> io::Result<()> {
-        let Some(Door { listener, .. }) = self.door.write().take() else {
+        let Some(Listening { listener, .. }) = self.listening.write().take() else {
             return Ok(());
         };
         // Bounded in time, since thousands may wait, and clients that are reset may come back at once.

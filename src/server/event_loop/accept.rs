@@ -42,7 +42,8 @@ impl EventLoop {
         self.intake.grow(number);
     }
 
-    /// The system has no descriptor or memory left to accept or to watch with: lets the next connections wait.
+    /// Reports that the system has no descriptor or memory left to accept or to watch with, and pauses the listener:
+    /// the next connections wait in its queue.
     pub(super) fn pause_listener(&mut self, number: usize, error: &std::io::Error) {
         self.shared.tell_accept_failed(&self.shared.listeners[number], error, self.books.now);
         self.intake.pause(number, &mut self.books.poller, self.books.now);

@@ -54,7 +54,8 @@ impl EventLoop {
         call
     }
 
-    /// Gives a handler that is about to write its answer's body what it needs to send it. `None`: the client has gone.
+    /// Returns what a handler needs to send its answer, whose body it is about to write, itself. `None`: the client has
+    /// gone, or the connection was cut off.
     pub(crate) fn start_download(&mut self, answer: Answer, buffer: &mut ReadBuffer) -> Option<Download> {
         let Answer { token, exchange, mut response, partial, .. } = answer;
         let call = self.take_back(token, partial, buffer)?;

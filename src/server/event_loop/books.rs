@@ -5,7 +5,7 @@
 //! | `table` | which connection a token means |
 //! | `timeouts` | how long its current phase may still take: at most one clock |
 //! | `poller` | what has happened to it |
-//! | `queue` | that the next pass begins with it, even if the poller does not report it |
+//! | `queue` | that the next pass looks at it, even if the poller does not report it |
 //! | `LoopHandle::connections`, `Shared::connections` | how many there are, here and over all loops |
 //!
 //! They agree, since only [`enter`](Books::enter), [`close`](Books::close) and [`give_away`](Books::give_away) add and

@@ -81,7 +81,7 @@ impl Intake {
     pub(super) fn ignore(&self, number: usize, poller: &mut Poller) {
         let removed = self.shared.listeners[number].with(|listener| poller.remove_listener(listener, token(number)));
         if removed.is_none() {
-            // Another loop has closed it.
+            // Another loop has closed the listener.
             poller.retired(token(number));
         }
     }
@@ -169,7 +169,8 @@ impl Intake {
                 return self.shared.loops.iter().for_each(|handle| handle.inbox.wake());
             }
             Ok(Closing::Awaits(again_at)) => {
-                // Watched, it serves a client that completes a handshake at once; otherwise at the next try.
+                // If the poller watches it, a client that completes a handshake is served at once; otherwise at the
+                // next try.
                 let _ = self.watch(number, poller);
                 again_at
             }

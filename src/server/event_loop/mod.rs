@@ -110,8 +110,7 @@ struct Books {
     table: Table<Connection>,
     timeouts: Timeouts,
     poller: Poller,
-    /// Connections for a later pass even if the poller does not report them, each once; and how many of them this pass
-    /// takes.
+    /// Connections to look at even if the poller does not report them, each once; and how many of them this pass takes.
     queue: VecDeque<Token>,
     queued_now: usize,
     /// The time at the last wait or answer.

@@ -1,4 +1,4 @@
-//! A visit: a loop loads a connection into its buffer, serves it, and lets it rest or go.
+//! A visit: the loop loads a connection into the buffer, serves it, and lets it rest or go.
 //!
 //! ```text
 //! begin ──▶ go_on: read, parse ──▶ a whole request: Turn::Call ──answer──┐

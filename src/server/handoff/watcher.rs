@@ -27,7 +27,8 @@ const SLACK: Duration = Duration::from_millis(50);
 /// How long after that to look at loops that have not ended.
 const LAST_LOOKS: Duration = Duration::from_millis(15);
 
-/// Runs the loops until they have drained, but no longer than `SLACK` past the deadline. Returns what was cut off.
+/// Runs the loops until they have drained, or until a little after the deadline. Fails if an answer was cut off, or a
+/// loop failed or did not end.
 pub(crate) fn supervise(event_loops: Vec<EventLoop>, shared: &Arc<Shared>) -> MemberResult {
     let loops = event_loops.len();
     let pool = WorkerPool::new(event_loops, Arc::clone(shared));
