@@ -106,7 +106,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds all [addresses](ToAddresses); text is parsed as an [`Address`]. If one cannot be bound, none is.
+    /// Binds all [addresses](ToAddresses); text is parsed as an [`Address`]. If one of them cannot be bound, the server
+    /// listens on none.
     ///
     /// ```
     /// use allout::{Config, Server};
@@ -123,10 +124,10 @@ impl Server {
         Ok(Self::with_listeners(bind::bind(&addresses)?, config))
     }
 
-    /// Takes over sockets that listen already, from a service manager for example. Other processes may hold them too:
-    /// the sockets become non-blocking for those as well, but are not closed for them. At the stop, the server answers
-    /// its share of their queues, and leaves what comes later to the other processes; the file of a Unix socket stays.
-    /// Processes that a handler starts do not inherit the sockets.
+    /// Takes over sockets that listen already, from a service manager for example. Others may hold them too: the
+    /// sockets become non-blocking for those holders as well, but are not closed for them. At the stop, the server
+    /// answers its share of their queues, and leaves what comes later to the other holders; the file of a Unix socket
+    /// stays. Processes that a handler starts do not inherit the sockets.
     ///
     /// ```
     /// use std::net::TcpListener;
@@ -211,8 +212,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`CutOff`](crate::CutOff) if at the deadline an answer was owed or a handler still ran; else that threads,
-    /// pollers or a descriptor for one connection could not be had.
+    /// [`CutOff`](crate::CutOff) if, at the deadline, an answer was owed or a handler still ran. Another error if an
+    /// event loop failed, or if threads, pollers or a descriptor for one connection could not be had.
     pub fn run(self, handler: impl Handler, stop: &Stop) -> MemberResult {
         let (event_loops, shared) = self.assemble(handler, stop)?;
         handoff::supervise(event_loops, &shared)

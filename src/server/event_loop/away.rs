@@ -54,7 +54,7 @@ impl EventLoop {
         call
     }
 
-    /// Returns what a handler needs to send its answer, whose body it is about to write, itself. `None`: the client has
+    /// A handler is about to write its answer's body: returns what it needs to send that itself. `None`: the client has
     /// gone, or the connection was cut off.
     pub(crate) fn start_download(&mut self, answer: Answer, buffer: &mut ReadBuffer) -> Option<Download> {
         let Answer { token, exchange, mut response, partial, .. } = answer;
