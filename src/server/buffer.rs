@@ -12,7 +12,7 @@ use crate::sync::Arc;
 
 /// Bytes of one read. A socket's receive buffer holds more, but a larger read only evicts the caches.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// Reading on after unparsed bytes only pays with at least this much room.
+/// To read on after unparsed bytes pays only with at least this much room.
 const ROOM_BYTES_MIN: usize = 16 * 1024;
 
 /// An incomplete request, kept by its connection: its bytes from the first on, and how far they have been parsed.
@@ -163,7 +163,7 @@ impl ReadBuffer {
         bytes
     }
 
-    /// Takes a request out of the buffer that has a complete head and whose body will be streamed.
+    /// Takes the current request, whose head is complete and whose body will be streamed, out of the buffer.
     pub(crate) fn take_begun(&mut self, limits: &Limits) -> Begun {
         let (exchange, awaits_continue) = (self.exchange(), self.awaits_continue());
         let decoder = self.incoming.stream_body(&limits.body);
@@ -255,7 +255,7 @@ impl ReadBuffer {
         budget.cover(&mut self.reserved, self.incoming.body_bytes())
     }
 
-    /// The number of these contents, all their bytes, and where the current request ends, which must be whole.
+    /// The number of these contents, all their bytes, and where the current request, which must be whole, ends.
     pub(crate) fn contents(&self) -> (u64, &[u8], usize) {
         let bytes = self.held.as_deref().unwrap_or(&self.scratch[..self.filled]);
         (self.version, bytes, self.start + self.incoming.len())

@@ -206,7 +206,7 @@ mod tests {
     const TOKEN: u64 = 1;
 
     #[test]
-    fn a_shared_listener_is_reported_to_no_loop_that_has_left_it() {
+    fn a_listener_that_others_hold_too_is_reported_to_no_loop_that_has_left_it() {
         let keeper = TcpListener::bind("127.0.0.1:0").unwrap();
         let listener = SharedListener::new(Listener::take_over(keeper.try_clone().unwrap().into()).unwrap(), 2);
         let mut pollers: Vec<_> = (0..2).map(|_| Poller::new().unwrap()).collect();

@@ -37,7 +37,7 @@ impl EventLoop {
             || (self.books.timeouts.longest(Clock::Queue).is_none() && self.shared.permits.enter(self.books.index))
     }
 
-    /// Takes a request out of the buffer whose handler reads the body itself. Its connection is away from then on.
+    /// Takes the request, whose handler reads the body itself, out of the buffer. Its connection is away from then on.
     fn begin_upload(&mut self, buffer: &mut ReadBuffer) -> Option<Turn> {
         let upload = self.serving()?.begin_upload(buffer);
         self.visit = None;
