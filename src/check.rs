@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,21 +15,22 @@ const PATH: &str = "/readyz";
 const LINE_BYTES_MAX: u64 = 1024;
 
 /// Succeeds if the server answers 200. `path` is of the request; if it is empty, [`PATH`]. A Unix socket's may follow
-/// its own path.
+/// its own path. If that takes too long, calls `give_up` with what is wrong, which must end the process.
 ///
 /// # Errors
 ///
-/// Any other answer, none in time, or no connection: one line says which.
-pub(crate) fn check(address: &Address, path: &str) -> Result<(), String> {
-    let (sender, answer) = mpsc::channel();
-    let (to, of) = (address.clone(), path.to_owned());
-    // On a thread, which is left behind: neither resolving a name nor connecting to a Unix socket has a time limit.
-    let thread = thread::Builder::new().name("check".to_owned()).spawn(move || sender.send(ask(&to, &of)));
-    let result = match thread {
-        Ok(_) => answer.recv_timeout(TIMEOUT).unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))),
-        Err(error) => Err(format!("cannot start a thread: {error}")),
-    };
-    result.map_err(|problem| format!("{address}{path}: {problem}"))
+/// Any other answer, or no connection: one line says which.
+pub(crate) fn check(address: &Address, path: &str, give_up: impl FnOnce(&str) + Send + 'static) -> Result<(), String> {
+    let of = format!("{address}{path}: ");
+    let late = format!("{of}no answer within {} s", TIMEOUT.as_secs());
+    // A thread waits, and not a call for each step: neither resolving a name nor connecting to a Unix socket has a time
+    // limit.
+    let clock = thread::Builder::new().name("clock".to_owned()).spawn(move || {
+        thread::sleep(TIMEOUT);
+        give_up(&late);
+    });
+    let result = clock.map_err(|error| format!("cannot start a thread: {error}")).and_then(|_| ask(address, path));
+    result.map_err(|problem| of + &problem)
 }
 
 fn ask(address: &Address, path: &str) -> Result<(), String> {

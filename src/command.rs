@@ -26,10 +26,16 @@ pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> 
             Ok(sockets) => serve(name, *options, sockets, extend),
             Err(error) => wrong_usage(name, &UsageError::of_socket(&error)),
         },
-        Ok(Command::Check(address, path)) => match check::check(&address, &path) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(name, error),
-        },
+        Ok(Command::Check(address, path)) => {
+            let give_up = move |problem: &str| {
+                fail(name, problem);
+                std::process::exit(1);
+            };
+            match check::check(&address, &path, give_up) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(name, error),
+            }
+        }
         Ok(Command::Print(text)) => {
             // It is no failure if the reader has gone (`| head` for example).
             let _ = std::io::stdout().write_all(text.as_bytes());

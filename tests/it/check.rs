@@ -67,7 +67,7 @@ fn a_server_on_a_unix_socket_can_be_asked_and_the_path_may_follow_the_files() {
 fn a_server_that_is_not_there_or_does_not_answer_or_not_in_http_is_not_well() {
     // It lives, and does not accept.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    check(&silent.local_addr().unwrap().to_string(), 1, "no answer within 3s");
+    check(&silent.local_addr().unwrap().to_string(), 1, "no answer within 3 s");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let long = "x".repeat(100_000);
