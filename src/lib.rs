@@ -127,7 +127,7 @@ pub use answer::answer;
 pub use group::{CutOff, Exit, Group, MemberResult, Outcome};
 pub use http::{
     BodyPlan, BodyReader, BodyWriter, Content, FieldError, Handler, Headers, HeadersIter, Method, Next, Peer, Reject,
-    Request, Response, Status, Version, around,
+    Request, Response, Status, StatusError, Version, around,
 };
 pub use router::Router;
 pub use server::{

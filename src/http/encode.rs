@@ -2,7 +2,8 @@
 
 use super::date::ImfDate;
 use super::method::Version;
-use super::response::{ContentType, Response, Status};
+use super::response::{ContentType, Response};
+use super::status::Status;
 
 /// The interim response that asks for a body (RFC 9110 §15.2.1).
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -35,6 +35,7 @@ mod reject;
 mod request;
 mod response;
 mod scan;
+mod status;
 mod streamed;
 mod target;
 
@@ -43,7 +44,8 @@ pub use headers::{Headers, HeadersIter};
 pub use method::{Method, Version};
 pub use reject::Reject;
 pub use request::{Peer, Request};
-pub use response::{Content, FieldError, Response, Status};
+pub use response::{Content, FieldError, Response};
+pub use status::{Status, StatusError};
 pub use streamed::{BodyReader, BodyWriter};
 
 pub(crate) use body::{Body, BodyLimits};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::response::Status;
+use super::status::Status;
 
 /// Why a request was refused before any handler saw it.
 ///

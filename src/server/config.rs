@@ -13,6 +13,21 @@ use crate::sync::available_parallelism;
 /// ```
 ///
 /// Write `..Config::default()` always, even behind all fields that there are: a minor version may add one.
+///
+/// # Memory
+///
+/// [`memory_max`](Self::memory_max) says what a configuration takes at worst, when every client is hostile:
+///
+/// | what | how often | bytes |
+/// |---|---|---|
+/// | a connection's entry | `connections_max` | 1 KiB |
+/// | what it has sent unanswered | `connections_max` | 2 × (`head_bytes_max` + 64 KiB) + 48 × `fields_max` |
+/// | answers that it does not read | `connections_max` | 2 × (64 KiB + the largest answer) |
+/// | request bodies | once | 2 × `bodies_bytes_max` |
+/// | a thread | `handlers_max` + 2 × `loops` + 4 | its stack + 64 KiB |
+/// | a loop's batch of answers | `loops` | 256 KiB + 2 × (64 KiB + the largest answer) |
+///
+/// The twos are for buffers that grow by doubling. A quiet connection takes its entry alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How many event loops, each on its own thread. Default: one per core, since a busy loop takes a whole core.
@@ -101,6 +116,51 @@ impl Default for Config {
 }
 
 impl Config {
+    /// For a board, a router or a sidecar with 32 MB: one loop, 4 handlers with 128 KiB of stack each, 32 connections,
+    /// heads of 8 KiB, bodies of 64 KiB, and of 512 KiB together. Times are those of [`default`](Self::default).
+    ///
+    /// With answers of at most 64 KiB it takes 17 MB at worst, when all 32 clients are hostile, and some 100 KB beyond
+    /// the threads' stacks when they are quiet: see [`memory_max`](Self::memory_max).
+    ///
+    /// ```
+    /// use allout::Config;
+    ///
+    /// let config = Config { connections_max: 8, ..Config::small() };
+    /// assert!(config.memory_max(64 * 1024) < 8_000_000);
+    /// ```
+    pub fn small() -> Self {
+        Self {
+            loops: 1,
+            handlers_max: 4,
+            stack_bytes: Some(128 * 1024),
+            connections_max: 32,
+            head_bytes_max: 8 * 1024,
+            fields_max: 50,
+            body_bytes_max: 64 * 1024,
+            bodies_bytes_max: 512 * 1024,
+            ..Self::default()
+        }
+    }
+
+    /// The most memory that a server takes with this configuration, in bytes, if no answer is larger than
+    /// `answer_bytes`, head and body together: the formula of [`Config`]. What handlers take themselves comes to it,
+    /// and the program. A stack that [`stack_bytes`](Self::stack_bytes) does not limit counts with 2 MiB.
+    pub fn memory_max(&self, answer_bytes: usize) -> usize {
+        const BUFFER: usize = 64 * 1024;
+        let sum = |parts: &[usize]| parts.iter().fold(0_usize, |sum, part| sum.saturating_add(*part));
+        let twice = |bytes: usize| bytes.saturating_mul(2);
+        let sent = twice(sum(&[self.head_bytes_max, BUFFER]));
+        let answered = twice(sum(&[BUFFER, answer_bytes]));
+        let connection = sum(&[1024, sent, self.fields_max.saturating_mul(48), answered]);
+        let threads = sum(&[self.handlers_max, twice(self.loops), 4]);
+        sum(&[
+            self.connections_max.saturating_mul(connection),
+            twice(self.bodies_bytes_max.max(self.body_bytes_max)),
+            threads.saturating_mul(sum(&[self.stack_bytes.unwrap_or(2 * 1024 * 1024), BUFFER])),
+            self.loops.saturating_mul(sum(&[4 * BUFFER, answered])),
+        ])
+    }
+
     /// The same, without what cannot work: no loops at all, or times that would overflow the clock.
     pub(crate) fn sane(self) -> Self {
         Self {

@@ -13,6 +13,7 @@ pub enum Notice<'a> {
     /// Connections cannot be accepted or watched: no descriptor or memory is left, or the system has refused more than
     /// 64 in a row, for whatever reason. The server tries again, after 5 ms at first and a second at most; it reports
     /// this at most once a second.
+    #[non_exhaustive]
     AcceptFailed {
         /// The listener.
         listener: &'a LocalAddress,
@@ -21,6 +22,7 @@ pub enum Notice<'a> {
     },
     /// A listener broke after something else had stopped the group. Otherwise the failure stops the group, and is
     /// reported as its [`Cause`](crate::Cause) instead.
+    #[non_exhaustive]
     ListenerFailed {
         /// The listener.
         listener: &'a LocalAddress,
@@ -29,6 +31,7 @@ pub enum Notice<'a> {
     },
     /// No thread could be started to take a loop over from a slow handler, so the loop's clients stall. The server
     /// tries again, after 5 ms at first and a second at most; it reports this at most once a second.
+    #[non_exhaustive]
     ThreadFailed {
         /// The system's error.
         error: &'a io::Error,
@@ -37,6 +40,7 @@ pub enum Notice<'a> {
     /// ([`Response::stream`](crate::Response::stream), [`on_sent`](crate::Response::on_sent)) panicked when it was
     /// called or dropped. If the closure was writing a streamed body, the client got 500 if nothing had been sent yet;
     /// otherwise it sees that the end of the body is missing.
+    #[non_exhaustive]
     HandlerPanicked {
         /// The request's method.
         method: Method,
@@ -47,6 +51,7 @@ pub enum Notice<'a> {
     },
     /// The closure that writes a streamed response's body failed, and not because its client has gone or stalls. The
     /// client got 500 if nothing had been sent yet; otherwise it sees that the end of the body is missing.
+    #[non_exhaustive]
     StreamFailed {
         /// The request's method.
         method: Method,
@@ -56,6 +61,7 @@ pub enum Notice<'a> {
         error: &'a str,
     },
     /// Requests or connections were answered 503, because something ran out. Reported at most once a second.
+    #[non_exhaustive]
     Refused {
         /// What ran out.
         want: Want,
@@ -63,6 +69,7 @@ pub enum Notice<'a> {
         count: usize,
     },
     /// A request was refused before any handler saw it. Any client can cause as many of these as it likes.
+    #[non_exhaustive]
     Rejected {
         /// Who sent it.
         peer: &'a Peer,
@@ -128,5 +135,17 @@ impl fmt::Display for Notice<'_> {
                 write!(f, "rejected {peer}: {} ({reject})", reject.status())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_says_what_there_is_too_little_of() {
+        let texts = Want::ALL.map(|want| Notice::Refused { want, count: 7 }.to_string());
+        assert_eq!(texts[1], "refused 7: no worker thread was free in time");
+        assert!(Want::ALL.iter().all(|want| !Notice::Refused { want: *want, count: 1 }.is_verbose()));
     }
 }

@@ -75,14 +75,6 @@ fn connections_without_room_are_told_and_counted() {
     assert_eq!(holder.reply().text(), "held");
 }
 
-#[test]
-fn a_notice_says_what_there_is_too_little_of() {
-    let wants = [Want::Connections, Want::Handlers, Want::Memory];
-    let texts = wants.map(|want| Notice::Refused { want, count: 7 }.to_string());
-    assert_eq!(texts[1], "refused 7: no worker thread was free in time");
-    assert!(wants.iter().all(|want| !Notice::Refused { want: *want, count: 1 }.is_verbose()));
-}
-
 // ---- Memory for bodies ---------------------------------------------------------------------------------------------
 
 const BODY: usize = 64 * 1024;

@@ -607,11 +607,14 @@ fn what_is_public_can_be_sent_shared_shown_and_compared() {
     error::<allout::AddressError>();
     error::<allout::BindError>();
     error::<FieldError>();
+    error::<allout::StatusError>();
     error::<allout::Reject>();
     error::<allout::CutOff>();
     #[cfg(feature = "signals")]
     error::<allout::signals::InstallError>();
     assert_eq!((u16::from(Status::OK), Version::Http10.to_string()), (200, "HTTP/1.0".to_owned()));
+    assert_eq!(Status::try_from(404), Ok(Status::NOT_FOUND));
+    assert_eq!(Status::try_from(100).unwrap_err().to_string(), "100 is not a final status: 200 to 599");
 }
 
 #[test]

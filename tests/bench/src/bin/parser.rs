@@ -48,6 +48,7 @@ parser! {
     reject = "../../../../src/http/reject.rs";
     response = "../../../../src/http/response.rs";
     scan = "../../../../src/http/scan.rs";
+    status = "../../../../src/http/status.rs";
     streamed = "../../../../src/http/streamed.rs";
     sync = "../../../../src/sync.rs";
     target = "../../../../src/http/target.rs";
