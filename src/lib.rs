@@ -112,6 +112,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
 
 mod answer;
+#[cfg(all(doc, not(doctest)))]
+pub mod cookbook;
 mod group;
 mod helpers;
 mod http;

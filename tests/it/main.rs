@@ -15,6 +15,8 @@ mod closing;
 mod command;
 mod compile;
 mod drain;
+#[cfg(all(unix, feature = "signals"))]
+mod examples;
 mod fairness;
 mod group;
 mod handlers;

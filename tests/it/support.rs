@@ -169,7 +169,7 @@ impl Process {
     }
 
     /// True once it has ended.
-    #[cfg(all(target_os = "linux", target_env = "gnu", feature = "signals"))]
+    #[cfg(all(unix, feature = "signals"))]
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }

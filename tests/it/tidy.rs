@@ -24,6 +24,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("signals", &["group", "panics", "server", "stop", "sync"]),
     ("router", &["http", "sync"]),
     ("answer", &["http", "server", "sync"]),
+    ("cookbook", &[]),
     ("server", &["group", "helpers", "http", "panics", "stop", "sync"]),
     // The binary: for the rest it uses `allout::`, the public face, like anybody else.
     ("options", &[]),
