@@ -22,9 +22,11 @@ use crate::sync::Mutex;
 ///     Response::text(format!("user {}\n", request.param("id").unwrap_or_default()))
 /// });
 ///
-/// let response = answer(&router, "GET /users/7 HTTP/1.1\r\nHost: test\r\n\r\n", &Peer::Unix)?;
+/// let request = "GET /users/7 HTTP/1.1\r\nHost: test\r\n\r\n";
+/// let response = answer(&router, request, &Peer::Unix)?;
 /// assert_eq!(response.body(), b"user 7\n");
-/// let response = answer(&router, "GET /nobody HTTP/1.1\r\nHost: test\r\n\r\n", &Peer::Unix)?;
+/// let request = "GET /nobody HTTP/1.1\r\nHost: test\r\n\r\n";
+/// let response = answer(&router, request, &Peer::Unix)?;
 /// assert_eq!(response.status(), Status::NOT_FOUND);
 /// # Ok::<(), allout::Reject>(())
 /// ```

@@ -1,7 +1,9 @@
 //! One out, all out: an HTTP/1.1 server, and the group that it runs in, whose whole point is how they start and how
 //! they stop.
 //!
-//! Members run side by side on threads of their own: [servers](Server), a [signal listener](signals), jobs of yours.
+//! # Quick start
+//!
+//! Members run side by side on threads of their own: [servers](Server), a [signal listener][signals], jobs of yours.
 //! When any one of them exits, because it failed, panicked, was asked to or is simply done, all others are told to
 //! stop; every request that a client has sent is answered; threads are joined before a deadline; and the [`Outcome`]
 //! says what came first.
@@ -21,7 +23,9 @@
 //! # #[cfg(feature = "signals")]
 //! group.add("signals", move |stop| signals.run(stop));
 //! group.add("job", |stop| {
-//!     while !stop.wait_timeout(Duration::from_millis(20)) { break } // one round is enough here
+//!     while !stop.wait_timeout(Duration::from_millis(20)) {
+//!         break; // one round is enough here
+//!     }
 //!     Ok(())
 //! });
 //! let outcome = group.run(Duration::from_secs(3)); // ends, since the job is done
@@ -30,38 +34,59 @@
 //! # }
 //! ```
 //!
-//! # Streaming
+//! A handler is a plain function from a [`Request`] to whatever is `Into<Response>`; it may block. [`Router`] finds it,
+//! [`around`] wraps it, and in a unit test [`answer()`] calls it: the bytes of a request in, its [`Response`] out, no
+//! socket. A server in a test is bound to `127.0.0.1:0`, and says which [port](Server::port) it has got.
 //!
-//! A body need not be held in memory: a handler can read the request's as it arrives and write the response's as it is
-//! made.
+//! # Cookbook
 //!
-//! ```
-//! use std::io::{self, Write};
-//! use allout::{Method, Response, Router};
+//! Each page is a program that is compiled and run by the tests: copy it whole, take away what you do not need.
 //!
-//! let router = Router::new()
-//!     .stream(Method::Post, "/count", |_, body| {
-//!         match io::copy(body, &mut io::sink()) {
-//!             Ok(bytes) => Response::text(format!("{bytes}\n")),
-//!             Err(_) => Response::text(""), // not sent: the body's own fault is answered, 400 or 408
-//!         }
-//!     })
-//!     .get("/ticks", |_| {
-//!         Response::stream("text/plain", |out| {
-//!             for n in 0..10 {
-//!                 writeln!(out, "{n}")?;
-//!                 out.flush()?; // sent now; otherwise in chunks of 16 KiB
-//!                 std::thread::sleep(std::time::Duration::from_millis(100));
-//!             }
-//!             Ok(())
-//!         })
-//!     });
-//! ```
+//! - [How do I start?](cookbook::hello)
+//! - [How do I serve on two ports, with a job beside them?](cookbook::two_ports)
+//! - [How do I put a server into a program that has its own signals and its own end?](cookbook::existing_program)
+//! - [How do I do something with every request: ids, authentication, CORS, a page for panics?](cookbook::wrap)
+//! - [How do I know the client's address behind a proxy?](cookbook::client_address)
+//! - [How do I receive a file of any size?](cookbook::upload)
+//! - [How do I send a file, with its length, ranges and conditions?](cookbook::download)
+//! - [How do I send events as they happen, and stop in time?](cookbook::server_sent_events)
+//! - [How do I run a worker that may finish before the others?](cookbook::worker)
+//! - [How do I run a member that may fail, and tries again?](cookbook::retry)
+//! - [How do I close the database after everything else?](cookbook::database_last)
+//! - [How do I end when nobody has asked for a while?](cookbook::idle)
 //!
-//! # In a test
+//! # How it stops
 //!
-//! [`answer()`] lets a handler, a router or a wrapper answer without a socket: the bytes of a request in, its
-//! [`Response`] out. A server in a test is bound to `127.0.0.1:0`, and says which [port](Server::port) it has got.
+//! 1. The first [`Cause`] is kept: a signal, a request, a listener that fails, a member that returns, fails or panics.
+//! 2. With a [lame-duck time](Group::lame_duck), everything goes on for that long. A readiness route that looks at
+//!    [`Stop::cause`] says 503 meanwhile.
+//! 3. No new connection begins. Those under way complete, the accept queue is emptied, the listeners are closed.
+//! 4. Running handlers finish, bodies may arrive, pipelined requests are answered in order; the last answer says
+//!    `Connection: close`. A quiet connection is closed after [`Config::idle_grace`].
+//! 5. At the deadline whatever is left is cut off and named. Threads are joined, and the process says what came first.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | a signal, a request or a member's `Ok`; all were out in time, and none failed on the way out |
+//! | 1 | a member failed, first or while leaving |
+//! | 101 | a member panicked, first or while leaving |
+//! | 124 | none of these, but at the deadline an owed answer was cut off, or a handler or member still ran |
+//! | 130 | a second signal, of any of the three, more than 500 ms after the first |
+//!
+//! A supervisor must wait for the lame-duck time, the grace period and 0.2 s before it kills. Only 0 is a success.
+//!
+//! What has no end of its own must look at the [`Stop`]: members between two pieces of work, and
+//! [streams](cookbook::server_sent_events). One that does holds nobody up; one that does not keeps the process until
+//! the deadline, with code 124.
+//!
+//! # Limits
+//!
+//! Everything that could grow is bounded: heads, bodies, connections, handlers at once, and the time that each of these
+//! may take. Each limit is a field of [`Config`], with its default, its reason and what the client is answered. Above
+//! them stand [`Config::handlers_max`], since each stream holds one handler while it lasts, and
+//! [`Config::bodies_bytes_max`], since bodies are held in memory unless a route [streams](Router::stream) them or has a
+//! [limit of its own](Router::hold). What must be heard when all handlers are busy is a route
+//! [`at_once`](Router::at_once).
 //!
 //! # Features
 //!
@@ -70,16 +95,13 @@
 //! | `signals` | yes | [`signals`]: Ctrl-C, SIGTERM and SIGHUP stop a group; brings `ctrlc` | no dependency at all |
 //! | `sys` | yes | what std lacks, on Linux `epoll`; the one file with `unsafe` | `forbid(unsafe_code)` |
 //!
-//! # In scope, and not
+//! In scope is an origin server of HTTP/1.1 (RFC 9110 and 9112) over TCP and Unix sockets, for what runs behind a proxy
+//! or on a closed network. Not in scope: TLS, HTTP/2, WebSocket, static files, `async`, a client. Without default
+//! features there is no dependency, and no `unsafe`.
 //!
-//! An origin server of HTTP/1.1 (RFC 9110 and 9112) over TCP and Unix sockets, for what runs behind a proxy or on a
-//! closed network. Handlers are plain blocking functions, and one that blocks stalls nobody else. Not in scope: TLS,
-//! HTTP/2, WebSocket, static files, a client. There is no `async`, and no dependency but `ctrlc` for the feature
-//! `signals`; without default features there is none at all, and no `unsafe`.
+//! # How it works inside
 //!
-//! # Two walks
-//!
-//! **A request.** An event loop accepts its connection from a `listener` and enters it in its table
+//! **The path of a request.** An event loop accepts its connection from a `listener` and enters it in its table
 //! (`server/event_loop/accept.rs`). When its bytes come, the loop lays the `connection` on its thread's `buffer` and
 //! reads (`server/event_loop/visit.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once
 //! a request is whole, the thread lets go of the loop and calls the [`Handler`] (`server/handoff/`), a [`Router`] as a
@@ -87,26 +109,28 @@
 //! write sends them. A body that is too large to be held is read or written by the handler's thread itself
 //! (`server/streaming/`).
 //!
-//! **A stop.** A [`Cause`] triggers the [`Stop`]: first come, first kept. Wakers end the wait of every event loop. Each
-//! drains (`server/event_loop/drain.rs`): listeners let nobody new in, and are closed once nobody can follow
-//! (`server/listener.rs`), answers say `Connection: close`, quiet connections are closed. Loops that are empty end; at
-//! the deadline all do, and say what they had to cut off. The [`Group`] joins the members' threads and returns the
-//! [`Outcome`], which `main` can return as the process's exit code.
+//! **The path of a stop.** A [`Cause`] triggers the [`Stop`]: first come, first kept. Wakers end the wait of every
+//! event loop. Each drains (`server/event_loop/drain.rs`): listeners let nobody new in, and are closed once nobody can
+//! follow (`server/listener.rs`), answers say `Connection: close`, quiet connections are closed. Loops that are empty
+//! end; at the deadline all do, and say what they had to cut off. The [`Group`] joins the members' threads and returns
+//! the [`Outcome`], which `main` can return as the process's exit code.
 //!
-//! # The house
+//! **The map.**
 //!
-//! | room | what for | names |
+//! | module | what for | names |
 //! |---|---|---|
 //! | `stop`, `group` | members, and how they end together | `helpers`, `panics` |
 //! | `helpers` | threads for what may block | `panics` |
 //! | `panics` | the embedder's panics, caught | nothing else here |
-//! | `signals` | the only room that names `ctrlc` | `stop`, `group`, `server`, `panics` |
+//! | `signals` | the only module that names `ctrlc` | `stop`, `group`, `server`, `panics` |
 //! | `http` | the protocol, without sockets, threads or clocks | `panics` |
 //! | `router` | method and path to handler | `http` |
 //! | `answer` | a handler's answer without a socket, for tests | `http`, `server` |
 //! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group`, `helpers`, `panics` |
 //! | `main`, `command`, `options`, `log`, `notify`, `check` | the binary | this crate's public face |
-
+//!
+#![cfg_attr(not(feature = "signals"), doc = "[signals]: https://docs.rs/allout/latest/allout/signals")]
+#![cfg_attr(not(feature = "signals"), doc = "[`signals`]: https://docs.rs/allout/latest/allout/signals")]
 #![cfg_attr(not(feature = "sys"), forbid(unsafe_code))]
 #![cfg_attr(all(doctest, feature = "signals"), doc = include_str!("../README.md"))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.

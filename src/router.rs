@@ -120,9 +120,12 @@ impl Router {
     /// use std::io;
     /// use allout::{Method, Response, Router};
     ///
-    /// let router = Router::new().stream(Method::Post, "/count", |_, body| match io::copy(body, &mut io::sink()) {
-    ///     Ok(bytes) => Response::text(format!("{bytes}\n")),
-    ///     Err(error) => Response::text(format!("{error}\n")), // Not sent: the body's own fault is answered.
+    /// let router = Router::new().stream(Method::Post, "/count", |_, body| {
+    ///     match io::copy(body, &mut io::sink()) {
+    ///         Ok(bytes) => Response::text(format!("{bytes}\n")),
+    ///         // Not sent: the body's own fault is answered, 400 or 408.
+    ///         Err(error) => Response::text(format!("{error}\n")),
+    ///     }
     /// });
     /// ```
     ///

@@ -26,7 +26,8 @@ use super::response::Response;
 ///         }
 ///         match io::copy(&mut request.body_reader(), &mut io::sink()) {
 ///             Ok(bytes) => Response::text(format!("{bytes}\n")),
-///             Err(_) => Status::BAD_REQUEST.into(), // not sent: the body's own fault is answered
+///             // Not sent: the body's own fault is answered.
+///             Err(_) => Status::BAD_REQUEST.into(),
 ///         }
 ///     }
 /// }
@@ -103,7 +104,8 @@ pub type Next<'a> = dyn Fn(&Request<'_>) -> Response + 'a;
 /// let router = Router::new().get("/secret", |_| Response::text("42"));
 /// let guarded = around(router, |request, next| {
 ///     if request.headers().get("authorization") != Some(b"Bearer token") {
-///         return Response::new(Status::UNAUTHORIZED).with_field("WWW-Authenticate", "Bearer");
+///         return Response::new(Status::UNAUTHORIZED)
+///             .with_field("WWW-Authenticate", "Bearer");
 ///     }
 ///     next(request).with_field("Cache-Control", "no-store")
 /// });

@@ -79,14 +79,15 @@ impl From<SocketAddr> for Address {
 ///
 /// ```
 /// use std::net::SocketAddr;
-/// use allout::{Config, Server};
+/// use allout::{Address, Config, Server};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let one = Server::bind("127.0.0.1:0", Config::default())?;
 /// let several = Server::bind(["127.0.0.1:0", "localhost:0"], Config::default())?;
 /// let address: SocketAddr = "127.0.0.1:0".parse()?;
 /// let parsed = Server::bind(address, Config::default())?;
-/// let both = Server::bind([address.into(), "localhost:0".parse::<allout::Address>()?], Config::default())?;
+/// let both = [Address::from(address), "localhost:0".parse()?];
+/// let both = Server::bind(both, Config::default())?;
 /// # Ok(())
 /// # }
 /// ```

@@ -133,7 +133,8 @@ impl Server {
     /// use std::net::TcpListener;
     /// use allout::{Config, Server};
     ///
-    /// let server = Server::from_listeners([TcpListener::bind("127.0.0.1:0")?], Config::default())?;
+    /// let socket = TcpListener::bind("127.0.0.1:0")?;
+    /// let server = Server::from_listeners([socket], Config::default())?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     ///
