@@ -55,6 +55,5 @@ pub(crate) use given::{AfterAnswer, Fault, OnFault};
 pub(crate) use head::HeadLimits;
 pub(crate) use incoming::{Incoming, Limits, Progress};
 pub(crate) use pattern::Pattern;
-pub(crate) use request::Presence;
 pub(crate) use response::Then;
 pub(crate) use streamed::{ReadBody, WriteBody};

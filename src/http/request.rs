@@ -48,11 +48,6 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Whether a client is still there, whoever can tell.
-pub(crate) trait Presence: Sync {
-    fn has_gone(&self) -> bool;
-}
-
 /// A whole request. It is cheap to copy: all of it is borrowed.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
@@ -63,13 +58,11 @@ pub struct Request<'a> {
     body: Source<'a>,
     peer: &'a Peer,
     pattern: Option<&'a Pattern>,
-    /// `None`: there is no connection.
-    client: Option<&'a dyn Presence>,
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn new(head: &'a Head, target: &'a Target, bytes: &'a [u8], body: &'a [u8], peer: &'a Peer) -> Self {
-        Self { head, target, bytes, body: Source::Held(body), peer, pattern: None, client: None }
+        Self { head, target, bytes, body: Source::Held(body), peer, pattern: None }
     }
 
     /// The same request, its path matched by a pattern with captures, if by any.
@@ -80,11 +73,6 @@ impl<'a> Request<'a> {
     /// The same request, its body still to be read.
     pub(crate) fn reading(self, source: &'a dyn ReadBody) -> Self {
         Self { body: Source::Arriving(source), ..self }
-    }
-
-    /// The same request, of a client that can be looked at.
-    pub(crate) fn of(self, client: &'a dyn Presence) -> Self {
-        Self { client: Some(client), ..self }
     }
 
     /// The method.
@@ -160,36 +148,6 @@ impl<'a> Request<'a> {
     /// Who sent it.
     pub fn peer(&self) -> &'a Peer {
         self.peer
-    }
-
-    /// True if the client has closed or reset its connection, so that nobody will read the answer: for a handler that
-    /// works long, to ask now and then. Each call is one system call, and answers of this very moment.
-    ///
-    /// A client that has only ended its own side, and would still read, cannot be told from one that has closed, and
-    /// counts as gone; the server itself answers it all the same. A client that was cut off at the deadline of a stop
-    /// counts too. Behind a proxy, the client is the proxy.
-    ///
-    /// Where it is not known, it is false: in [`answer()`](crate::answer()), and when the client's machine has vanished
-    /// without a word. Without the feature `sys`, and on other systems than Linux, also on Unix sockets, and of a
-    /// client that has sent more before it closed; there, the call may take a second if the body is
-    /// [streamed](crate::BodyPlan::Stream).
-    ///
-    /// ```
-    /// use allout::{Response, Router, Status};
-    ///
-    /// let router = Router::new().get("/report", |request| {
-    ///     let mut sum = 0_u64;
-    ///     for part in 0..1000 {
-    ///         if request.client_has_gone() {
-    ///             return Err(Status::REQUEST_TIMEOUT); // nobody will see it
-    ///         }
-    ///         sum += part; // takes its time
-    ///     }
-    ///     Ok(Response::text(sum.to_string()))
-    /// });
-    /// ```
-    pub fn client_has_gone(&self) -> bool {
-        self.client.is_some_and(Presence::has_gone)
     }
 
     // A target and a valid Host are ASCII, so that they are always text.

@@ -60,8 +60,6 @@ impl Exchange {
 pub(crate) struct Caller {
     pub(crate) token: Token,
     pub(crate) peer: Peer,
-    /// For a handler that asks whether its client has gone.
-    pub(crate) stream: Arc<Stream>,
 }
 
 /// A request whose body its handler reads itself, taken out of the buffer.
@@ -230,11 +228,6 @@ impl ReadBuffer {
     /// The request, as far as it has come. Its head must be complete.
     pub(crate) fn request<'a>(&'a self, peer: &'a Peer) -> Request<'a> {
         self.incoming.request(self.rest(), peer)
-    }
-
-    /// The same, for its handler.
-    pub(crate) fn request_of<'a>(&'a self, caller: &'a Caller) -> Request<'a> {
-        self.request(&caller.peer).of(&*caller.stream)
     }
 
     pub(crate) fn incoming(&mut self) -> &mut Incoming {

@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::path::Path;
-use crate::http::Presence;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -110,23 +109,6 @@ impl Stream {
             #[cfg(unix)]
             Self::Unix(stream) => stream.shutdown(how),
         };
-    }
-}
-
-impl Presence for Stream {
-    fn has_gone(&self) -> bool {
-        #[cfg(all(target_os = "linux", feature = "sys"))]
-        return super::sys::is_hung_up(self);
-        // What std has: a look at the next byte, and so at the end only if nothing comes before it.
-        #[cfg(not(all(target_os = "linux", feature = "sys")))]
-        match self {
-            Self::Tcp(stream) => match stream.peek(&mut [0]) {
-                Ok(count) => count == 0,
-                Err(error) => sorted(Err(error)).is_some_and(|moved| matches!(moved, Moved::Failed)),
-            },
-            #[cfg(unix)]
-            Self::Unix(_) => false,
-        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code)] // The one exception to the crate's rule; each block says why it is sound.
 
-use std::ffi::{c_int, c_short, c_ulong, c_void};
+use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -23,7 +23,6 @@ unsafe extern "C" {
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut u32) -> c_int;
     fn listen(fd: c_int, backlog: c_int) -> c_int;
-    fn poll(fds: *mut PollFd, count: c_ulong, timeout: c_int) -> c_int;
     fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32) -> c_int;
     fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
 }
@@ -87,26 +86,6 @@ pub(crate) fn wait_epoll(epoll: &OwnedFd, found: &mut [EpollEvent], timeout_ms: 
     // nobody else can touch it during the call, since we hold it by `&mut`.
     let count = unsafe { epoll_wait(epoll.as_raw_fd(), found.as_mut_ptr(), room, timeout_ms) };
     checked(count).map(|count| usize::try_from(count).unwrap_or(0))
-}
-
-/// `struct pollfd` of <poll.h>.
-#[repr(C)]
-struct PollFd {
-    fd: c_int,
-    events: c_short,
-    revents: c_short,
-}
-
-/// True if the peer of a socket has ended its side, or reset: whatever it has sent before, and without a change of
-/// anything.
-pub(crate) fn is_hung_up(socket: &impl AsFd) -> bool {
-    // <poll.h>; the same bits as epoll's, but on SPARC. An error and the end of both sides are reported unasked.
-    const POLLRDHUP: c_short = if cfg!(target_arch = "sparc64") { 0x800 } else { 0x2000 };
-    let mut look = PollFd { fd: socket.as_fd().as_raw_fd(), events: POLLRDHUP, revents: 0 };
-    // SAFETY: `look` is one whole pollfd, as the count says, writable, and outlives the call, which keeps no pointer to
-    // it. The descriptor is open, as its type vouches for.
-    let found = checked(unsafe { poll(&raw mut look, 1, 0) });
-    found.is_ok_and(|count| count > 0)
 }
 
 // ---- Listeners -----------------------------------------------------------------------------------------------------

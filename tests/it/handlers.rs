@@ -8,9 +8,7 @@ use allout::{
     BodyPlan, Config, Handler, Method, Next, Peer, Reject, Request, Response, Router, Status, answer, around,
 };
 
-use crate::drain::get;
-use crate::handoff::reset;
-use crate::support::{Client, Gate, HANG, PING, Reply, Site, poll};
+use crate::support::{Client, Gate, PING, Reply, Site};
 
 fn one_loop() -> Config {
     Config { loops: 1, body_bytes_max: 100, ..Config::default() }
@@ -301,68 +299,4 @@ fn a_handler_answers_in_a_test_without_a_socket_as_it_does_on_one() {
 fn a_stream_that_fails_fails_the_test() {
     let short = |_: &Request<'_>| Response::stream("a/b", |out| out.write_all(b"12")).with_length(5);
     let _ = answer(&short, PING, &Peer::Unix);
-}
-
-// ---- The client ----------------------------------------------------------------------------------------------------
-
-/// Asks until its client has gone, and says so: `/long` with its body held, `/upload` with its body read. `/asked` is
-/// whether this very client has gone.
-fn asking(seen: mpsc::Sender<&'static str>, gate: &Gate) -> Router {
-    let wait = move |request: &Request<'_>, what: &'static str, gate: &Gate| {
-        assert!(!request.client_has_gone(), "it is there");
-        gate.pass();
-        poll(|| request.client_has_gone().then_some(())).expect("its client goes");
-        seen.send(what).unwrap();
-        Response::text("nobody reads this")
-    };
-    let (also, gates) = (wait.clone(), gate.clone());
-    let (first, second) = (gate.clone(), gates);
-    Router::new()
-        .get("/long", move |request| wait(request, "long", &first))
-        .stream(Method::Post, "/upload", move |request, body| {
-            io::copy(body, &mut io::sink()).unwrap();
-            also(request, "upload", &second)
-        })
-        .get("/asked", |request| Response::text(request.client_has_gone().to_string()))
-        .at_once(Method::Get, "/at-once", |request| Response::text(request.client_has_gone().to_string()))
-}
-
-#[test]
-fn a_handler_that_works_long_can_ask_whether_its_client_has_gone() {
-    // What a look at the next byte alone cannot tell: an end behind something else.
-    let sees_behind = cfg!(all(target_os = "linux", feature = "sys"));
-    for is_reset in [false, true] {
-        for (path, behind) in [("/long", ""), ("/upload", ""), ("/long", PING)] {
-            if !is_reset && !behind.is_empty() && !sees_behind {
-                continue;
-            }
-            let (seen, sees) = mpsc::channel();
-            let gate = Gate::new();
-            let site = Site::start(one_loop(), asking(seen, &gate));
-            let mut client = site.connect();
-            let request = if path == "/upload" { post(path, "", "body") } else { get(path) };
-            // An answer that is not read makes its end a reset.
-            let before = if is_reset { get("/asked") } else { String::new() };
-            client.send(format!("{before}{request}{behind}"));
-            gate.wait_for(1);
-            // Others are served meanwhile, and are there.
-            assert_eq!(site.connect().ask(get("/asked")).text(), "false");
-            assert_eq!(site.connect().ask(get("/at-once")).text(), "false");
-            gate.open();
-            if is_reset {
-                reset(client);
-            } else {
-                drop(client);
-            }
-            assert_eq!(sees.recv_timeout(HANG), Ok(&path[1..]), "reset: {is_reset}, behind: {behind:?}");
-            site.stop();
-            assert_eq!(site.outcome().exit_code(), 0);
-        }
-    }
-}
-
-#[test]
-fn without_a_connection_no_client_has_gone() {
-    let router = Router::new().get("/", |request| Response::text(request.client_has_gone().to_string()));
-    assert_eq!(answer(&router, get("/"), &Peer::Unix).unwrap().body(), b"false");
 }

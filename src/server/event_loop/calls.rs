@@ -21,7 +21,7 @@ impl EventLoop {
             return Some(Turn::Call(caller));
         }
         // A health check or a request to stop gets through even when all handlers are busy.
-        let at_once = if is_begun { None } else { self.shared.answer_at_once(&buffer.request_of(&caller)) };
+        let at_once = if is_begun { None } else { self.shared.answer_at_once(&buffer.request(&caller.peer)) };
         match at_once {
             Some(response) => self.answer(response, buffer),
             // A body that came at once has no memory reserved yet.

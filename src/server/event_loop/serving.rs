@@ -165,8 +165,7 @@ impl<'a> Serving<'a> {
 
     /// The caller whose request lies in the buffer.
     pub(super) fn caller(&self) -> Caller {
-        let (peer, stream) = (self.connection.peer().clone(), Arc::clone(self.connection.stream()));
-        Caller { token: self.visit.token, peer, stream }
+        Caller { token: self.visit.token, peer: self.connection.peer().clone() }
     }
 
     /// Reads and parses until there is something to do that reaches beyond this connection.

@@ -179,7 +179,7 @@ impl WorkerPool {
             let taken_back = match event_loop.turn(buffer) {
                 // For the benchmark only: the difference is the cost of the hand-off.
                 Ok(Turn::Call(ref caller)) if cfg!(allout_no_handoff) => {
-                    let response = self.shared.call(&buffer.request_of(caller));
+                    let response = self.shared.call(&buffer.request(&caller.peer));
                     self.word(index).withdraw();
                     event_loop.answer(response, buffer);
                     Some(event_loop)
@@ -245,7 +245,7 @@ impl WorkerPool {
         buffer: &mut ReadBuffer,
     ) -> Option<MutexGuard<'a, EventLoop>> {
         let lending = self.let_go(index, event_loop);
-        let response = self.shared.call(&buffer.request_of(caller));
+        let response = self.shared.call(&buffer.request(&caller.peer));
         if !response.is_streamed() && self.word(index).claim(lending) {
             let mut event_loop = self.take_back(index);
             event_loop.answer(response, buffer);

@@ -41,8 +41,8 @@ impl Upload {
     /// Calls the handler. Returns its answer and what has come after the body. If the body turned out to be faulty, a
     /// refusal replaces the response.
     pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
-        let Self { caller: Caller { token, peer, stream }, mut exchange, head, body } = self;
-        let mut response = shared.call(&head.request(&peer).of(&*stream).reading(&*body));
+        let Self { caller: Caller { token, peer }, mut exchange, head, body } = self;
+        let mut response = shared.call(&head.request(&peer).reading(&*body));
         let (rest, fault) = body.leave();
         if let Some(Fault::Reject(reject)) = fault {
             shared.tell(&Notice::Rejected { peer: &peer, reject });

@@ -103,13 +103,6 @@ pub(crate) enum Moved {
     Failed,
 }
 
-impl crate::http::Presence for Stream {
-    fn has_gone(&self) -> bool {
-        let pipe = self.pipe();
-        pipe.is_broken || pipe.has_ended
-    }
-}
-
 impl Stream {
     pub(crate) fn pipe(&self) -> MutexGuard<'_, Pipe> {
         self.0.lock().expect("a test that panicked is over")

@@ -65,7 +65,7 @@ pub(crate) mod buffer {
             Self { request: usize::MAX }
         }
 
-        pub(crate) fn request_of(&self, _: &Caller) -> Request {
+        pub(crate) fn request(&self, _: &Peer) -> Request {
             Request(self.request)
         }
 
