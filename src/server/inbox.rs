@@ -1,13 +1,13 @@
 //! What others send a loop: another loop's connections, and the answers of displaced handlers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::buffer::Answer;
 use super::poller::Waker;
 use super::stream::Stream;
 use super::streaming::{Download, Streamed};
 use crate::http::Peer;
-use crate::sync::{Arc, Mutex, SyncSender};
+use crate::sync::{Arc, Condvar, Mutex, SyncSender};
 
 pub(crate) enum Message {
     Arrival(Arrival),
@@ -18,7 +18,7 @@ pub(crate) enum Message {
     Asked(Box<Answer>, SyncSender<Download>),
     Streamed(Streamed),
     /// Asks the loop to reply once it comes to its inbox.
-    Check(SyncSender<()>),
+    Check(Arc<Responses>),
     /// Makes the loop run a test's code.
     #[cfg(test)]
     Test(Box<dyn FnOnce() + Send>),
@@ -42,6 +42,29 @@ pub(crate) struct Transfer {
     pub(crate) peer: Peer,
     /// When it became idle: the longest-idle connection of all loops makes room.
     pub(crate) since: Instant,
+}
+
+/// How many loops have not come to their inbox yet, of those that were asked to.
+pub(crate) struct Responses {
+    missing: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Responses {
+    pub(crate) fn of(loops: usize) -> Self {
+        Self { missing: Mutex::new(loops), changed: Condvar::new() }
+    }
+
+    /// For each loop, once.
+    pub(crate) fn respond(&self) {
+        *self.missing.lock() -= 1;
+        self.changed.notify_all();
+    }
+
+    /// True once all have responded; false if one has not within `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        *self.changed.wait_timeout_while(self.missing.lock(), timeout, |missing| *missing > 0) == 0
+    }
 }
 
 /// The messages for a loop. The loop closes its inbox when it ends; after that, `push` returns each message.

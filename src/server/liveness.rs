@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::inbox::Message;
-use super::shared::Shared;
+use super::inbox::{Message, Responses};
+use super::shared::{LoopHandle, Shared};
 use crate::panics::caught;
 use crate::stop::FAR;
-use crate::sync::{self, Arc, OnceLock, Weak, sync_channel};
+use crate::sync::{Arc, OnceLock, Weak};
 
 /// Asks a server whether its event loops respond. Clones ask the same server. See
 /// [`Server::liveness`](crate::Server::liveness).
@@ -27,16 +27,12 @@ impl Liveness {
     /// as they do in a stop.
     pub fn check(&self, timeout: Duration) -> bool {
         let Some(shared) = self.0.get().and_then(Weak::upgrade) else { return false };
-        let until = sync::now() + timeout.min(FAR);
-        let loops = shared.loops.len();
-        let (sender, responses) = sync_channel(loops);
-        let is_asked = shared.loops.iter().all(|index| index.inbox.push(Message::Check(sender.clone())).is_ok());
-        // What never comes is not waited for: a loop that dies drops what is in its inbox.
-        drop(sender);
+        let responses = Arc::new(Responses::of(shared.loops.len()));
+        let ask = |of: &LoopHandle| of.inbox.push(Message::Check(Arc::clone(&responses))).is_ok();
+        let is_asked = shared.loops.iter().all(ask);
         // It may have ended meanwhile, and this be the last to hold what it had from the embedder.
         let _ = caught(|| drop(shared));
-        let left = || until.saturating_duration_since(sync::now());
-        is_asked && (0..loops).all(|_| responses.recv_timeout(left()).is_ok())
+        is_asked && responses.wait(timeout.min(FAR))
     }
 }
 

@@ -249,7 +249,7 @@ impl EventLoop {
                 }
             }
             // The channel has room for one response per loop. Perhaps nobody waits any more.
-            Message::Check(reply) => _ = reply.try_send(()),
+            Message::Check(responses) => responses.respond(),
             #[cfg(test)]
             Message::Test(code) => code(),
         }

@@ -108,7 +108,7 @@ impl EventLoop {
                 let download = self.start_download(*answer, buffer).expect("nobody goes away here");
                 reply.send(download).expect("whoever asks waits");
             }
-            Message::Check(reply) => _ = reply.try_send(()),
+            Message::Check(responses) => responses.respond(),
             #[cfg(test)]
             Message::Test(code) => code(),
         }
