@@ -8,7 +8,8 @@ use std::error::Error;
 use std::io::Write;
 use std::time::Duration;
 
-use allout::{Config, GRACE, Group, Outcome, Response, Router, Server, Stop, signals};
+use allout::{Config, GRACE, Group, Outcome, Server, Stop, signals};
+use allout::{Method, Response, Router};
 
 const STREAMS: usize = 1000;
 
@@ -34,7 +35,10 @@ fn main() -> Result<Outcome, Box<dyn Error>> {
     let mut group = Group::new();
     let stop = group.stop();
     let signals = signals::install(&stop)?;
-    let router = Router::new().get("/events", move |_| events(stop.clone()));
+    // Answered even when every handler has a stream.
+    let router = Router::new()
+        .at_once(Method::Get, "/livez", |_| Response::text("live\n"))
+        .get("/events", move |_| events(stop.clone()));
     // About 40 kB for each stream; their stacks need not be large.
     let config = Config {
         handlers_max: STREAMS + 64,
