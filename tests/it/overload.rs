@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{BodyPlan, Config, Handler, Method, Notice, Request, Response, Router, Server, Want};
+use allout::{BodyPlan, Config, Handler, Method, Request, Response, Router, Server};
 
 use crate::drain::get;
 use crate::support::{Client, Gate, HANG, PING, Site, poll};
