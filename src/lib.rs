@@ -102,7 +102,7 @@
 //! # How it works inside
 //!
 //! **The path of a request.** An event loop accepts its connection from a `listener` and enters it in its table
-//! (`server/event_loop/accept.rs`). When its bytes come, the loop lays the `connection` on its thread's `buffer` and
+//! (`server/event_loop/accept.rs`). When its bytes come, the loop loads the `connection` into its thread's `buffer` and
 //! reads (`server/event_loop/visit.rs`). `http/incoming.rs` understands the bytes: head, target, framing, body. Once
 //! a request is whole, the thread lets go of the loop and calls the [`Handler`] (`server/handoff/`), a [`Router`] as a
 //! rule, with the [`Request`]. The [`Response`] is encoded behind others of its batch (`server/outgoing.rs`), and one
@@ -111,9 +111,9 @@
 //!
 //! **The path of a stop.** A [`Cause`] triggers the [`Stop`]: first come, first kept. Wakers end the wait of every
 //! event loop. Each drains (`server/event_loop/drain.rs`): listeners let nobody new in, and are closed once nobody can
-//! follow (`server/listener.rs`), answers say `Connection: close`, quiet connections are closed. Loops that are empty
-//! end; at the deadline all do, and say what they had to cut off. The [`Group`] joins the members' threads and returns
-//! the [`Outcome`], which `main` can return as the process's exit code.
+//! follow (`server/shared_listener.rs`), answers say `Connection: close`, quiet connections are closed. Loops that are
+//! empty end; at the deadline all do, and say what they had to cut off. The [`Group`] joins the members' threads and
+//! returns the [`Outcome`], which `main` can return as the process's exit code.
 //!
 //! **The map.**
 //!
