@@ -211,8 +211,12 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
             given => Err(format!("{option} is wanted, not {given:?}").into()),
         }
     };
-    let config =
-        Config { loops: number("--loops")?, handlers_max: number("--threads")?, queue_timeout: HANG, ..Config::default() };
+    let config = Config {
+        loops: number("--loops")?,
+        handlers_max: number("--threads")?,
+        queue_timeout: HANG,
+        ..Config::default()
+    };
     let server = Server::bind(address, config)?.on_listening(|place| eprintln!("listening on http://{place}"));
     let param = |request: &Request<'_>| request.param("n").and_then(|n| n.parse().ok()).unwrap_or(0);
     let router = Router::new()
