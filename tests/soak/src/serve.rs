@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use allout::{LocalAddress, Config, Group, Method, Outcome, Request, Response, Router, Server, Status, Stop};
+use allout::{Config, Group, LocalAddress, Method, Outcome, Request, Response, Router, Server, Status, Stop};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
@@ -87,7 +87,7 @@ fn place(bound: &LocalAddress) -> Place {
 fn bind(plan: &Plan, folder: &Path) -> Result<(Server, Option<TcpStream>)> {
     let config = Config {
         loops: plan.loops,
-        handlers_max: plan.handlers_max: threads,
+        handlers_max: plan.threads,
         idle_grace: plan.idle_grace,
         // Nobody is refused, however slow the machine is.
         head_timeout: HANG,
@@ -216,9 +216,7 @@ fn routes(plan: &Plan, stop: &Stop, stuck: &Arc<AtomicUsize>) -> Router {
             });
             tagged(request, stream)
         })
-        .post("/echo", |request| {
-            tagged(request, Response::bytes("application/octet-stream", request.body().to_vec()))
-        })
+        .post("/echo", |request| tagged(request, Response::bytes("application/octet-stream", request.body().to_vec())))
         .stream(Method::Post, "/count", |request, body| {
             let (mut bytes, due) = (Vec::new(), noise(0, 1 << 20));
             let is_whole = body.read_to_end(&mut bytes).is_ok() && due.starts_with(&bytes);
