@@ -119,8 +119,8 @@ impl Config {
     /// For a board, a router or a sidecar with 32 MB: one loop, 4 handlers with 128 KiB of stack each, 32 connections,
     /// heads of 8 KiB, bodies of 64 KiB, and of 512 KiB together. Times are those of [`default`](Self::default).
     ///
-    /// With answers of at most 64 KiB it takes 17 MB at worst, when all 32 clients are hostile, and some 100 KB beyond
-    /// the threads' stacks when they are quiet: see [`memory_max`](Self::memory_max).
+    /// With answers of at most 64 KiB it takes 17 MB at worst, when all 32 clients are hostile: see
+    /// [`memory_max`](Self::memory_max).
     ///
     /// ```
     /// use allout::Config;

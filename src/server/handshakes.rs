@@ -17,7 +17,7 @@ use crate::sync;
 
 /// How many times longer than a look the pause after it is, and how long it is at least.
 const PAUSE_FACTOR: u32 = 4;
-pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_PAUSE_MIN: Duration = Duration::from_millis(5);
 
 /// Handshakes under way at a listener that takes no new ones.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Handshakes {
         if self.is_over {
             return Look::Over;
         }
-        self.next_at = then + (then.saturating_duration_since(now) * PAUSE_FACTOR).max(PAUSE_MIN);
+        self.next_at = then + (then.saturating_duration_since(now) * PAUSE_FACTOR).max(LOOK_PAUSE_MIN);
         Look::Again(self.next_at)
     }
 }

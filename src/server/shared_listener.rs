@@ -32,7 +32,7 @@ use std::io;
 use std::time::Instant;
 
 use super::accept_error::AcceptError;
-use super::handshakes::{Handshakes, Look, PAUSE_MIN};
+use super::handshakes::{Handshakes, Look, LOOK_PAUSE_MIN};
 use super::listener::{Listener, LocalAddress};
 use super::stream::Stream;
 use crate::http::Peer;
@@ -154,7 +154,7 @@ impl SharedListener {
     fn look_for_handshakes(&self) -> Option<Instant> {
         let now = sync::now();
         // Another loop is looking, and wakes this one if it closes.
-        let Some(mut handshakes) = self.handshakes.try_lock() else { return Some(now + PAUSE_MIN) };
+        let Some(mut handshakes) = self.handshakes.try_lock() else { return Some(now + LOOK_PAUSE_MIN) };
         match handshakes.as_mut()?.look(now) {
             Look::Over => None,
             Look::Again(at) => Some(at),
