@@ -32,7 +32,7 @@ use std::io;
 use std::time::Instant;
 
 use super::accept_error::AcceptError;
-use super::handshakes::{Handshakes, Look, LOOK_PAUSE_MIN};
+use super::handshakes::{Handshakes, LOOK_PAUSE_MIN, Look};
 use super::listener::{Listener, LocalAddress};
 use super::stream::Stream;
 use crate::http::Peer;
