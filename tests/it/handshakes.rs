@@ -40,7 +40,7 @@ impl Far {
 }
 
 /// False, told, where sock_diag(7) cannot be asked: under qemu.
-fn can_see_handshakes() -> bool {
+pub fn can_see_handshakes() -> bool {
     let can = Socket::new(Domain::from(nix::libc::AF_NETLINK), Type::DGRAM, Some(SOCK_DIAG.into())).is_ok();
     if !can {
         skip("there is no sock_diag");
