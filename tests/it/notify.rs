@@ -20,7 +20,7 @@ fn start(program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Proc
     Process::spawn(command.args(["--listen", "127.0.0.1:0"]).args(arguments).envs(variables.iter().copied()))
 }
 
-fn message(socket: &UnixDatagram) -> String {
+pub fn message(socket: &UnixDatagram) -> String {
     let mut bytes = [0; 4096];
     socket.set_read_timeout(Some(HANG)).unwrap();
     let count = socket.recv(&mut bytes).expect("a message");

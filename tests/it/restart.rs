@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::notify::message;
 use crate::support::{Client, Folder, Process, Reply, example, poll};
 
 const WHO: &str = "GET /who HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -26,8 +28,13 @@ struct Site {
 
 impl Site {
     fn start(program: &Path, way: &str) -> (Process, Self) {
+        Self::start_with(program, way, &[])
+    }
+
+    fn start_with(program: &Path, way: &str, variables: &[(&str, &str)]) -> (Process, Self) {
         let mut command = Command::new(program);
-        let mut process = Process::spawn(command.args([way, "127.0.0.1:0"]).stdout(Stdio::null()));
+        command.args([way, "127.0.0.1:0"]).envs(variables.iter().copied()).stdout(Stdio::null());
+        let mut process = Process::spawn(&mut command);
         let address = process.address();
         let who = poll(|| ask(address, WHO)).expect("it serves").text();
         (process, Self { address, who })
@@ -46,7 +53,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-KILL", self.pid()]).status();
+        let _ = Command::new("kill").args(["-KILL", self.pid()]).stderr(Stdio::null()).status();
     }
 }
 
@@ -146,4 +153,87 @@ fn the_old_one_serves_on_if_its_successor_dies_is_late_or_says_something_else() 
     assert_eq!(ask(site.address, RESTART).expect("an answer").status, 200);
     site.follow();
     assert_eq!(process.code(), Some(0));
+}
+
+#[test]
+fn of_several_who_ask_for_a_restart_at_once_one_gets_it() {
+    let (mut process, mut site) = Site::start(&example("restart"), "successor");
+    let mut clients: Vec<_> = (0..4).map(|_| Client::connect(site.address)).collect();
+    // All speak with the old one.
+    for client in &mut clients {
+        assert_eq!(client.ask(WHO).text(), site.who);
+    }
+    // Whoever comes late finds that the old one has left.
+    clients.retain_mut(|client| client.stream.write_all(RESTART.as_bytes()).is_ok());
+    let replies: Vec<_> = clients.iter_mut().filter_map(|client| client.next_reply(false)).collect();
+    let (done, refused): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == 200);
+    assert_eq!(done.len(), 1, "{replies:?}");
+    assert!(refused.iter().all(|reply| reply.text() == "a restart is under way\n"), "{replies:?}");
+    site.follow();
+    assert_eq!(process.code(), Some(0));
+}
+
+#[test]
+fn what_is_started_is_what_lies_there_by_then_and_what_named_the_old_process_is_not_passed_on() {
+    for way in ["successor", "exec"] {
+        let folder = Folder::new(&format!("version-{way}"));
+        let link = |version: &str| {
+            let place = r#"ln -sfn "$0" "$1/next" && mv -T "$1/next" "$1/current""#;
+            let mut command = Command::new("sh");
+            command.args(["-c", place, version]).arg(folder.path("")).status().unwrap().success()
+        };
+        ["1", "2"].iter().for_each(|version| std::fs::create_dir(folder.path(version)).unwrap());
+        assert!(Command::new("cp").arg(example("restart")).arg(folder.path("1/server")).status().unwrap().success());
+        let told = folder.path("told");
+        let script = format!("#!/bin/sh\nenv >{}\nexec {} \"$@\"\n", told.display(), example("restart").display());
+        install(&folder.path("2/server"), &script);
+        assert!(link("1"));
+        let variables = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "KEPT"].map(|name| (name, "1"));
+        let (_process, mut site) = Site::start_with(&folder.path("current/server"), way, &variables);
+        assert!(link("2"));
+        assert_eq!(ask(site.address, RESTART).expect("an answer").status, 200);
+        site.follow();
+        let told = std::fs::read_to_string(told).expect("the second version was started");
+        let named = |name: &str| told.lines().any(|line| line.starts_with(&format!("{name}=")));
+        assert_eq!(variables.map(|(name, _)| named(name)), [false, false, false, false, true], "{told}");
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_the_successors_process_and_of_the_last_stop_alone() {
+    let folder = Folder::new("restart-notify");
+    let manager = UnixDatagram::bind(folder.path("socket")).unwrap();
+    let variables = [("NOTIFY_SOCKET", folder.path("socket").to_str().unwrap().to_owned())];
+    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let (mut process, mut site) = Site::start_with(&example("restart"), "successor", &variables);
+    assert_eq!(message(&manager), "READY=1");
+    assert_eq!(ask(site.address, RESTART).expect("an answer").status, 200);
+    site.follow();
+    assert_eq!([message(&manager), message(&manager)], ["READY=1".to_owned(), format!("MAINPID={}", site.pid())]);
+    assert_eq!(process.code(), Some(0));
+    if cfg!(feature = "signals") {
+        assert!(Command::new("kill").args(["-TERM", site.pid()]).status().unwrap().success());
+        assert_eq!(message(&manager), "STOPPING=1");
+    }
+}
+
+/// Who waits for the old process's end is not to get a new one.
+#[cfg(feature = "signals")]
+#[test]
+fn a_signal_that_comes_while_a_program_leaves_to_execute_itself_anew_ends_it() {
+    let folder = Folder::new("restart-signal");
+    let manager = UnixDatagram::bind(folder.path("socket")).unwrap();
+    let path = folder.path("socket");
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+    let (mut process, site) = Site::start_with(&example("restart"), "exec", &variables);
+    assert_eq!(message(&manager), "READY=1");
+    // It holds the drain up until the rest comes.
+    let mut upload = Client::connect(site.address);
+    upload.send("POST /count HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nab");
+    assert_eq!(ask(site.address, RESTART).expect("an answer").text(), "restarting\n");
+    process.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(message(&manager), "STOPPING=1");
+    let _ = upload.stream.write_all(b"c");
+    // On a machine that left the test standing, its upload was cut off.
+    assert!(matches!(process.code(), Some(0 | 124)));
 }
