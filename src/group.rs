@@ -12,12 +12,12 @@
 //! A group inside a group has its own stop, but no thread and no board: its members report to the outermost group,
 //! under their path. So there is one wait, with one deadline, and one list of who has left.
 
-use std::error::Error;
 use std::fmt;
-use std::process::{ExitCode, Termination};
 use std::time::{Duration, Instant};
 
 use crate::helpers::Helpers;
+use crate::outcome::MemberExit;
+pub use crate::outcome::{CutOff, Exit, MemberResult, Outcome};
 use crate::panics::caught;
 use crate::stop::{Cause, End, FAR, GRACE, Phase, Slack, Stop};
 use crate::sync::{self, Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard};
@@ -28,12 +28,8 @@ const SLACK: Duration = Duration::from_millis(90);
 /// How long a thread may take to end after its member has reported, before it counts as one that never ends.
 const JOIN: Duration = Duration::from_millis(50);
 
-/// What a member returns. `Err` fails the group, except [`CutOff`]: the member has left, but not finished all its work.
-pub type MemberResult = Result<(), Box<dyn Error + Send + Sync>>;
-
 type Body = Box<dyn FnOnce(&Stop) -> MemberResult + Send>;
-/// A member's name, how it left, and how long after the first cause.
-type MemberExit = (String, Exit, Duration);
+type OnHalfGrace = Box<dyn FnOnce(&[String]) + Send>;
 
 struct Member {
     /// The names of the groups around it, without the outermost, and its own: `inner/job`.
@@ -67,6 +63,8 @@ pub struct Group {
     /// Groups inside this one. Their members are in `members`.
     inner: Vec<Group>,
     lame_duck: Duration,
+    /// For this group and those inside it.
+    half_grace: HalfGrace,
 }
 
 impl Group {
@@ -84,6 +82,22 @@ impl Group {
     /// notice (see [`Stop::cause`]). The grace period begins when this time ends.
     pub fn lame_duck(&mut self, time: Duration) {
         self.lame_duck = time;
+    }
+
+    /// Calls `listen` once half the grace period is over, if members still run then: with their names, those of members
+    /// of inner groups as paths (`inner/job`). It is not called if all have left by then, or if there is no grace.
+    ///
+    /// In a group that is inside another, it is called at half the grace of the outermost, for its own members alone.
+    ///
+    /// `listen` runs on a helper thread, so it may block: neither the deadline nor any member waits for it.
+    /// [`run`](Self::run) returns only after `listen` has returned, or at the deadline.
+    ///
+    /// ```
+    /// let mut group = allout::Group::new();
+    /// group.on_half_grace(|members| eprintln!("still here: {}", members.join(", ")));
+    /// ```
+    pub fn on_half_grace(&mut self, listen: impl FnOnce(&[String]) + Send + 'static) {
+        self.half_grace.calls.push((String::new(), Box::new(listen)));
     }
 
     /// Adds a member. `body` runs on its own thread, which has the member's name, and should return soon after its stop
@@ -107,6 +121,9 @@ impl Group {
         for mut member in inner.members.drain(..) {
             member.path = format!("{name}/{}", member.path);
             self.members.push(member);
+        }
+        for (group, listen) in inner.half_grace.calls.drain(..) {
+            self.half_grace.calls.push((format!("{name}/{group}"), listen));
         }
         // Only the outer group tells it to stop.
         inner.stop.start(GRACE, FAR);
@@ -134,14 +151,17 @@ impl Group {
         let stop = self.stop();
         let mut slack = Slack::new(SLACK);
         let members = std::mem::take(&mut self.members);
+        let mut half_grace = std::mem::take(&mut self.half_grace);
+        half_grace.grace = grace.min(FAR);
         let lame_duck = if members.is_empty() { Duration::ZERO } else { self.lame_duck };
         self.start(grace, lame_duck);
-        let exits = if members.is_empty() { Vec::new() } else { run_members(members, &stop, &mut slack) };
+        let exits =
+            if members.is_empty() { Vec::new() } else { run_members(members, &stop, &mut slack, &mut half_grace) };
         self.tell();
         self.wait_for_wakers(&mut |now| stop.deadline().map_or(now, |deadline| slack.until(deadline, now)));
         self.end(End::Ran(sync::now()));
         let took = stop.triggered_at().map_or(Duration::ZERO, |at| sync::now() - at);
-        Outcome { cause: stop.cause(), exits, took }
+        Outcome::new(stop.cause(), exits, took)
     }
 
     fn start(&self, grace: Duration, lame_duck: Duration) {
@@ -181,7 +201,7 @@ impl Drop for Group {
 }
 
 /// Starts them all, and waits as [`Group::run`] says. Returns the exits in the order of [`Outcome::exits`].
-fn run_members(members: Vec<Member>, stop: &Stop, slack: &mut Slack) -> Vec<MemberExit> {
+fn run_members(members: Vec<Member>, stop: &Stop, slack: &mut Slack, half_grace: &mut HalfGrace) -> Vec<MemberExit> {
     let board = Board::new(stop);
     let mut running = Vec::new();
     let mut not_started = Vec::new();
@@ -199,7 +219,7 @@ fn run_members(members: Vec<Member>, stop: &Stop, slack: &mut Slack) -> Vec<Memb
         stop.trigger(Cause::Failed { who: name, error: format!("cannot start its thread: {error}") });
         not_started.push(path);
     }
-    let left = board.wait(&mut running, stop, slack);
+    let left = board.wait(&mut running, stop, slack, half_grace);
 
     let (told, now) = (stop.triggered_at().unwrap_or_else(sync::now), sync::now());
     let (mut exits, mut missing) = (Vec::new(), Vec::new());
@@ -218,6 +238,48 @@ fn run_members(members: Vec<Member>, stop: &Stop, slack: &mut Slack) -> Vec<Memb
     exits.extend(never_left.map(|(path, _)| (path, Exit::Missing, sync::now() - told)));
     exits.extend(not_started.into_iter().map(|path| (path, Exit::NotStarted, Duration::ZERO)));
     exits
+}
+
+/// The members that have not left.
+fn still_here(running: &[(String, Option<JoinHandle<()>>)], left: &[Left]) -> Vec<String> {
+    let has_left = |member: usize| left.iter().any(|left| left.member == member);
+    let still = running.iter().enumerate().filter(|(member, _)| !has_left(*member));
+    still.map(|(_, (path, _))| path.clone()).collect()
+}
+
+/// What to call at half the grace period.
+#[derive(Default)]
+struct HalfGrace {
+    /// Each with the path of the group that it was given to: `inner/`.
+    calls: Vec<(String, OnHalfGrace)>,
+    grace: Duration,
+}
+
+impl HalfGrace {
+    /// When to call. `None` if there is nothing to call, all have been called, or there is no grace.
+    fn at(&self, deadline: Instant) -> Option<Instant> {
+        (!self.calls.is_empty() && !self.grace.is_zero()).then(|| deadline - self.grace / 2)
+    }
+
+    /// Has each called whose group has members among those that are still here.
+    fn tell(&mut self, still: &[String], stop: &Stop) {
+        for (group, listen) in self.calls.drain(..) {
+            let own = still.iter().filter_map(|path| path.strip_prefix(&group)).map(ToOwned::to_owned);
+            let own: Vec<_> = own.collect();
+            if own.is_empty() {
+                let _ = caught(|| drop(listen));
+            } else {
+                stop.call(move || listen(&own));
+            }
+        }
+    }
+}
+
+/// They are the embedder's: each is dropped separately, since two may panic.
+impl Drop for HalfGrace {
+    fn drop(&mut self) {
+        self.calls.drain(..).for_each(|(_, listen)| _ = caught(|| drop(listen)));
+    }
 }
 
 impl fmt::Debug for Group {
@@ -291,6 +353,7 @@ impl Board {
         running: &mut [(String, Option<JoinHandle<()>>)],
         stop: &Stop,
         slack: &mut Slack,
+        half_grace: &mut HalfGrace,
     ) -> Vec<Left> {
         let mut left = self.left();
         loop {
@@ -321,9 +384,16 @@ impl Board {
                     continue;
                 }
                 Phase::Announced(told_at) => Some(told_at),
-                Phase::Told(deadline) => match slack.until(deadline, now) {
-                    until if until <= now => return std::mem::take(&mut *left),
-                    until => Some(until),
+                Phase::Told(deadline) => match (half_grace.at(deadline), slack.until(deadline, now)) {
+                    (Some(half), _) if half <= now => {
+                        let still = still_here(running, &left);
+                        drop(left);
+                        half_grace.tell(&still, stop);
+                        left = self.left();
+                        continue;
+                    }
+                    (_, until) if until <= now => return std::mem::take(&mut *left),
+                    (half, until) => Some(half.map_or(until, |half| until.min(half))),
                 },
             };
             left = self.changed(left, until.map(|until| until.saturating_duration_since(now)));
@@ -353,129 +423,5 @@ impl Board {
     // Nothing panics while this is locked.
     fn left(&self) -> MutexGuard<'_, Vec<Left>> {
         self.left.lock()
-    }
-}
-
-/// How a member left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Exit {
-    /// It returned `Ok`.
-    Done,
-    /// It returned `Err`, with this text.
-    Failed(String),
-    /// It panicked, with this text.
-    Panicked(String),
-    /// It left in time, but had to cut off work that it owed.
-    CutOff(CutOff),
-    /// It had not left by the deadline, and its thread still runs.
-    Missing,
-    /// It was never started: the system could not give it a thread.
-    NotStarted,
-}
-
-impl Exit {
-    fn of(error: &(dyn Error + Send + Sync + 'static)) -> Self {
-        match error.downcast_ref::<CutOff>() {
-            Some(cut_off) => Self::CutOff(cut_off.clone()),
-            None => Self::Failed(error.to_string()),
-        }
-    }
-
-    fn cause(&self, who: String) -> Cause {
-        match self {
-            Self::Failed(error) => Cause::Failed { who, error: error.clone() },
-            Self::Panicked(text) => Cause::Panicked { who, text: text.clone() },
-            Self::CutOff(_) | Self::Done | Self::Missing | Self::NotStarted => Cause::Done(who),
-        }
-    }
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done => f.write_str("done"),
-            Self::Failed(error) => write!(f, "failed: {error}"),
-            Self::Panicked(text) => write!(f, "panicked: {text}"),
-            Self::CutOff(cut_off) => cut_off.fmt(f),
-            Self::Missing => f.write_str("did not leave in time"),
-            Self::NotStarted => f.write_str("not started"),
-        }
-    }
-}
-
-/// A member's error that says: I left in time, but at the deadline I had to cut off work that I owed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CutOff {
-    /// How many pieces of work. For a server: requests received in full but not answered in full.
-    pub owed: usize,
-    /// One line for each piece of work of which more is known.
-    pub details: Vec<String>,
-}
-
-impl fmt::Display for CutOff {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cut off {} owed at the deadline", self.owed)?;
-        self.details.iter().try_for_each(|detail| write!(f, "; {detail}"))
-    }
-}
-
-impl Error for CutOff {}
-
-/// How a group ended. `main` can return it: it becomes the process's exit code.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct Outcome {
-    cause: Option<Cause>,
-    exits: Vec<MemberExit>,
-    took: Duration,
-}
-
-impl Outcome {
-    /// What stopped the group first. `None` only for an empty group.
-    pub fn cause(&self) -> Option<&Cause> {
-        self.cause.as_ref()
-    }
-
-    /// Each member's name, how it left, and how long after the first cause. First those that left, in that order, then
-    /// those that did not. A member of an inner group is named by its path, `inner/job` for example.
-    pub fn exits(&self) -> impl Iterator<Item = (&str, &Exit, Duration)> {
-        self.exits.iter().map(|(name, exit, after)| (name.as_str(), exit, *after))
-    }
-
-    /// How long it took from the first cause to the end.
-    pub fn took(&self) -> Duration {
-        self.took
-    }
-
-    /// True if every member ran and left in time, and no work that was owed was cut off.
-    pub fn is_complete(&self) -> bool {
-        !self.exits.iter().any(|(_, exit, _)| matches!(exit, Exit::CutOff(_) | Exit::Missing | Exit::NotStarted))
-    }
-
-    /// The exit code: 0 if nothing went wrong; 1 if a member failed or could not be started; 101 if one panicked,
-    /// whether first or on its way out; otherwise 124 if at the deadline owed work was cut off or a member had not
-    /// left.
-    ///
-    /// If several members failed or panicked, the first decides: the cause, or else the first in
-    /// [`exits`](Self::exits).
-    pub fn exit_code(&self) -> u8 {
-        let first = match &self.cause {
-            Some(Cause::Failed { .. }) => Some(1),
-            Some(Cause::Panicked { .. }) => Some(101),
-            _ => None,
-        };
-        let later = self.exits.iter().find_map(|(_, exit, _)| match exit {
-            Exit::Failed(_) | Exit::NotStarted => Some(1),
-            Exit::Panicked(_) => Some(101),
-            Exit::Done | Exit::CutOff(_) | Exit::Missing => None,
-        });
-        first.or(later).unwrap_or(if self.is_complete() { 0 } else { 124 })
-    }
-}
-
-impl Termination for Outcome {
-    fn report(self) -> ExitCode {
-        ExitCode::from(self.exit_code())
     }
 }

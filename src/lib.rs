@@ -119,7 +119,7 @@
 //!
 //! | module | what for | names |
 //! |---|---|---|
-//! | `stop`, `group` | members, and how they end together | `helpers`, `panics` |
+//! | `stop`, `group`, `outcome` | members, how they end together, and how they ended | `helpers`, `panics` |
 //! | `helpers` | threads for what may block | `panics` |
 //! | `panics` | the embedder's panics, caught | nothing else here |
 //! | `signals` | the only module that names `ctrlc` | `stop`, `group`, `server`, `panics` |
@@ -141,6 +141,7 @@ pub mod cookbook;
 mod group;
 mod helpers;
 mod http;
+mod outcome;
 mod panics;
 mod router;
 mod server;

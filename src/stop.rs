@@ -317,6 +317,12 @@ impl Stop {
         self.0.helpers.begin();
     }
 
+    /// Has a helper make a call that may block.
+    pub(crate) fn call(&self, call: impl FnOnce() + Send + 'static) {
+        self.0.helpers.put(call);
+        self.0.helpers.begin();
+    }
+
     /// Waits until every waker of the embedder's that has been queued has returned, or until the moment that `until`
     /// gives.
     pub(crate) fn wait_for_wakers(&self, until: impl FnMut(Instant) -> Instant) -> bool {

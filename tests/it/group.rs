@@ -606,6 +606,106 @@ fn no_grace_at_all_can_be_given() {
     assert_eq!(outcome.exit_code(), 124);
 }
 
+// ---- Half the grace ------------------------------------------------------------------------------------------------
+
+/// What the group of this member hears at half of this grace: its members' names, and when, after the stop.
+type Heard = mpsc::Receiver<(Vec<String>, Duration)>;
+
+fn listen(group: &mut Group) -> Heard {
+    let (stop, (sender, heard)) = (group.stop(), mpsc::channel());
+    group.on_half_grace(move |members| {
+        let left = stop.deadline().unwrap().saturating_duration_since(Instant::now());
+        let _ = sender.send((members.to_vec(), left));
+    });
+    heard
+}
+
+#[test]
+fn at_half_the_grace_the_group_says_who_is_still_there() {
+    let (mut group, gate, grace) = (Group::new(), Gate::new(), Duration::from_secs(1));
+    group.lame_duck(Duration::from_millis(200));
+    let heard = listen(&mut group);
+    group.add("quick", leaving(|| Ok(())));
+    group.add("slow", stuck(&gate));
+    group.add("slower", stuck(&gate));
+    let stop = group.stop();
+    let running = thread::spawn(move || run(group, grace));
+    gate.wait_for(2);
+    stop.trigger(request());
+    let (members, left) = heard.recv_timeout(HANG).unwrap();
+    assert_eq!(members, ["slow", "slower"]);
+    // Not before half of the grace, which begins after the lame-duck time.
+    assert!(left <= grace / 2, "{left:?}");
+    gate.open();
+    let _ = running.join().unwrap();
+    assert!(heard.recv().is_err(), "it is called once");
+}
+
+#[test]
+fn nobody_is_told_of_half_the_grace_if_all_have_left_or_there_is_none() {
+    let mut group = Group::new();
+    let heard = listen(&mut group);
+    group.add("quick", leaving(|| Ok(())));
+    group.add("job", |_| Ok(()));
+    assert_eq!(run(group, LONG).exit_code(), 0);
+    assert!(heard.recv().is_err());
+
+    let mut group = Group::new();
+    let heard = listen(&mut group);
+    assert_eq!(run(group, LONG).exit_code(), 0);
+    assert!(heard.recv().is_err());
+
+    let (mut group, gate) = (Group::new(), Gate::new());
+    let heard = listen(&mut group);
+    group.add("stuck", stuck(&gate));
+    group.add("job", |_| Ok(()));
+    assert_eq!(run(group, Duration::ZERO).exit_code(), 124);
+    gate.open();
+    assert!(heard.recv().is_err());
+}
+
+#[test]
+fn at_half_the_grace_each_group_hears_of_its_own_members() {
+    let (mut outer, mut middle, mut inner) = (Group::new(), Group::new(), Group::new());
+    let (gate, heard) = (Gate::new(), [listen(&mut outer), listen(&mut middle), listen(&mut inner)]);
+    let mut idle = Group::new();
+    let nothing = listen(&mut idle);
+    outer.add("a", stuck(&gate));
+    middle.add("b", leaving(|| Ok(())));
+    inner.add("c", stuck(&gate));
+    idle.add("d", leaving(|| Ok(())));
+    middle.add_group("inner", inner);
+    outer.add_group("middle", middle);
+    outer.add_group("idle", idle);
+    let stop = outer.stop();
+    let running = thread::spawn(move || run(outer, Duration::from_millis(500)));
+    gate.wait_for(2);
+    stop.trigger(request());
+    let heard = heard.map(|heard| heard.recv_timeout(HANG).unwrap().0);
+    assert_eq!(heard[0], ["a", "middle/inner/c"]);
+    assert_eq!(heard[1], ["inner/c"]);
+    assert_eq!(heard[2], ["c"]);
+    gate.open();
+    let _ = running.join().unwrap();
+    assert!(nothing.recv().is_err(), "it has none");
+}
+
+#[test]
+fn a_listener_of_half_the_grace_that_blocks_or_panics_holds_up_no_deadline() {
+    let (mut group, gate) = (Group::new(), Gate::new());
+    let (stuck_here, blocked) = (gate.clone(), gate.clone());
+    group.on_half_grace(|_| panic!("on purpose"));
+    group.on_half_grace(move |_| blocked.pass());
+    let heard = listen(&mut group);
+    group.add("stuck", stuck(&stuck_here));
+    group.add("job", |_| Ok(()));
+    let outcome = run(group, Duration::from_millis(400));
+    assert_eq!(heard.recv_timeout(HANG).unwrap().0, ["stuck"]);
+    gate.open();
+    assert_eq!(outcome.exit_code(), 124);
+    assert!(outcome.took() < HANG, "{:?}", outcome.took());
+}
+
 // ---- A group inside a group ----------------------------------------------------------------------------------------
 
 /// Runs a job in a group in a group, beside others that wait in either, and returns the outer outcome.

@@ -56,6 +56,8 @@ mod group;
 mod helpers;
 #[path = "../../../src/http/mod.rs"]
 mod http;
+#[path = "../../../src/outcome.rs"]
+mod outcome;
 #[path = "../../../src/panics.rs"]
 mod panics;
 mod server;

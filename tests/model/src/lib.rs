@@ -9,6 +9,8 @@ mod sync;
 mod group;
 #[path = "../../../src/helpers.rs"]
 mod helpers;
+#[path = "../../../src/outcome.rs"]
+mod outcome;
 #[expect(unused_imports)] // What the real `http` needs of it.
 #[path = "../../../src/panics.rs"]
 mod panics;
