@@ -135,6 +135,25 @@ impl Outcome {
     }
 }
 
+/// One line: what stopped the group first, each member that did not leave well, and how long it took.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Some(cause) => cause.fmt(f)?,
+            None => f.write_str("nothing to do")?,
+        }
+        for (name, exit, _) in &self.exits {
+            let is_first = |cause| self.cause == Some(cause);
+            match exit {
+                Exit::Done => {}
+                Exit::Failed(_) | Exit::Panicked(_) if is_first(exit.cause(name.clone())) => {}
+                exit => write!(f, "; {name} {exit}")?,
+            }
+        }
+        write!(f, "; {}.{:02} s", self.took.as_secs(), self.took.subsec_millis() / 10)
+    }
+}
+
 impl Termination for Outcome {
     fn report(self) -> ExitCode {
         ExitCode::from(self.exit_code())

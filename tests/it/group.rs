@@ -211,6 +211,36 @@ fn the_first_cause_wins_whatever_comes_later_and_later_failures_are_kept_in_orde
     assert_eq!(outcome.exit_code(), 1);
     let after: Vec<Duration> = outcome.exits().map(|(_, _, after)| after).collect();
     assert!(after.is_sorted() && *after.last().unwrap() <= outcome.took(), "{after:?}, {:?}", outcome.took());
+    let text = "first is done; second failed: late; third panicked: later; fourth cut off 3 owed at the deadline; ";
+    assert_eq!(without_time(&outcome), text);
+}
+
+/// An outcome's line, without how long it took.
+fn without_time(outcome: &Outcome) -> String {
+    let (line, took) = (outcome.to_string(), outcome.took());
+    let time = format!("{}.{:02} s", took.as_secs(), took.subsec_millis() / 10);
+    line.strip_suffix(&time).unwrap_or_else(|| panic!("`{line}` does not end with {time}")).to_owned()
+}
+
+#[test]
+fn an_outcome_is_one_line_which_tells_nothing_twice() {
+    assert_eq!(run(Group::new(), LONG).to_string(), "nothing to do; 0.00 s");
+    let cases: [(fn() -> MemberResult, &str); 4] = [
+        (|| Ok(()), "job is done; "),
+        (|| Err("no".into()), "job failed: no; "),
+        (|| panic!("no"), "job panicked: no; "),
+        (|| cut_off(1), "job is done; job cut off 1 owed at the deadline; "),
+    ];
+    for (job, text) in cases {
+        let mut inner = Group::new();
+        inner.add("job", move |_| job());
+        inner.add("waiter", leaving(|| Ok(())));
+        assert_eq!(without_time(&run(inner, LONG)), text);
+    }
+    let (mut group, mut inner) = (Group::new(), Group::new());
+    inner.add("job", |_| Err("no".into()));
+    group.add_group("inner", inner);
+    assert_eq!(without_time(&run(group, LONG)), "inner/job failed: no; ");
 }
 
 // ---- Exit codes ----------------------------------------------------------------------------------------------------
