@@ -55,6 +55,13 @@
 //! - [How do I close the database after everything else?](cookbook::database_last)
 //! - [How do I end when nobody has asked for a while?](cookbook::idle)
 //!
+//! With other crates:
+//!
+//! - [How do I serve JSON, from SQLite?](cookbook::json_sqlite)
+//! - [How do I read HTML forms, and set cookies?](cookbook::forms)
+//! - [How do I handle signals of my own, with `signal-hook`?](cookbook::own_signals)
+//! - [How do I log with `tracing`, a span for each request?](cookbook::spans)
+//!
 //! # How it stops
 //!
 //! 1. The first [`Cause`] is kept: a signal, a request, a listener that fails, a member that returns, fails or panics.
