@@ -136,6 +136,8 @@ const FN_LINES_MAX: usize = 60;
 const LOOP_LINES_MAX: usize = 650;
 const LINE_CHARS_MAX: usize = 120;
 const README_LINES_MAX: usize = 150;
+/// What fits docs.rs without a scroll bar.
+const DOC_CODE_CHARS_MAX: usize = 88;
 
 // ---- The rules, on this tree ---------------------------------------------------------------------------------------
 
@@ -235,6 +237,12 @@ fn the_readme_is_short_and_what_it_links_to_is_in_the_package() {
         readme,
         &[Source::read("Cargo.toml"), Source::read("README.md")],
     );
+}
+
+#[test]
+fn code_in_the_documentation_fits_its_page() {
+    let pages = ["README.md"].map(Source::read);
+    keeps("at most 88 columns of code in what docs.rs shows", code_widths, &[&sources("src")[..], &pages].concat());
 }
 
 #[test]
@@ -470,11 +478,27 @@ fn every_rule_sees_what_breaks_it() {
         readme,
         "README.md",
         &[
-            ("# allout\n[one](https://example.org/a) [two](src/lib.rs)", &[2]),
+            ("# allout\n[one](https://example.org/a) [two](tests/lib.rs)", &[2]),
             (&"line\n".repeat(README_LINES_MAX), &[]),
             (&"line\n".repeat(README_LINES_MAX + 1), &[README_LINES_MAX + 1]),
         ],
     );
+    let (fits, wide) = ("x".repeat(DOC_CODE_CHARS_MAX), "x".repeat(DOC_CODE_CHARS_MAX + 1));
+    check(
+        code_widths,
+        "src/http/request.rs",
+        &[
+            (
+                &format!("    /// ```\n    /// {fits}\n    /// {wide}\n    /// # {wide}\n    /// ```\n    /// {wide}"),
+                &[3],
+            ),
+            // What nobody is shown: drawings of private modules, a fence that its comment ends with.
+            (&format!("//! ```text\n//! {wide}\n//! ```"), &[]),
+            (&format!("/// ```\nfn f() {{}}\n/// {wide}"), &[]),
+        ],
+    );
+    check(code_widths, "src/lib.rs", &[(&format!("//! ```text\n//! {wide}\n//! ```\n//! {wide}"), &[2])]);
+    check(code_widths, "README.md", &[(&format!("{wide}\n```rust\n{wide}\n```\n{wide}"), &[3])]);
     check(top_level, "notes.txt", &[("", &[1])]);
     check(top_level, "docs/a.md", &[("", &[1])]);
     check(top_level, ".ci/run", &[("", &[])]);
@@ -825,8 +849,41 @@ fn readme(files: &[Source]) -> Vec<Fault> {
         }
         for (line, text) in (1..).zip(file.text.lines()) {
             let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-            let lost = links.filter(|link| !link.contains("://") && !included.contains(&format!("\"/{link}\"")));
+            let is_included = |link: &str| {
+                let folders = link.match_indices('/').map(|(at, _)| format!("\"/{}/**\"", &link[..at]));
+                [format!("\"/{link}\"")].into_iter().chain(folders).any(|path| included.contains(&path))
+            };
+            let lost = links.filter(|link| !link.contains("://") && !is_included(link));
             faults.extend(lost.map(|link| Fault::new(file, line, format!("`{link}` is not in the package"))));
+        }
+    }
+    faults
+}
+
+fn code_widths(files: &[Source]) -> Vec<Fault> {
+    // Where `//!` is documentation that everybody sees.
+    const PUBLIC: [&str; 3] = ["src/cookbook.rs", "src/lib.rs", "src/signals.rs"];
+    let mut faults = Vec::new();
+    for file in files {
+        let is_public = PUBLIC.contains(&file.path.as_str());
+        let mut is_code = false;
+        for (line, text) in (1..).zip(file.text.lines()) {
+            let comment = text.trim_start();
+            let shown = match (comment.strip_prefix("///"), comment.strip_prefix("//!")) {
+                _ if file.path.ends_with(".md") => Some(text),
+                (Some(shown), _) => Some(shown.strip_prefix(' ').unwrap_or(shown)),
+                (_, Some(shown)) if is_public => Some(shown.strip_prefix(' ').unwrap_or(shown)),
+                _ => None,
+            };
+            let Some(shown) = shown else {
+                is_code = false;
+                continue;
+            };
+            let (is_fence, chars) = (shown.trim_start().starts_with("```"), shown.chars().count());
+            is_code ^= is_fence;
+            if is_code && !is_fence && chars > DOC_CODE_CHARS_MAX && !shown.starts_with("# ") {
+                faults.push(Fault::new(file, line, format!("{chars} columns")));
+            }
         }
     }
     faults
