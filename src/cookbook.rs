@@ -42,10 +42,10 @@ pages! {
     "cargo run --manifest-path tests/recipes/Cargo.toml --bin "
     json_sqlite "How do I serve JSON, from SQLite?"
         "`rusqlite` (feature `bundled`), `serde` (feature `derive`) and `serde_json`"
-    forms "How do I read HTML forms, and set cookies?"
+    forms_and_cookies "How do I read HTML forms, and set cookies?"
         "`cookie` (features `percent-encode`, `signed`) and `form_urlencoded`"
-    own_signals "How do I handle signals of my own, with `signal-hook`?"
+    with_signal_hook "How do I handle signals of my own, with `signal-hook`?"
         "`signal-hook`, and allout without its feature `signals`"
-    spans "How do I log with `tracing`, a span for each request?"
+    with_tracing "How do I log with `tracing`, a span for each request?"
         "`tracing` and `tracing-subscriber`"
 }

@@ -58,9 +58,9 @@
 //! With other crates:
 //!
 //! - [How do I serve JSON, from SQLite?](cookbook::json_sqlite)
-//! - [How do I read HTML forms, and set cookies?](cookbook::forms)
-//! - [How do I handle signals of my own, with `signal-hook`?](cookbook::own_signals)
-//! - [How do I log with `tracing`, a span for each request?](cookbook::spans)
+//! - [How do I read HTML forms, and set cookies?](cookbook::forms_and_cookies)
+//! - [How do I handle signals of my own, with `signal-hook`?](cookbook::with_signal_hook)
+//! - [How do I log with `tracing`, a span for each request?](cookbook::with_tracing)
 //!
 //! # How it stops
 //!
@@ -97,10 +97,12 @@
 //!
 //! # Features
 //!
-//! | feature | by default | what for | without it |
-//! |---|---|---|---|
-//! | `signals` | yes | [`signals`]: Ctrl-C, SIGTERM and SIGHUP stop a group; brings `ctrlc` | no dependency at all |
-//! | `sys` | yes | what std lacks, on Linux `epoll`; the one file with `unsafe` | `forbid(unsafe_code)` |
+//! Both are on by default:
+//!
+//! | feature | what for | without it |
+//! |---|---|---|
+//! | `signals` | [`signals`]: Ctrl-C, SIGTERM and SIGHUP stop a group; brings `ctrlc` | no dependency at all |
+//! | `sys` | what std lacks, on Linux `epoll`; the one file with `unsafe` | no `unsafe`, forbidden by the compiler |
 //!
 //! In scope is an origin server of HTTP/1.1 (RFC 9110 and 9112) over TCP and Unix sockets, for what runs behind a proxy
 //! or on a closed network. Not in scope: TLS, HTTP/2, WebSocket, static files, `async`, a client. Without default

@@ -1,6 +1,6 @@
-//! Signals as a member. The only file that names `ctrlc`.
+//! Signals as a member: SIGINT, SIGTERM and SIGHUP stop a group. The only file that names `ctrlc`.
 //!
-//! SIGINT, SIGTERM and SIGHUP all stop gracefully; `ctrlc` does not say which one came. The first triggers the stop.
+//! All three stop gracefully; `ctrlc` does not say which one came. The first triggers the stop.
 //! Supervisors often send two, so repeats within half a second of the first count as the same signal. A later one means
 //! that somebody has lost patience: the process exits at once.
 //!

@@ -85,6 +85,7 @@ impl fmt::Display for Cause {
 /// Tells all members to stop. Clones are handles to the same stop. You can trigger it from anywhere: a handler, a
 /// signal handler's thread, a member.
 #[derive(Clone)]
+#[doc(alias = "shutdown")]
 pub struct Stop(Arc<Shared>);
 
 struct Shared {

@@ -112,6 +112,7 @@ pub type Next<'a> = dyn Fn(&Request<'_>) -> Response + 'a;
 /// ```
 ///
 /// What the server itself refuses, a malformed request for example, reaches no handler and no wrapper.
+#[doc(alias = "middleware")]
 pub fn around<R: Into<Response>>(
     inner: impl Handler,
     wrap: impl Fn(&Request<'_>, &Next<'_>) -> R + Send + Sync + 'static,

@@ -9,7 +9,9 @@ use crate::sync::available_parallelism;
 /// How a [`Server`](crate::Server) behaves. All fields have a default:
 ///
 /// ```
-/// let config = allout::Config { body_bytes_max: 64 * 1024, ..allout::Config::default() };
+/// use allout::Config;
+///
+/// let config = Config { body_bytes_max: 64 * 1024, ..Config::default() };
 /// ```
 ///
 /// Write `..Config::default()` always, even behind all fields that there are: a minor version may add one.

@@ -1,13 +1,13 @@
 //! Each page that needs other crates, as the program that it is, on real sockets: what it shows is so.
 
 #[cfg(feature = "signals")]
-mod forms;
+mod forms_and_cookies;
 #[cfg(feature = "signals")]
 mod json_sqlite;
-mod own_signals;
-#[cfg(feature = "signals")]
-mod spans;
 mod support;
+mod with_signal_hook;
+#[cfg(feature = "signals")]
+mod with_tracing;
 
 /// A request of GET, with these lines of fields.
 fn get(path: &str, fields: &str) -> String {

@@ -9,7 +9,7 @@ use super::get;
 use super::support::{Folder, Page, poll};
 
 fn start(folder: &Folder) -> Page {
-    Page::start(env!("CARGO_BIN_EXE_own_signals"), folder, |_| {})
+    Page::start(env!("CARGO_BIN_EXE_with_signal_hook"), folder, |_| {})
 }
 
 #[test]

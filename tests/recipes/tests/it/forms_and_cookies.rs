@@ -7,7 +7,7 @@ const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 const SECRET: &str = "a secret of at least 64 bytes, which stays the same when it restarts";
 
 fn start(folder: &Folder) -> Page {
-    Page::start(env!("CARGO_BIN_EXE_forms"), folder, |command| _ = command.env("SESSION_KEY", SECRET))
+    Page::start(env!("CARGO_BIN_EXE_forms_and_cookies"), folder, |command| _ = command.env("SESSION_KEY", SECRET))
 }
 
 /// The cookie as the browser sends it back.

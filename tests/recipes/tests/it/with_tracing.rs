@@ -6,7 +6,7 @@ use super::support::{Folder, Page};
 #[test]
 fn events_lie_in_the_span_of_their_request() {
     let folder = Folder::new("spans");
-    let mut page = Page::start(env!("CARGO_BIN_EXE_spans"), &folder, |_| {});
+    let mut page = Page::start(env!("CARGO_BIN_EXE_with_tracing"), &folder, |_| {});
     page.line_with("listening on");
     let mut client = page.connect();
     assert_eq!(client.ask(get("/", "")).text(), "hello\n");
