@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 #[cfg(target_has_atomic = "64")]
 pub(crate) use std::sync::atomic::AtomicU64;
-#[cfg(not(target_has_atomic = "64"))]
-use std::sync::atomic::fence;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+#[cfg(any(test, not(target_has_atomic = "64")))]
+pub(crate) use std::sync::atomic::{AtomicU32, fence};
 pub(crate) use std::sync::mpsc::{SyncSender, sync_channel};
 pub(crate) use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 #[cfg(target_os = "linux")]

@@ -18,6 +18,8 @@ pub(crate) struct Call {
     /// As the client sent it; only the beginning if it is long.
     pub(crate) path: Vec<u8>,
     pub(crate) since: Instant,
+    /// When the request had come: it may have waited for a permit.
+    pub(crate) asked: Instant,
     /// What had been read after the request.
     pub(crate) behind: Vec<u8>,
     /// The request's body, if the handler reads it itself.
@@ -39,10 +41,10 @@ impl Call {
         format!("{}.{}", tenths / 10, tenths % 10)
     }
 
-    /// A handler that is called at `now`.
-    pub(crate) fn new(request: &Request<'_>, now: Instant) -> Self {
+    /// A handler that is called at `now`, for a request that had come at `asked`.
+    pub(crate) fn new(request: &Request<'_>, asked: Instant, now: Instant) -> Self {
         let (method, path) = (request.method(), kept_path(request).to_vec());
-        Self { method, path, since: now, behind: Vec::new(), body: None, is_deserted: false }
+        Self { method, path, since: now, asked, behind: Vec::new(), body: None, is_deserted: false }
     }
 
     /// At the deadline: true if the whole request has come, so that its answer is owed.
@@ -74,7 +76,8 @@ impl Calls {
         let behind = self.behind.get(self.from..).unwrap_or_default().to_vec();
         // The thread that runs the loop from now on has another buffer, whose loads have the same numbers.
         (self.version, self.from) = (0, self.behind.len());
-        Some(Call { method, path: std::mem::take(&mut self.path), since, behind, body: None, is_deserted: false })
+        let path = std::mem::take(&mut self.path);
+        Some(Call { method, path, since, asked: since, behind, body: None, is_deserted: false })
     }
 
     /// Notes that the handler is called for the request in the buffer.
@@ -101,7 +104,8 @@ impl Calls {
     }
 }
 
-fn kept_path<'a>(request: &Request<'a>) -> &'a [u8] {
+/// As much of a path as is kept.
+pub(crate) fn kept_path<'a>(request: &Request<'a>) -> &'a [u8] {
     let path = request.raw_path_bytes();
     path.get(..PATH_BYTES_MAX).unwrap_or(path)
 }

@@ -19,15 +19,15 @@ use std::net::Shutdown;
 use std::time::Instant;
 
 use super::buffer::{Partial, ReadBuffer};
-use super::call::Call;
-use super::inbox::Transfer;
+use super::busy::Work;
+use super::call::{Call, kept_path};
 use super::outgoing::{Outgoing, Unsent, Written};
-use super::phase::{Discarded, End, Fill, Phase, Sent};
+use super::phase::{Clock, Discarded, End, Fill, Phase, Sent};
 use super::poller::Event;
 use super::quiet::Rhythm;
 use super::stream::{Moved, Stream};
-use super::timeouts::Clock;
-use crate::http::{Limits, Peer, Progress};
+use super::transfer::Transfer;
+use crate::http::{Limits, Method, Peer, Progress};
 use crate::sync::{self, Arc};
 
 /// How many reads at a time to throw away.
@@ -215,7 +215,7 @@ impl Connection {
                 Ok(Progress::Begun) | Err(_) => return (count, true),
                 Ok(_) if sync::now() < until => {
                     reads += 1;
-                    if reads > COUNTED_READS_MAX || self.fill(buffer) != Fill::Bytes {
+                    if reads > COUNTED_READS_MAX || !matches!(self.fill(buffer), Fill::Bytes(_)) {
                         return (count, true);
                     }
                 }
@@ -224,6 +224,29 @@ impl Connection {
             if sync::now() >= until {
                 return (count, false);
             }
+        }
+    }
+
+    /// What it is in the middle of, and since when, unless it is idle, within a head, or being closed.
+    pub(crate) fn work(&self) -> Option<(Work, Instant)> {
+        match (self.phase, &self.call, &self.unsent) {
+            (Phase::Away, Some(call), _) => Some((Work::Handler, call.since)),
+            (Phase::Writing, _, Some(unsent)) => Some((Work::Writing, unsent.since())),
+            (Phase::Waiting, ..) => Some((Work::Waiting, self.since)),
+            (Phase::Body, ..) => Some((Work::Body, self.since)),
+            _ => None,
+        }
+    }
+
+    /// The method and the beginning of the path of the request that this work is for, if it is known.
+    pub(crate) fn request_line(&self) -> Option<(Method, &[u8])> {
+        match (self.phase, &self.call, &self.partial) {
+            (Phase::Away, Some(call), _) => Some((call.method, &call.path)),
+            (Phase::Waiting | Phase::Body, _, Some(partial)) => {
+                let request = partial.request(&self.peer);
+                Some((request.method(), kept_path(&request)))
+            }
+            _ => None,
         }
     }
 
@@ -290,10 +313,10 @@ impl Connection {
                 (self.has_ended, self.is_readable) = (true, false);
                 Fill::Nothing
             }
-            Moved::Bytes(_) => {
+            Moved::Bytes(count) => {
                 // A short read has emptied the socket; the poller reports what comes later.
                 self.is_readable = is_full || self.is_hung_up;
-                Fill::Bytes
+                Fill::Bytes(count)
             }
             Moved::WouldBlock => {
                 self.is_readable = false;
@@ -365,7 +388,7 @@ impl Connection {
     // ---- Sent out --------------------------------------------------------------------------------------------------
 
     /// Sends a batch of answers. If the peer does not take all, keeps the rest; the phase is then `Writing`, unless it
-    /// is `Away`.
+    /// is `Away`. Returns how many answers have left in full.
     pub(crate) fn send(&mut self, out: &mut Outgoing, now: Instant) -> (Sent, u64) {
         if let Some(unsent) = &mut self.unsent {
             out.append_to(unsent);
@@ -383,9 +406,9 @@ impl Connection {
     }
 
     /// Sends on what was kept.
-    pub(crate) fn send_on(&mut self, now: Instant) -> (Sent, u64) {
+    pub(crate) fn send_on(&mut self, now: Instant) -> (Sent, Written) {
         let Some(unsent) = &mut self.unsent else {
-            return (Sent::All, 0);
+            return (Sent::All, Written::default());
         };
         let written = unsent.write(&self.stream, now);
         if unsent.is_done() {
@@ -393,7 +416,7 @@ impl Connection {
             // Reports of what came meanwhile may not have been noted.
             self.is_readable = true;
         }
-        (self.sent(written), written.answers)
+        (self.sent(written), written)
     }
 
     fn sent(&self, written: Written) -> Sent {

@@ -1,13 +1,19 @@
 //! What others send a loop: another loop's connections, and the answers of displaced handlers.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::buffer::Answer;
+use super::connection::Connection;
 use super::poller::Waker;
 use super::stream::Stream;
 use super::streaming::{Download, Streamed};
+use super::table::Table;
+use super::transfer::Transfer;
 use crate::http::Peer;
-use crate::sync::{Arc, Condvar, Mutex, SyncSender};
+use crate::sync::{Condvar, Mutex, SyncSender};
+
+/// What a loop is asked about its connections.
+pub(crate) type Ask = Box<dyn FnOnce(&Table<Connection>) + Send>;
 
 pub(crate) enum Message {
     Arrival(Arrival),
@@ -17,11 +23,8 @@ pub(crate) enum Message {
     /// An answer whose body the sender will write, once the loop has sent it the `Download`.
     Asked(Box<Answer>, SyncSender<Download>),
     Streamed(Streamed),
-    /// Asks the loop to reply once it comes to its inbox.
-    Check(Arc<Responses>),
-    /// Makes the loop run a test's code.
-    #[cfg(test)]
-    Test(Box<dyn FnOnce() + Send>),
+    /// Has the loop run this, which takes no time, once it comes to its inbox.
+    Ask(Ask),
 }
 
 /// A connection that another loop has accepted but has no room for.
@@ -34,14 +37,6 @@ pub(crate) struct Arrival {
     pub(crate) is_sent: bool,
     /// How many loops have had no room for it.
     pub(crate) refusals: usize,
-}
-
-/// A connection that has had its first answer.
-pub(crate) struct Transfer {
-    pub(crate) stream: Arc<Stream>,
-    pub(crate) peer: Peer,
-    /// When it became idle: the longest-idle connection of all loops makes room.
-    pub(crate) since: Instant,
 }
 
 /// How many loops have not come to their inbox yet, of those that were asked to.

@@ -26,13 +26,24 @@ impl Liveness {
     /// responded within `timeout`, and at once before the server [runs](crate::Server::run), and when one has ended,
     /// as they do in a stop.
     pub fn check(&self, timeout: Duration) -> bool {
-        let Some(shared) = self.0.get().and_then(Weak::upgrade) else { return false };
-        let responses = Arc::new(Responses::of(shared.loops.len()));
-        let ask = |of: &LoopHandle| of.inbox.push(Message::Check(Arc::clone(&responses))).is_ok();
-        let is_asked = shared.loops.iter().all(ask);
+        let responses = self.with(|shared| {
+            let responses = Arc::new(Responses::of(shared.loops.len()));
+            let ask = |of: &LoopHandle| {
+                let responses = Arc::clone(&responses);
+                of.inbox.push(Message::Ask(Box::new(move |_| responses.respond()))).is_ok()
+            };
+            shared.loops.iter().all(ask).then_some(responses)
+        });
+        responses.flatten().is_some_and(|responses| responses.wait(timeout.min(FAR)))
+    }
+
+    /// Asks something of what the loops share, while the server runs.
+    pub(crate) fn with<T>(&self, ask: impl FnOnce(&Shared) -> T) -> Option<T> {
+        let shared = self.0.get().and_then(Weak::upgrade)?;
+        let answer = ask(&shared);
         // It may have ended meanwhile, and this be the last to hold what it had from the embedder.
         let _ = caught(|| drop(shared));
-        is_asked && responses.wait(timeout.min(FAR))
+        Some(answer)
     }
 }
 

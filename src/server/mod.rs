@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config`, `budget` | every limit; the memory for bodies, which all loops share |
 //! | `notice`, `throttle` | what the server reports to its operator, and how often |
+//! | `counts`, `stats`, `busy`, `survey` | what it counts and is busy with, and what others see of that |
 //! | `address`, `bind`, `listener`, `accept_error` | where to listen; accepting, and its errors |
 //! | `inherited` | listeners that another process or the embedder has bound |
 //! | `shared_listener`, `handshakes` | a listener that all loops share, and how it closes |
@@ -15,7 +16,7 @@
 //! | `table`, `connection`, `phase` | what a loop works on: its connections and their phases |
 //! | `buffer`, `outgoing` | what a loop reads, what it sends |
 //! | `call` | a handler that has been called |
-//! | `shared`, `inbox` | what all loops share, and how they reach each other |
+//! | `shared`, `inbox`, `transfer` | what all loops share, and how they reach each other |
 //! | `path` | what the system knows of the network path to a peer |
 //! | `liveness` | whether every loop responds |
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
@@ -30,9 +31,11 @@ mod address;
 mod bind;
 mod budget;
 mod buffer;
+mod busy;
 mod call;
 mod config;
 mod connection;
+mod counts;
 mod event_loop;
 mod handoff;
 mod handshakes;
@@ -51,21 +54,25 @@ mod shared;
 mod shared_listener;
 #[cfg(unix)]
 mod socket_file;
+mod stats;
 mod stream;
 mod streaming;
+mod survey;
 #[cfg(all(target_os = "linux", feature = "sys"))]
 mod sys;
 mod table;
 mod throttle;
 mod timeouts;
+mod transfer;
 
 pub use address::{Address, AddressError, ToAddresses};
 pub use bind::BindError;
+pub use busy::{Busy, Work};
 pub use config::Config;
 pub use listener::{Inherited, LocalAddress};
 pub use liveness::Liveness;
 pub use notice::{Notice, Want};
-pub use shared::Stats;
+pub use stats::{Connections, Durations, Figures, Stats};
 
 use crate::group::MemberResult;
 use crate::http::Handler;
@@ -99,7 +106,7 @@ type OnListening = Box<dyn Fn(&LocalAddress) + Send>;
 pub struct Server {
     listeners: Vec<Listener>,
     config: Config,
-    stats: Arc<Stats>,
+    stats: Stats,
     liveness: Liveness,
     on_notice: OnNotice,
     on_listening: OnListening,
@@ -161,11 +168,12 @@ impl Server {
     }
 
     fn with_listeners(listeners: Vec<Listener>, config: Config) -> Self {
+        let (config, liveness) = (config.sane(), Liveness::default());
         Self {
             listeners,
+            stats: Stats::new(config.loops, liveness.clone()),
+            liveness,
             config,
-            stats: Arc::default(),
-            liveness: Liveness::default(),
             on_notice: Box::new(|_| {}),
             on_listening: Box::new(|_| {}),
         }
@@ -185,9 +193,9 @@ impl Server {
         })
     }
 
-    /// Counts that the server updates while it runs.
-    pub fn stats(&self) -> Arc<Stats> {
-        Arc::clone(&self.stats)
+    /// What the server counts and is busy with, for whoever asks: before, during and after its run.
+    pub fn stats(&self) -> Stats {
+        self.stats.clone()
     }
 
     /// Asks whether the event loops respond, until the stop: for a watchdog.
@@ -223,7 +231,6 @@ impl Server {
     /// Builds all that serving needs.
     fn assemble(self, handler: impl Handler, stop: &Stop) -> Result<(Vec<EventLoop>, Arc<Shared>), String> {
         let Self { listeners, config, stats, liveness, on_notice, on_listening } = self;
-        let config = config.sane();
         let pollers: Vec<Poller> = (0..config.loops)
             .map(|_| Poller::new())
             .collect::<Result<_, _>>()
@@ -242,7 +249,7 @@ impl Server {
             permits: Permits::new(config.loops, config.handlers_max),
             looks: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
-            stats,
+            totals: Arc::clone(stats.totals()),
             handler: Box::new(handler),
             on_notice,
             started: sync::now(),

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::buffer::Exchange;
+use super::counts::Counts;
 use super::patience::Patience;
 use super::stream::{Moved, Stream};
 use crate::http::{AfterAnswer, ImfDate, Persistence, Response, encode, imf_date};
-use crate::sync;
+use crate::sync::{self, Arc};
 
 /// Answers that leave with one write.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Outgoing {
     date: Date,
     /// How long a peer may take for bytes that it does not take at once.
     patience: Duration,
+    /// What the loop has done.
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
@@ -36,12 +39,13 @@ pub(crate) struct Unsent {
     sent: usize,
     endings: VecDeque<Ending>,
     patience: Patience,
+    since: Instant,
     /// When a write was tried last.
     tried_at: Instant,
 }
 
 /// The result of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     /// How many answers have left in full.
     pub(crate) answers: u64,
@@ -54,12 +58,16 @@ pub(crate) struct Written {
 const KEPT_BYTES: usize = 256 * 1024;
 
 impl Outgoing {
-    pub(crate) fn new(patience: Duration, now: Instant) -> Self {
-        Self { bytes: Vec::new(), endings: VecDeque::new(), date: Date::new(now), patience }
+    pub(crate) fn new(counts: Arc<Counts>, patience: Duration, now: Instant) -> Self {
+        Self { bytes: Vec::new(), endings: VecDeque::new(), date: Date::new(now), patience, counts }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Adds an answer.
@@ -78,6 +86,7 @@ impl Outgoing {
 
     /// Adds the head of an answer whose body a handler's thread sends.
     pub(crate) fn push_head(&mut self, response: &Response, to: Exchange, persistence: Persistence, now: Instant) {
+        self.counts.answer(response.status().code());
         encode(response, to.version, to.is_head, persistence, self.date.at(now), &mut self.bytes);
     }
 
@@ -90,6 +99,7 @@ impl Outgoing {
     pub(crate) fn write(&mut self, stream: &Stream, now: Instant) -> (Written, Option<Box<Unsent>>) {
         let mut sent = 0;
         let written = write(stream, &self.bytes, &mut sent, &mut self.endings);
+        self.counts.bytes_out.add(written.bytes as u64);
         let is_partial = sent < self.bytes.len() && !written.has_failed;
         let unsent = is_partial.then(|| {
             let mut endings = std::mem::take(&mut self.endings);
@@ -103,7 +113,7 @@ impl Outgoing {
     }
 
     fn unsent(&self, bytes: Vec<u8>, endings: VecDeque<Ending>, now: Instant) -> Box<Unsent> {
-        Box::new(Unsent { bytes, sent: 0, endings, patience: Patience::new(self.patience), tried_at: now })
+        Box::new(Unsent { bytes, sent: 0, endings, patience: Patience::new(self.patience), since: now, tried_at: now })
     }
 
     /// Appends the gathered bytes to those that a peer has not taken yet.
@@ -140,6 +150,11 @@ impl Unsent {
     /// True if, at `now`, the peer has taken too long.
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
         self.patience.left() <= now.saturating_duration_since(self.tried_at)
+    }
+
+    /// When the first of it could not be written.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Adds bytes that do not end an answer.

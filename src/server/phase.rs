@@ -1,4 +1,5 @@
-//! The phases of a connection, and the results of reading and writing. All changes of phase are in `connection`.
+//! The phases of a connection, their clocks, and the results of reading and writing. All changes of phase are in
+//! `connection`.
 
 /// What a connection is in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,30 @@ pub(crate) enum Phase {
     Writing,
     /// We have sent FIN, and wait for the peer's.
     Lingering,
+}
+
+/// What a connection is timed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// Between requests, and before the first.
+    Idle,
+    /// While draining: between requests or within a head, since the last byte.
+    Quiet,
+    /// Within a head.
+    Head,
+    /// Within a body.
+    Body,
+    /// A whole request waits for a worker thread.
+    Queue,
+    /// The peer is taking an answer: check its rate.
+    Write,
+    /// We have closed our side, and wait for the peer's end.
+    Linger,
+}
+
+impl Clock {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Idle, Self::Quiet, Self::Head, Self::Body, Self::Queue, Self::Write, Self::Linger];
 }
 
 /// How near a connection is to its end. It never goes back: see [`Connection::end_with`].
@@ -38,7 +63,8 @@ pub(crate) enum End {
 /// The result of one attempt to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fill {
-    Bytes,
+    /// So many.
+    Bytes(usize),
     Nothing,
     Failed,
 }

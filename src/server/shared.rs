@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::budget::Budget;
 use super::call::internal_error;
 use super::config::Config;
+use super::counts::Totals;
 use super::handoff::Permits;
 use super::inbox::{Inbox, Message};
 use super::notice::{Notice, Want};
@@ -29,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) looks: AtomicUsize,
     /// How many connections all loops have, including those on their way from one loop to another.
     pub(crate) connections: AtomicUsize,
-    pub(crate) stats: Arc<Stats>,
+    pub(crate) totals: Arc<Totals>,
     pub(crate) handler: Box<dyn Handler>,
     pub(crate) on_notice: OnNotice,
     pub(crate) started: Instant,
@@ -38,43 +39,6 @@ pub(crate) struct Shared {
     pub(crate) refused: [Throttle; Want::ALL.len()],
     /// The memory for request bodies that the server holds.
     pub(crate) bodies: Arc<Budget>,
-}
-
-/// Counts what a server has done. Anybody who holds a clone of the `Arc` can read it.
-#[derive(Debug, Default)]
-pub struct Stats {
-    drained: AtomicU64,
-    cut_off: AtomicU64,
-    refused: AtomicU64,
-}
-
-impl Stats {
-    /// How many answers left in full after the stop.
-    pub fn finished_while_draining(&self) -> u64 {
-        self.drained.load(Ordering::Relaxed)
-    }
-
-    /// How many requests had been received in full, but not answered in full, by the deadline.
-    pub fn cut_off(&self) -> u64 {
-        self.cut_off.load(Ordering::Relaxed)
-    }
-
-    /// How many requests and connections were answered 503 because something ran out: see [`Want`].
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn add_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn add_drained(&self, count: u64) {
-        self.drained.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn add_cut_off(&self, count: usize) {
-        self.cut_off.fetch_add(count as u64, Ordering::Relaxed);
-    }
 }
 
 /// How the other loops reach one loop.
@@ -157,6 +121,7 @@ impl Shared {
 
     /// Reports a handler's panic.
     pub(crate) fn tell_panic(&self, method: Method, path: &str, panic: &Panic) {
+        self.totals.add_panic();
         self.tell(&Notice::HandlerPanicked { method, path, text: &panic.to_string() });
     }
 
@@ -167,7 +132,7 @@ impl Shared {
 
     /// Answers 503, and reports what ran out: at most once a second for each, with how many were refused since.
     pub(crate) fn refuse_for(&self, want: Want, now: Instant) -> Response {
-        self.stats.add_refused();
+        self.totals.add_refused(want);
         if let Some(count) = self.refused[want as usize].count(self.started, now) {
             self.tell(&Notice::Refused { want, count });
         }

@@ -79,6 +79,10 @@ impl<T> Table<T> {
         slot.taken.as_ref().map(|_| token(slot.generation, index))
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.taken.as_ref())
+    }
+
     pub(crate) fn tokens(&self) -> Vec<Token> {
         (0..)
             .map_while(|index| self.slots.get(index as usize).map(|_| index))

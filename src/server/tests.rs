@@ -106,7 +106,7 @@ impl Site {
 
     /// Has a loop call `code`, in order with its other messages.
     fn push(&self, index: usize, code: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
-        self.shared.loops[index].inbox.push(Message::Test(Box::new(code))).map_err(|_| "it is closed")
+        self.shared.loops[index].inbox.push(Message::Ask(Box::new(|_| code()))).map_err(|_| "it is closed")
     }
 
     fn kill(&self, index: usize) {

@@ -7,38 +7,21 @@
 
 use std::time::{Duration, Instant};
 
+use super::counts::Counts;
+use super::phase::Clock;
 use crate::stop::FAR;
-
-/// What a connection is timed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clock {
-    /// Between requests, and before the first.
-    Idle,
-    /// While draining: between requests or within a head, since the last byte.
-    Quiet,
-    /// Within a head.
-    Head,
-    /// Within a body.
-    Body,
-    /// A whole request waits for a worker thread.
-    Queue,
-    /// The peer is taking an answer: check its rate.
-    Write,
-    /// We have closed our side, and wait for the peer's end.
-    Linger,
-}
-
-const CLOCKS: [Clock; 7] =
-    [Clock::Idle, Clock::Quiet, Clock::Head, Clock::Body, Clock::Queue, Clock::Write, Clock::Linger];
+use crate::sync::Arc;
 
 const NONE: u32 = u32::MAX;
 
 /// The clocks of all connections of a loop, by their index in its table.
 #[derive(Debug)]
 pub(crate) struct Timeouts {
-    lengths: [Duration; CLOCKS.len()],
-    queues: [Queue; CLOCKS.len()],
+    lengths: [Duration; Clock::ALL.len()],
+    queues: [Queue; Clock::ALL.len()],
     entries: Vec<Entry>,
+    /// Where it is counted how many run each clock.
+    counts: Arc<Counts>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,18 +42,23 @@ const STOPPED: Entry = Entry { clock: None, since: None, before: NONE, after: NO
 
 impl Timeouts {
     /// `length` says how long each clock runs.
-    pub(crate) fn new(length: impl Fn(Clock) -> Duration) -> Self {
+    pub(crate) fn new(counts: Arc<Counts>, length: impl Fn(Clock) -> Duration) -> Self {
         Self {
-            lengths: CLOCKS.map(length),
-            queues: [Queue { front: NONE, back: NONE }; CLOCKS.len()],
+            lengths: Clock::ALL.map(length),
+            queues: [Queue { front: NONE, back: NONE }; Clock::ALL.len()],
             entries: Vec::new(),
+            counts,
         }
     }
 
     /// Starts a clock, and stops the connection's earlier one. `since` is now, or a moment ago on another loop; in that
     /// case the few entries started meanwhile are passed over.
     pub(crate) fn start(&mut self, index: u32, clock: Clock, since: Instant) {
-        self.stop(index);
+        let stopped = self.unlink(index);
+        if stopped != Some(clock) {
+            self.note_stopped(stopped);
+            self.counts.clock(clock).up();
+        }
         if self.entries.len() <= index as usize {
             self.entries.resize(index as usize + 1, STOPPED);
         }
@@ -97,11 +85,21 @@ impl Timeouts {
 
     /// Stops the connection's clock, if one runs.
     pub(crate) fn stop(&mut self, index: u32) {
-        let Some(entry) = self.entries.get_mut(index as usize) else {
-            return;
-        };
+        let stopped = self.unlink(index);
+        self.note_stopped(stopped);
+    }
+
+    fn note_stopped(&self, clock: Option<Clock>) {
+        if let Some(clock) = clock {
+            self.counts.clock(clock).down();
+        }
+    }
+
+    /// Takes the connection out of its clock's queue, if it is in one.
+    fn unlink(&mut self, index: u32) -> Option<Clock> {
+        let entry = self.entries.get_mut(index as usize)?;
         let Entry { clock, before, after, .. } = std::mem::replace(entry, STOPPED);
-        let Some(clock) = clock else { return };
+        let clock = clock?;
         let queue = &mut self.queues[clock as usize];
         if before == NONE {
             queue.front = after;
@@ -113,6 +111,7 @@ impl Timeouts {
         } else {
             self.entries[after as usize].before = before;
         }
+        Some(clock)
     }
 
     /// The clock that a connection runs.
@@ -132,12 +131,12 @@ impl Timeouts {
 
     /// The earliest deadline of all clocks.
     pub(crate) fn next(&self) -> Option<Instant> {
-        CLOCKS.iter().filter_map(|clock| self.due(*clock)).min()
+        Clock::ALL.iter().filter_map(|clock| self.due(*clock)).min()
     }
 
     /// Stops and returns a clock that has run out.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<(u32, Clock)> {
-        let clock = *CLOCKS.iter().find(|clock| self.due(**clock).is_some_and(|due| due <= now))?;
+        let clock = *Clock::ALL.iter().find(|clock| self.due(**clock).is_some_and(|due| due <= now))?;
         let index = self.longest(clock)?;
         self.stop(index);
         Some((index, clock))
@@ -160,7 +159,8 @@ mod tests {
     #[test]
     fn clocks_run_out_in_order() {
         let start = sync::now();
-        let mut timeouts = Timeouts::new(|clock| if clock == Clock::Head { seconds(5) } else { seconds(60) });
+        let mut timeouts =
+            Timeouts::new(Arc::default(), |clock| if clock == Clock::Head { seconds(5) } else { seconds(60) });
         assert_eq!(timeouts.next(), None);
         timeouts.start(0, Clock::Idle, start);
         timeouts.start(7, Clock::Head, start + seconds(1));
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_clock_that_began_on_another_loop_takes_its_place() {
         let start = sync::now();
-        let mut timeouts = Timeouts::new(|_| seconds(60));
+        let mut timeouts = Timeouts::new(Arc::default(), |_| seconds(60));
         for (index, since) in [(0, 2), (1, 4), (2, 3), (3, 1), (4, 5)] {
             timeouts.start(index, Clock::Idle, start + seconds(since));
         }

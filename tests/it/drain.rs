@@ -84,7 +84,7 @@ pub(crate) fn cut_off(outcome: &Outcome) -> CutOff {
 /// The site ends before its deadline and has cut nothing off. Returns how long it took.
 #[track_caller]
 pub(crate) fn expect_clean(site: Site) -> Duration {
-    let stats = std::sync::Arc::clone(&site.stats);
+    let stats = site.stats.clone();
     let outcome = site.outcome();
     assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
     assert_eq!(stats.cut_off(), 0);
@@ -388,7 +388,7 @@ fn a_reader_that_never_reads_is_cut_off_at_the_deadline() {
         client.send(get("/big"));
         wait_for_answer(&client);
         site.stop();
-        let stats = std::sync::Arc::clone(&site.stats);
+        let stats = site.stats.clone();
         let outcome = site.outcome();
         (outcome, (stats.cut_off(), client.stream.local_addr().unwrap().to_string()))
     };
@@ -407,7 +407,7 @@ fn a_handler_that_never_returns_is_reported_at_the_deadline() {
     client.send(get("/hold/1"));
     gate.wait_for(1);
     site.stop();
-    let stats = std::sync::Arc::clone(&site.stats);
+    let stats = site.stats.clone();
     let outcome = site.outcome();
     assert_eq!(outcome.exit_code(), 124, "{outcome:?}");
     assert!(outcome.took() >= SHORT, "not before the deadline: {outcome:?}");
@@ -471,7 +471,7 @@ fn a_body_that_never_completes_gets_408_at_the_deadline_and_was_not_owed() {
         let reply = client.reply();
         assert_eq!((reply.status, reply.is_last()), (408, true));
         client.expect_end();
-        let stats = std::sync::Arc::clone(&site.stats);
+        let stats = site.stats.clone();
         let outcome = site.outcome();
         (outcome, (stats.cut_off(), stats.finished_while_draining()))
     };

@@ -812,7 +812,7 @@ fn cut_off_for_nobody() -> (Outcome, u64, String) {
     reset(client);
     wait_until_read(&site);
     site.stop();
-    let stats = Arc::clone(&site.stats);
+    let stats = site.stats.clone();
     let outcome = site.outcome();
     gate.open();
     (outcome, stats.cut_off(), peer)
@@ -842,7 +842,7 @@ fn cut_off_all() -> (Outcome, u64, Vec<String>) {
     }
     wait_until_read(&site);
     site.stop();
-    let stats = Arc::clone(&site.stats);
+    let stats = site.stats.clone();
     let outcome = site.outcome();
     // So that the threads end; the group did not wait for them.
     gate.open();

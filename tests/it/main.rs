@@ -36,6 +36,7 @@ mod pipelined;
 mod restart;
 mod router;
 mod signals;
+mod stats;
 mod streaming;
 mod tidy;
 mod under_load;

@@ -205,7 +205,7 @@ fn answers_that_leave_after_the_stop_are_counted() {
     expect_answer(&mut busy, "1", true);
     wait_until_refused(site.address);
     assert!(idle.ask(PING).is_last());
-    let stats = std::sync::Arc::clone(&site.stats);
+    let stats = site.stats.clone();
     drop((idle, busy));
     expect_clean(site);
     assert_eq!(stats.finished_while_draining(), 3, "two behind the gate and one within the grace");
@@ -261,7 +261,7 @@ fn requests_behind_an_answer_that_is_cut_off_are_owed_too() {
         client.send(get("/big") + PING + PING + "GET /pi");
         wait_for_answer(&client);
         site.stop();
-        let stats = std::sync::Arc::clone(&site.stats);
+        let stats = site.stats.clone();
         let outcome = site.outcome();
         (outcome, stats.cut_off())
     };

@@ -928,7 +928,7 @@ fn a_stream_that_has_begun_is_finished_when_the_stop_comes() {
     gate.open();
     assert_eq!(client.reply().text(), "before, after");
     expect_answer(&mut client, "pong", true);
-    let stats = Arc::clone(&site.stats);
+    let stats = site.stats.clone();
     expect_clean(site);
     assert_eq!(stats.finished_while_draining(), 2);
 }

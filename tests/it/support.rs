@@ -52,7 +52,7 @@ pub fn skip(why: &str) {
 pub struct Site {
     pub address: SocketAddr,
     pub stop: Stop,
-    pub stats: Arc<Stats>,
+    pub stats: Stats,
     thread: JoinHandle<Outcome>,
 }
 

@@ -16,6 +16,7 @@ impl EventLoop {
             let Some(accepted) = self.intake.accept(number) else { return };
             match accepted {
                 Ok((stream, peer)) => {
+                    self.books.counts.accepted.add(1);
                     self.books.poller.progressed();
                     self.settle(Arrival { stream, peer, listener: number, is_sent: false, refusals: 0 }, buffer);
                     if self.intake.is_paused(number) {
@@ -67,6 +68,7 @@ impl EventLoop {
         }
         let (accepted, closing) = self.intake.close(number, self.books.now, &mut self.books.poller);
         // These connections stay here: the other loops may have left already.
+        self.books.counts.accepted.add(accepted.len() as u64);
         for (stream, peer) in accepted {
             self.take_in(stream, peer, number);
         }

@@ -7,10 +7,9 @@ use super::EventLoop;
 use super::serving::Reason;
 use crate::server::buffer::{Answer, Partial, ReadBuffer};
 use crate::server::call::Call;
-use crate::server::phase::Sent;
+use crate::server::phase::{Clock, Sent};
 use crate::server::streaming::{Download, Streamed};
 use crate::server::table::Token;
-use crate::server::timeouts::Clock;
 use crate::sync;
 
 impl EventLoop {
@@ -51,6 +50,9 @@ impl EventLoop {
         }
         let call = connection.come_back(partial);
         self.begin_visit(token, Reason::Reported, buffer);
+        if let Some((visit, call)) = self.visit.as_mut().zip(call.as_ref()) {
+            visit.begin_at(call.asked);
+        }
         call
     }
 

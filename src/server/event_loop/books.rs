@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use super::Books;
 use crate::server::connection::Connection;
-use crate::server::phase::{Phase, Sent};
+use crate::server::phase::{Clock, Phase, Sent};
 use crate::server::poller::{Event, Poller};
 use crate::server::shared::{LoopHandle, Shared};
 use crate::server::table::{Table, Token};
-use crate::server::timeouts::{Clock, Timeouts};
+use crate::server::timeouts::Timeouts;
 use crate::sync::{self, Arc, Ordering};
 
 /// How often to check a peer that does not take its answer.
@@ -33,7 +33,8 @@ const WRITE_LOOK: Duration = Duration::from_secs(1);
 impl Books {
     pub(super) fn new(shared: Arc<Shared>, index: usize, poller: Poller) -> Self {
         let config = &shared.config;
-        let timeouts = Timeouts::new(|clock| match clock {
+        let counts = Arc::clone(&shared.totals.loops[index]);
+        let timeouts = Timeouts::new(Arc::clone(&counts), |clock| match clock {
             Clock::Idle => config.idle_timeout,
             Clock::Quiet => config.idle_grace,
             Clock::Head => config.head_timeout,
@@ -45,6 +46,7 @@ impl Books {
         Self {
             shared,
             index,
+            counts,
             table: Table::new(),
             timeouts,
             poller,
@@ -72,6 +74,7 @@ impl Books {
         let since = if self.is_draining { self.quiet_since(&connection) } else { connection.since() };
         let token = self.table.insert(connection);
         self.handle().connections.fetch_add(1, Ordering::Relaxed);
+        self.counts.connections.up();
         self.timeouts.start(token.index(), clock, since);
         let watched = self.poller.add(self.table[token].stream(), token.raw());
         if watched.is_err() {
@@ -93,6 +96,7 @@ impl Books {
         self.timeouts.stop(token.index());
         let connection = self.table.remove(token)?;
         self.handle().connections.fetch_sub(1, Ordering::Relaxed);
+        self.counts.connections.down();
         Some(connection)
     }
 
@@ -213,15 +217,16 @@ impl Books {
     }
 
     fn send_on(&mut self, token: Token) -> Sent {
-        let (sent, answers) = self.table[token].send_on(self.now);
-        self.count_answers(answers);
+        let (sent, written) = self.table[token].send_on(self.now);
+        self.counts.bytes_out.add(written.bytes as u64);
+        self.count_answers(written.answers);
         sent
     }
 
     /// While draining, counts answers that have left in full.
     pub(super) fn count_answers(&self, answers: u64) {
         if self.is_draining && answers > 0 {
-            self.shared.stats.add_drained(answers);
+            self.shared.totals.add_drained(answers);
         }
     }
 

@@ -5,8 +5,8 @@ use super::{EventLoop, Turn};
 use crate::http::Progress;
 use crate::server::buffer::{Caller, ReadBuffer};
 use crate::server::notice::Want;
+use crate::server::phase::Clock;
 use crate::server::table::Token;
-use crate::server::timeouts::Clock;
 
 impl EventLoop {
     /// The request in the buffer is whole, or its body will be streamed. Without a permit for its handler, the request

@@ -5,10 +5,9 @@ use std::time::Instant;
 use super::Books;
 use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
-use crate::server::phase::{Discarded, Phase};
+use crate::server::phase::{Clock, Discarded, Phase};
 use crate::server::quiet::kept_until;
 use crate::server::table::Token;
-use crate::server::timeouts::Clock;
 
 impl Books {
     /// Closes or deserts a connection whose peer has not taken its answers in time.

@@ -37,8 +37,8 @@
 //! closed to make room: an idle client is promised the idle grace too, and a waiting client has until the deadline.
 
 use super::{Books, EventLoop};
+use crate::server::phase::Clock;
 use crate::server::table::Token;
-use crate::server::timeouts::Clock;
 use crate::sync;
 
 impl EventLoop {

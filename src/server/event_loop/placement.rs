@@ -20,12 +20,12 @@ use super::{Books, EventLoop};
 use crate::http::Peer;
 use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
-use crate::server::inbox::{Arrival, Message, Transfer};
+use crate::server::inbox::{Arrival, Message};
 use crate::server::notice::Want;
-use crate::server::phase::Fill;
+use crate::server::phase::{Clock, Fill};
 use crate::server::stream::Stream;
 use crate::server::table::Token;
-use crate::server::timeouts::Clock;
+use crate::server::transfer::Transfer;
 use crate::sync::{Arc, Ordering};
 
 /// How many idle connections to check for one that can make room.
@@ -124,10 +124,11 @@ impl Books {
             connection.load_into(buffer);
             let fill = connection.fill(buffer);
             connection.keep(buffer);
-            if fill != Fill::Bytes {
+            let Fill::Bytes(count) = fill else {
                 self.close(token);
                 return true;
-            }
+            };
+            self.counts.bytes_in.add(count as u64);
             // Without a clock, the next search does not find it again.
             self.timeouts.stop(token.index());
             self.look_later(token);

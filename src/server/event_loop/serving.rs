@@ -17,6 +17,7 @@ use crate::http::{AfterAnswer, CONTINUE, Persistence, Progress, Reject, Response
 use crate::server::buffer::{Caller, Exchange, ReadBuffer};
 use crate::server::call::Call;
 use crate::server::connection::Connection;
+use crate::server::counts::Counts;
 use crate::server::notice::{Notice, Want};
 use crate::server::outgoing::Outgoing;
 use crate::server::phase::{End, Fill, Sent};
@@ -40,6 +41,8 @@ const ANSWERS_UNTIMED: u32 = 64;
 pub(super) struct Visit {
     token: Token,
     reason: Reason,
+    /// When the first request that it answers had come, as far as is known.
+    since: Instant,
     reads: u32,
     answers: u32,
     /// The watcher's number of looks when this visit last looked at the clock: a handler slow enough for the watcher to
@@ -80,8 +83,8 @@ enum Obstacle {
 }
 
 impl Visit {
-    pub(super) fn new(token: Token, reason: Reason, watched: usize) -> Self {
-        Self { token, reason, reads: 0, answers: 0, watched, has_more: false }
+    pub(super) fn new(token: Token, reason: Reason, since: Instant, watched: usize) -> Self {
+        Self { token, reason, since, reads: 0, answers: 0, watched, has_more: false }
     }
 
     pub(super) fn token(&self) -> Token {
@@ -99,6 +102,18 @@ impl Visit {
 
     pub(super) fn has_answered(&self) -> bool {
         self.answers > 0
+    }
+
+    /// What it answers had come earlier.
+    pub(super) fn begin_at(&mut self, since: Instant) {
+        self.since = since;
+    }
+
+    /// Counts what it has answered, at its end.
+    pub(super) fn count_in(&self, counts: &Counts, now: Instant) {
+        if self.answers > 0 {
+            counts.took(self.answers, now.saturating_duration_since(self.since));
+        }
     }
 
     /// True if the connection's time was over when the visit began, and nothing has come after all.
@@ -225,7 +240,8 @@ impl<'a> Serving<'a> {
     /// Reads once. Returns false if nothing came.
     pub(super) fn fill(&mut self, buffer: &mut ReadBuffer) -> bool {
         match self.connection.fill(buffer) {
-            Fill::Bytes => {
+            Fill::Bytes(count) => {
+                self.out.counts().bytes_in.add(count as u64);
                 if !self.visit.has_read() {
                     self.connection.note_pause(self.now);
                 }
@@ -316,7 +332,7 @@ impl<'a> Serving<'a> {
             Sent::Failed => self.connection.end_with(End::AtOnce),
         }
         if self.is_draining && answers > 0 {
-            self.shared.stats.add_drained(answers);
+            self.shared.totals.add_drained(answers);
         }
         sent
     }
@@ -330,13 +346,15 @@ impl<'a> Serving<'a> {
 
     /// Ends the visit: a handler works on the answer. Writes the answers before it.
     pub(super) fn go_away(mut self, call: Call) -> (Token, Sent) {
-        self.connection.go_away(call);
+        self.visit.count_in(self.out.counts(), self.now);
+        self.connection.go_away(Call { asked: self.visit.since, ..call });
         (self.visit.token, self.flush())
     }
 
     /// Ends the visit: the handler reads the request's body.
     pub(super) fn begin_upload(self, buffer: &mut ReadBuffer) -> Upload {
-        let mut call = Call::new(&buffer.request(self.connection.peer()), self.now);
+        let mut call = Call::new(&buffer.request(self.connection.peer()), self.visit.since, self.now);
+        self.visit.count_in(self.out.counts(), self.now);
         let begun = buffer.take_begun(&self.shared.limits);
         let upload = Upload::new(begun, self.caller(), Arc::clone(self.connection.stream()), self.shared);
         call.body = Some(upload.body());
@@ -351,7 +369,7 @@ impl<'a> Serving<'a> {
         self.connection.keep(buffer);
         let unsent = self.connection.go_downloading(call, self.out, self.now);
         let (stream, patience) = (Arc::clone(self.connection.stream()), self.shared.config.write_timeout);
-        Download::new(stream, patience, unsent, self.visit.token, after)
+        Download::new(stream, Arc::clone(&self.shared.totals), patience, unsent, self.visit.token, after)
     }
 }
 

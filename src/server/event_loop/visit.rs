@@ -35,8 +35,10 @@ impl EventLoop {
 
     /// Loads a connection into the buffer, to serve it.
     pub(super) fn begin_visit(&mut self, token: Token, reason: Reason, buffer: &mut ReadBuffer) {
-        self.books.table[token].load_into(buffer);
-        self.visit = Some(Visit::new(token, reason, self.shared.looks.load(Ordering::Relaxed)));
+        let connection = &mut self.books.table[token];
+        connection.load_into(buffer);
+        let since = if connection.phase() == Phase::Waiting { connection.since() } else { self.books.now };
+        self.visit = Some(Visit::new(token, reason, since, self.shared.looks.load(Ordering::Relaxed)));
     }
 
     /// The connection that is being served. Its visit ends before the connection closes.
@@ -101,9 +103,10 @@ impl EventLoop {
 
     /// Ends a visit: writes the answers, then lets the connection rest in its phase, linger, or close.
     pub(super) fn end_visit(&mut self, progress: Progress, buffer: &mut ReadBuffer) {
-        if self.visit.is_some_and(|visit| visit.has_answered() || visit.has_read()) {
+        if let Some(visit) = self.visit.as_ref().filter(|visit| visit.has_answered() || visit.has_read()) {
             // Handlers and large reads take time: the next clock must not begin before now, and the pass must notice.
             self.books.now = sync::now();
+            visit.count_in(&self.books.counts, self.books.now);
         }
         let Some((visit, sent)) = self.serving().map(|serving| serving.end_visit(buffer)) else { return };
         self.visit = None;

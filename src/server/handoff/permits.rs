@@ -71,12 +71,16 @@ impl Permits {
         }
     }
 
+    /// How many handlers run.
+    pub(crate) fn running(&self) -> usize {
+        self.displaced() + self.words.iter().filter(|word| word.load().is_busy()).count()
+    }
+
     fn enter_among_few(&self, index: usize) -> bool {
         let _entry = self.entry.lock();
         let word = &self.words[index];
         word.announce();
-        let busy = self.words.iter().filter(|word| word.load().is_busy()).count();
-        let is_free = self.displaced.load(Ordering::SeqCst) + busy <= self.max;
+        let is_free = self.running() <= self.max;
         if !is_free {
             word.withdraw();
         }

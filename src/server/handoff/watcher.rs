@@ -106,7 +106,7 @@ fn total(pool: &WorkerPool) -> MemberResult {
     if unclosed > 0 {
         total.details.push(format!("{} had no time to close connections", event_loops(unclosed)));
     }
-    pool.shared.stats.add_cut_off(total.owed);
+    pool.shared.totals.add_cut_off(total.owed);
     match failure {
         Some(error) if total.owed > 0 => Err(format!("{error}; {total}").into()),
         Some(error) => Err(error.into()),

@@ -160,6 +160,7 @@ impl WorkerPool {
                 let permits = &self.shared.permits;
                 permits.displace();
                 if permits.words[index].claim(lending) {
+                    self.shared.totals.add_hand_off();
                     // Until the claim, this handler counted twice, which may have denied another a permit.
                     self.shared.wake_next_in_line();
                     let mut event_loop = self.slot(index);

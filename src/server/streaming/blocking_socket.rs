@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use crate::server::counts::Totals;
 use crate::server::patience::Patience;
 use crate::server::stream::{Moved, Stream};
 use crate::sync::{self, Arc};
@@ -13,6 +14,7 @@ const STEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct BlockingSocket {
     stream: Arc<Stream>,
+    totals: Arc<Totals>,
     /// Whether calls wait. The first call that would block sets it, so that a fast peer costs no more calls than on a
     /// loop.
     is_waiting: bool,
@@ -21,9 +23,14 @@ pub(super) struct BlockingSocket {
 }
 
 impl BlockingSocket {
-    pub(super) fn new(stream: Arc<Stream>, read_patience: Duration, write_patience: Duration) -> Self {
+    pub(super) fn new(
+        stream: Arc<Stream>,
+        totals: Arc<Totals>,
+        read_patience: Duration,
+        write_patience: Duration,
+    ) -> Self {
         let (reading, writing) = (Patience::new(read_patience), Patience::new(write_patience));
-        Self { stream, is_waiting: false, reading, writing }
+        Self { stream, totals, is_waiting: false, reading, writing }
     }
 
     /// Reads at least one byte. Returns 0 at the peer's end, or once the loop has shut the socket down at the deadline.
@@ -39,6 +46,7 @@ impl BlockingSocket {
             match moved {
                 Moved::Bytes(count) => {
                     self.reading.earn(count);
+                    self.totals.add_streamed_in(count);
                     return Ok(count);
                 }
                 Moved::WouldBlock if self.reading.left().is_zero() => return Err(ErrorKind::TimedOut.into()),
@@ -72,6 +80,7 @@ impl BlockingSocket {
             match moved {
                 Moved::Bytes(count) if count > 0 => {
                     self.writing.earn(count);
+                    self.totals.add_streamed_out(count);
                     bytes = bytes.get(count..).unwrap_or_default();
                 }
                 Moved::WouldBlock if self.writing.left().is_zero() => return Err(ErrorKind::TimedOut.into()),

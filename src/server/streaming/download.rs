@@ -8,6 +8,7 @@ use super::blocking_socket::BlockingSocket;
 use crate::http::{AfterAnswer, BodyWriter, Version, WriteBody};
 use crate::server::buffer::Answer;
 use crate::server::call::internal_error;
+use crate::server::counts::Totals;
 use crate::server::outgoing::Unsent;
 use crate::server::stream::Stream;
 use crate::server::table::Token;
@@ -51,13 +52,14 @@ impl Streamed {
 impl Download {
     pub(crate) fn new(
         stream: Arc<Stream>,
+        totals: Arc<Totals>,
         patience: Duration,
         unsent: Box<Unsent>,
         token: Token,
         after: AfterAnswer,
     ) -> Self {
         // Nothing is read meanwhile: the read patience is unused.
-        let socket = BlockingSocket::new(stream, patience, patience);
+        let socket = BlockingSocket::new(stream, totals, patience, patience);
         Self { token, socket, unsent: Some(unsent), answers: 0, after }
     }
 

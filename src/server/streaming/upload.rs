@@ -23,7 +23,12 @@ pub(crate) struct Upload {
 impl Upload {
     pub(crate) fn new(begun: Begun, caller: Caller, stream: Arc<Stream>, shared: &Shared) -> Self {
         let Begun { exchange, head, decoder, come, awaits_continue } = begun;
-        let socket = BlockingSocket::new(stream, shared.config.body_timeout, shared.config.write_timeout);
+        let socket = BlockingSocket::new(
+            stream,
+            Arc::clone(&shared.totals),
+            shared.config.body_timeout,
+            shared.config.write_timeout,
+        );
         let body = Arc::new(Arriving::new(socket, decoder, shared.limits.body.of_stream(), come, awaits_continue));
         Self { caller, exchange, head, body }
     }

@@ -14,7 +14,7 @@ use crate::server::event_loop::EventLoop;
 use crate::server::handoff::{Permits, supervise};
 use crate::server::inbox::{Arrival, Inbox, Message};
 use crate::server::poller::Waker;
-use crate::server::shared::{self, LoopHandle, Shared, Stats};
+use crate::server::shared::{self, LoopHandle, Shared, Totals};
 use crate::server::stream::Stream;
 use crate::stop::{Cause, Stop};
 use crate::sync::{Arc, AtomicUsize, Mutex};
@@ -52,7 +52,7 @@ fn serve(threads: usize, requests: usize, early: usize) {
             .map(|waker| LoopHandle { inbox: Inbox::new(waker.clone()), counted: Mutex::new(Default::default()) })
             .collect(),
         permits: Permits::new(loops, threads),
-        stats: Stats,
+        totals: Totals,
         looks: AtomicUsize::new(0),
         handlers_max: threads,
         handlers: AtomicUsize::new(0),

@@ -9,12 +9,16 @@
 mod budget;
 #[path = "../../../../src/server/buffer.rs"]
 mod buffer;
+#[path = "../../../../src/server/busy.rs"]
+mod busy;
 #[path = "../../../../src/server/call.rs"]
 mod call;
 #[path = "../../../../src/server/config.rs"]
 mod config;
 #[path = "../../../../src/server/connection.rs"]
 mod connection;
+#[path = "../../../../src/server/counts.rs"]
+mod counts;
 #[path = "../../../../src/server/event_loop/mod.rs"]
 mod event_loop;
 #[path = "../../../../src/server/handoff/mod.rs"]
@@ -37,12 +41,16 @@ mod quiet;
 mod shared;
 #[path = "../../../../src/server/streaming/mod.rs"]
 mod streaming;
+#[path = "../../../../src/server/survey.rs"]
+mod survey;
 #[path = "../../../../src/server/table.rs"]
 mod table;
 #[path = "../../../../src/server/throttle.rs"]
 mod throttle;
 #[path = "../../../../src/server/timeouts.rs"]
 mod timeouts;
+#[path = "../../../../src/server/transfer.rs"]
+mod transfer;
 
 mod accept_error;
 mod listener;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::budget::Budget;
 use super::buffer::{Answer, Caller, ReadBuffer};
 use super::config::Config;
+use super::counts::Totals;
 use super::event_loop::{EventLoop, Turn};
 use super::handoff::Permits;
 use super::inbox::{Arrival, Inbox, Message};
@@ -95,7 +96,7 @@ impl Site {
             permits: Permits::new(1, config.handlers_max),
             looks: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
-            stats: Arc::default(),
+            totals: Arc::new(Totals::new(1)),
             handler: Box::new(handler),
             on_notice: Box::new(move |notice: &Notice<'_>| match notice {
                 Notice::Rejected { .. } => on_reject(),

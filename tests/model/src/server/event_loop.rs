@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::buffer::{Answer, Caller, ReadBuffer};
-use super::inbox::{Message, Transfer};
+use super::inbox::Message;
 use super::poller::Waker;
 use super::shared::Shared;
 use super::stream::Stream;
 use super::streaming::{Download, Upload, is_upload};
 use super::table::Token;
+use super::transfer::Transfer;
 use crate::group::CutOff;
 use crate::http::{Peer, Response};
 use crate::sync::Arc;
@@ -108,9 +109,7 @@ impl EventLoop {
                 let download = self.start_download(*answer, buffer).expect("nobody goes away here");
                 reply.send(download).expect("whoever asks waits");
             }
-            Message::Check(responses) => responses.respond(),
-            #[cfg(test)]
-            Message::Test(code) => code(),
+            Message::Ask(_) => panic!("nobody asks a loop anything here"),
         }
     }
 

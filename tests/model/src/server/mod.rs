@@ -4,6 +4,8 @@
 pub(crate) mod handoff;
 #[path = "../../../../src/server/inbox.rs"]
 pub(crate) mod inbox;
+#[path = "../../../../src/server/transfer.rs"]
+pub(crate) mod transfer;
 
 pub(crate) mod event_loop;
 pub(crate) mod shared;
@@ -16,6 +18,12 @@ pub(crate) mod stream {
 pub(crate) mod table {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Token(pub(crate) usize);
+
+    pub(crate) struct Table<T>(std::marker::PhantomData<T>);
+}
+
+pub(crate) mod connection {
+    pub(crate) struct Connection;
 }
 
 pub(crate) mod notice {

@@ -17,12 +17,14 @@ pub(crate) struct LoopHandle {
     pub(crate) counted: Mutex<Option<CutOff>>,
 }
 
-pub(crate) struct Stats;
+pub(crate) struct Totals;
 
-impl Stats {
+impl Totals {
     pub(crate) fn add_cut_off(&self, count: usize) {
         assert_eq!(count, 0, "nothing is ever cut off here: the deadline is far away");
     }
+
+    pub(crate) fn add_hand_off(&self) {}
 }
 
 pub(crate) struct Shared {
@@ -30,7 +32,7 @@ pub(crate) struct Shared {
     pub(crate) stop: Stop,
     pub(crate) loops: Vec<LoopHandle>,
     pub(crate) permits: Permits,
-    pub(crate) stats: Stats,
+    pub(crate) totals: Totals,
     pub(crate) looks: AtomicUsize,
     pub(crate) handlers_max: usize,
     pub(crate) handlers: AtomicUsize,
