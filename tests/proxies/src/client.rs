@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -15,7 +17,8 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONNECTION, HOST};
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
@@ -26,25 +29,64 @@ use crate::ask::{Answer, Ask, Body};
 /// How long a body that rests does so between two pieces.
 const REST: Duration = Duration::from_millis(1);
 
+/// What goes wrong where nobody listens begins with this.
+pub(crate) const NO_CONNECTION: &str = "no connection";
+
+/// A client that has been quiet for this long may find its connection closed by a server that drains, which has not said
+/// so: less than half of the idle grace.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Where a server or a proxy listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
 /// A client of one server.
 #[derive(Debug)]
 pub(crate) struct Client {
-    address: SocketAddr,
+    place: Place,
     /// The connection of the exchange before, if nobody has said that it is to be closed.
     connection: Option<Connection>,
+    /// It speaks with a server and not with a proxy, and asks anew where that has closed a quiet connection.
+    renews: bool,
     /// How many connections it has needed.
     pub(crate) connects: u64,
+    /// How often it has asked anew.
+    pub(crate) renewals: u64,
 }
 
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<Upload>,
     task: JoinHandle<()>,
+    /// Since its last answer.
+    quiet_since: Instant,
+    written: Written,
 }
 
+/// When the first byte was written since the last answer.
+type Written = Arc<Mutex<Option<Instant>>>;
+
 impl Client {
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, connection: None, connects: 0 }
+    pub(crate) fn new(place: impl Into<Place>) -> Self {
+        Self { place: place.into(), connection: None, renews: false, connects: 0, renewals: 0 }
+    }
+
+    pub(crate) fn renewing(self) -> Self {
+        Self { renews: true, ..self }
+    }
+
+    /// Closes its connection.
+    pub(crate) fn leave(&mut self) {
+        self.connection = None;
     }
 
     /// Sends a request and reads its answer whole, on the connection of the one before if that was kept.
@@ -53,6 +95,19 @@ impl Client {
     ///
     /// What went wrong, as a text: no connection, no answer, one cut short.
     pub(crate) async fn exchange(&mut self, ask: &Ask) -> Result<Answer, String> {
+        let kept = self.connection.as_ref().map(|kept| (kept.quiet_since, Arc::clone(&kept.written)));
+        let answer = self.attempt_in_time(ask).await;
+        let (Err(_), Some((since, written)), true) = (&answer, kept, self.renews) else { return answer };
+        // Nothing can be said of a client that was left standing, and has written late.
+        let wrote_at = written.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(Instant::now);
+        if wrote_at.duration_since(since) <= QUIET {
+            return answer;
+        }
+        self.renewals += 1;
+        self.attempt_in_time(ask).await
+    }
+
+    async fn attempt_in_time(&mut self, ask: &Ask) -> Result<Answer, String> {
         let exchanged = tokio::time::timeout(HANG, self.attempt(ask)).await;
         let answer = exchanged.unwrap_or_else(|_| Err(format!("no whole answer in {HANG:?}")));
         if answer.is_err() {
@@ -93,6 +148,8 @@ impl Client {
         let is_unfinished = is_early || ask.body.waits && head.status != StatusCode::OK;
         let says_close = head.headers.get(CONNECTION).is_some_and(|value| value == "close");
         if !is_unfinished && !says_close {
+            *connection.written.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            connection.quiet_since = Instant::now();
             self.connection = Some(connection);
         }
         Ok(Answer { status: head.status, headers: head.headers, body })
@@ -100,13 +157,58 @@ impl Client {
 
     async fn connect(&mut self) -> Result<Connection, String> {
         self.connects += 1;
-        let stream = TcpStream::connect(self.address).await.map_err(|error| format!("no connection: {error}"))?;
-        stream.set_nodelay(true).map_err(|error| format!("no connection: {error}"))?;
+        let stream = open(&self.place).await.map_err(|error| format!("{NO_CONNECTION}: {error}"))?;
+        let written = Written::default();
+        let stream = Timed { stream, written: Arc::clone(&written) };
         let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| describe("no connection", &error))?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| describe(NO_CONNECTION, &error))?;
         // How it ends is told to whoever waits for an answer on it.
         let task = tokio::spawn(async move { drop(connection.await) });
-        Ok(Connection { sender, task })
+        Ok(Connection { sender, task, quiet_since: Instant::now(), written })
+    }
+}
+
+async fn open(place: &Place) -> io::Result<Pin<Box<dyn Stream>>> {
+    Ok(match place {
+        Place::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Box::pin(stream)
+        }
+        Place::Unix(path) => Box::pin(UnixStream::connect(path).await?),
+    })
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+
+/// A stream that notes when a request's first byte was written.
+struct Timed {
+    stream: Pin<Box<dyn Stream>>,
+    written: Written,
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = ready!(self.stream.as_mut().poll_write(cx, bytes));
+        // Afterwards, so that a write that came late is seen to.
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        Poll::Ready(result)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_shutdown(cx)
     }
 }
 

@@ -60,12 +60,22 @@ impl Catalogue {
             Needs::Stream => !routes.streams.is_empty(),
             Needs::Count => routes.count.is_some(),
         };
+        Self::of(KINDS.iter().filter(can_be_sent).collect(), routes, seed)
+    }
+
+    /// What both examples answer: short requests, downloads and uploads.
+    pub(crate) fn short(routes: &Routes, seed: u64) -> Self {
+        let is_short = |kind: &&Kind| ["GET /ping", "GET /stream/{n}", "POST /count"].contains(&kind.name);
+        Self::of(KINDS.iter().filter(is_short).collect(), routes, seed)
+    }
+
+    fn of(kinds: Vec<&'static Kind>, routes: &Routes, seed: u64) -> Self {
         let mut noise = vec![0; 4 * BODY_MAX];
         Rng::with_seed(seed).fill(&mut noise);
         let xs = Bytes::from(vec![b'x'; BODY_MAX]);
         let (streams, count) = (routes.streams.clone(), routes.count.clone().unwrap_or_default());
         let material = Material { noise: noise.into(), xs, streams, count };
-        Self { kinds: KINDS.iter().filter(can_be_sent).collect(), material }
+        Self { kinds, material }
     }
 
     /// A request, its kind drawn by weight.

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
 use crate::Result;
-use crate::client::{Client, is_unserved};
+use crate::client::{Client, NO_CONNECTION, Place, is_unserved};
 use crate::kinds::Catalogue;
-use crate::proxy::Front;
 
 /// How many wrong answers are described.
 const DESCRIBED_MAX: usize = 10;
@@ -20,13 +19,15 @@ const REST_MAX_MS: u64 = 300;
 
 /// A load.
 pub(crate) struct Load {
-    pub(crate) front: Front,
+    pub(crate) place: Place,
     pub(crate) catalogue: Catalogue,
     pub(crate) clients: u64,
     pub(crate) seed: u64,
     pub(crate) until: Until,
     /// Every second client rests for a moment between its requests, so that connections fall quiet.
     pub(crate) rests: bool,
+    /// It speaks with a server itself, without a proxy. Every third client needs a connection for each request.
+    pub(crate) is_direct: bool,
     /// Right answers so far, for whoever watches.
     pub(crate) right: Arc<AtomicU64>,
 }
@@ -49,6 +50,12 @@ pub(crate) struct Tally {
     pub(crate) unserved: u64,
     /// No whole answer came from the proxy.
     pub(crate) broken_off: u64,
+    /// Nobody listened.
+    pub(crate) refused: u64,
+    /// Quiet connections that a draining server has closed, so that the client asked anew.
+    pub(crate) renewals: u64,
+    /// By kind, how long the slowest took.
+    pub(crate) slowest: BTreeMap<&'static str, Duration>,
     /// The first few that were not right.
     pub(crate) described: Vec<String>,
     /// Connections that the clients needed.
@@ -73,7 +80,11 @@ impl Load {
 
     async fn client(self: Arc<Self>, number: u64) -> Tally {
         let mut tally = Tally::default();
-        let mut client = Client::new(self.front.address);
+        let mut client = Client::new(self.place.clone());
+        if self.is_direct {
+            client = client.renewing();
+        }
+        let is_one_shot = self.is_direct && number % 3 == 0;
         let mut rng = Rng::with_seed(self.seed.wrapping_add(number));
         let mut sent = 0;
         while self.goes_on(number, sent) {
@@ -81,10 +92,17 @@ impl Load {
             if self.rests && number % 2 == 1 {
                 tokio::time::sleep(Duration::from_millis(rng.u64(..REST_MAX_MS))).await;
             }
-            let (kind, ask) = self.catalogue.draw(&mut rng);
+            let (kind, mut ask) = self.catalogue.draw(&mut rng);
+            if is_one_shot {
+                client.leave();
+                ask = ask.with_header("connection", "close");
+            }
             let (count, wrong) = tally.kinds.entry(kind).or_default();
             *count += 1;
+            let start = Instant::now();
             let outcome = client.exchange(&ask).await;
+            let slowest = tally.slowest.entry(kind).or_default();
+            *slowest = (*slowest).max(start.elapsed());
             let problem = match &outcome {
                 Ok(answer) => ask.due.check(answer).err(),
                 Err(problem) => Some(problem.clone()),
@@ -103,12 +121,15 @@ impl Load {
                     }
                 }
                 Ok(_) => {}
-                Err(_) => tally.broken_off += 1,
+                Err(problem) => {
+                    tally.broken_off += 1;
+                    tally.refused += u64::from(problem.starts_with(NO_CONNECTION));
+                }
             }
             tally.described.push(format!("{kind}: {}: {problem}", ask.describe()));
             tally.described.truncate(DESCRIBED_MAX);
         }
-        tally.connects = client.connects;
+        (tally.connects, tally.renewals) = (client.connects, client.renewals);
         tally
     }
 
@@ -139,6 +160,12 @@ impl Tally {
         }
         self.unserved += other.unserved;
         self.broken_off += other.broken_off;
+        self.refused += other.refused;
+        self.renewals += other.renewals;
+        for (kind, slowest) in other.slowest {
+            let most = self.slowest.entry(kind).or_default();
+            *most = (*most).max(slowest);
+        }
         self.described.extend(other.described);
         self.described.truncate(DESCRIBED_MAX);
         self.connects += other.connects;

@@ -2,18 +2,22 @@
 //!
 //! nginx and HAProxy stand in front of the release example `demo`; clients, whose HTTP is `hyper`'s, send requests of
 //! mixed kinds, and every answer is checked whole. Then the server is restarted again and again under the same load.
+//! If asked for: three replicas behind each proxy are restarted in turn, and a listening socket goes from one process to
+//! the next, without a proxy, in three ways.
 //! What is not installed is skipped, aloud, and the exit code tells.
 
 mod ask;
 mod browser;
 mod client;
 mod demo;
+mod handover;
 mod kinds;
 mod load;
 mod options;
 mod process;
 mod proxy;
 mod restart;
+mod rolling;
 mod routes;
 
 use std::path::Path;
@@ -25,7 +29,7 @@ use demo::Demo;
 use kinds::Catalogue;
 use load::{Load, Tally, Until};
 use options::Options;
-use proxy::{Front, Proxy};
+use proxy::{Front, Kind, Proxy};
 use restart::Report;
 use routes::Routes;
 use tempfile::TempDir;
@@ -95,8 +99,8 @@ fn prepare() -> Result<TempDir> {
 }
 
 fn run(options: &Options, folder: &Path, verdict: &mut Verdict) -> Result<()> {
-    let program = options.demo.clone().map_or_else(demo::build, Ok)?;
-    let mut demo = Demo::start(&program)?;
+    let demo_program = options.demo.clone().map_or_else(demo::build, Ok)?;
+    let mut demo = Demo::start(&demo_program)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let routes = runtime.block_on(Routes::probe(demo.address))?;
     if routes.streams.is_empty() {
@@ -113,24 +117,43 @@ fn run(options: &Options, folder: &Path, verdict: &mut Verdict) -> Result<()> {
     } else if options.browser {
         verdict.skip("the browser", &format!("Debian's package {} is not installed", browser::PACKAGE));
     }
+    run_handovers(options, &demo_program, folder, &routes, verdict)?;
     for kind in &options.proxies {
         let Some(program) = kind.program() else {
             let package = kind.package();
             verdict.skip(package, "this Debian package is not installed");
             continue;
         };
+        run_rolling(
+            *kind,
+            &program,
+            &rolling::Plan {
+                demo: &demo_program,
+                folder,
+                time: Duration::from_secs(options.rolling),
+                retries: options.retries,
+                clients: options.clients,
+                seed: options.seed,
+                routes: &routes,
+            },
+            verdict,
+        )?;
+        if options.requests + options.restarts == 0 {
+            continue;
+        }
         let proxy = kind.start(program, folder, demo.address)?;
         for front in proxy.fronts.clone() {
             let load = |until| Load {
-                front,
+                place: front.address.into(),
                 catalogue: Catalogue::new(&front, &routes, options.seed),
                 clients: options.clients,
                 seed: options.seed,
                 until,
                 rests: false,
+                is_direct: false,
                 right: Arc::default(),
             };
-            verdict.wrong += check_answers(&proxy, load(Until::Count(options.requests)))?;
+            verdict.wrong += check_answers(front.name, &proxy, load(Until::Count(options.requests)))?;
             if let Some(chromium) = &chromium {
                 let page = browser::page(&routes);
                 browser::fetch(chromium, folder, front.address, &page)?;
@@ -148,10 +171,54 @@ fn run(options: &Options, folder: &Path, verdict: &mut Verdict) -> Result<()> {
     demo.stop()
 }
 
+/// Has a listening socket handed over, if that is asked for.
+fn run_handovers(options: &Options, demo: &Path, folder: &Path, routes: &Routes, verdict: &mut Verdict) -> Result<()> {
+    if options.handovers == 0 {
+        return Ok(());
+    }
+    println!("\n## {} handovers of each way, under load\n", options.handovers);
+    println!("| way, socket, handovers | requests | lost | refused | wrong | asked anew | slowest | s |");
+    println!("|---|---:|---:|---:|---:|---:|---|---:|");
+    let reports = handover::run(demo, folder, options.handovers, options.clients, routes)?;
+    for handover::Report { name, tally, took } in &reports {
+        let (lost, refused) = (tally.broken_off - tally.refused, tally.refused);
+        let (sent, wrong, anew) = (tally.sent(), tally.wrong() - tally.broken_off, tally.renewals);
+        let (slowest, took) = (slowest(tally), took.as_secs());
+        println!("| {name} | {sent} | {lost} | {refused} | {wrong} | {anew} | {slowest} | {took} |");
+        verdict.wrong += tally.wrong();
+    }
+    reports.iter().for_each(|report| describe(&report.tally));
+    Ok(())
+}
+
+/// Has three replicas restarted in turn, if that is asked for.
+fn run_rolling(kind: Kind, program: &Path, plan: &rolling::Plan<'_>, verdict: &mut Verdict) -> Result<()> {
+    if plan.time.is_zero() {
+        return Ok(());
+    }
+    let rolling::Report { options, restarts, tally, took } = plan.run(kind, program.to_owned())?;
+    let tries = if plan.retries { "as its file has it" } else { "trying nothing again" };
+    println!("\n## {}, {tries}: rolling restarts of three replicas, `allout {options}`\n", kind.package());
+    println!("| restarts | requests | failed | slowest | s |\n|---:|---:|---:|---|---:|");
+    let (sent, wrong, slowest) = (tally.sent(), tally.wrong(), slowest(&tally));
+    println!("| {restarts} | {sent} | {wrong} | {slowest} | {} |\n", took.as_secs());
+    describe(&tally);
+    if plan.retries || kind == Kind::Haproxy {
+        verdict.wrong += wrong;
+    }
+    Ok(())
+}
+
+/// How long the slowest took, by kind, of those that are meant to be quick, and of all.
+fn slowest(tally: &Tally) -> String {
+    let most = |kind: &str| tally.slowest.get(kind).copied().unwrap_or_default().as_secs_f64();
+    let all = tally.slowest.values().max().copied().unwrap_or_default().as_secs_f64();
+    format!("{:.2} s of /ping, {all:.2} s of all", most("GET /ping"))
+}
+
 /// Runs a load and prints what became of it. Returns how many answers were wrong, and what the proxy
 /// had to say against the server.
-fn check_answers(proxy: &Proxy, load: Load) -> Result<u64> {
-    let name = load.front.name;
+fn check_answers(name: &str, proxy: &Proxy, load: Load) -> Result<u64> {
     let (before, log_start, start) = (proxy.counts()?, proxy.log_length(), Instant::now());
     let tally = load.run()?;
     let upstream = proxy.counts()?.upstream_since(before);

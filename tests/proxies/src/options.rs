@@ -10,11 +10,15 @@ allout's example `demo` behind real proxies: requests of mixed kinds, restarts u
 
 Usage: cargo run --release --manifest-path tests/proxies/Cargo.toml -- [OPTIONS]
 
-  --requests N            requests through each way into a proxy; nginx has two                   [100000]
+  --requests N            requests through each way into a proxy; nginx has two; 0 for none       [100000]
   --proxy nginx|haproxy|all                                                                       [all]
   --clients N             keep-alive connections at once                                          [16]
   --seed S                of the requests                                                         [1]
   --restarts N            restarts of the server under load, behind each way in                   [20]
+  --handovers N           of a listening socket, under load: N of each of three ways              [0]
+  --rolling SECONDS       restarts of three replicas behind each proxy, with tests/deploy's files [0]
+  --no-retries            the same, but the proxy tries nothing again: what is lost then is told, and is no fault
+                          of nginx's, which does not ask for /readyz
   --browser               Chromium fetches a page, directly and through each way
   --demo PATH             the release build of the example; built here otherwise
 
@@ -30,6 +34,9 @@ pub(crate) struct Options {
     pub(crate) clients: u64,
     pub(crate) seed: u64,
     pub(crate) restarts: u64,
+    pub(crate) handovers: u64,
+    pub(crate) rolling: u64,
+    pub(crate) retries: bool,
     pub(crate) browser: bool,
     pub(crate) demo: Option<PathBuf>,
 }
@@ -42,6 +49,9 @@ pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option
         clients: 16,
         seed: 1,
         restarts: 20,
+        handovers: 0,
+        rolling: 0,
+        retries: true,
         browser: false,
         demo: None,
     };
@@ -54,6 +64,9 @@ pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Option
             "--clients" => options.clients = number(value()?)?.clamp(1, 500),
             "--seed" => options.seed = number(value()?)?,
             "--restarts" => options.restarts = number(value()?)?,
+            "--handovers" => options.handovers = number(value()?)?,
+            "--rolling" => options.rolling = number(value()?)?,
+            "--no-retries" => options.retries = false,
             "--browser" => options.browser = true,
             "--demo" => options.demo = Some(value()?.into()),
             "--proxy" => {

@@ -42,9 +42,14 @@ struct Said {
 impl Process {
     /// Starts a command. Its stderr is kept, line by line.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// The same, with this as its standard input.
+    pub(crate) fn start_with(command: &mut Command, stdin: Stdio) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let name = name.rsplit('/').next().unwrap_or_default().to_owned();
-        command.stdin(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(stdin).stderr(Stdio::piped()).process_group(0);
         // The lock is held so that no process can be missed by `kill_all`.
         let mut running = lock(&RUNNING);
         let mut child = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
@@ -68,6 +73,11 @@ impl Process {
             return Err(format!("{} has not said `{text}`, but: {:?}", self.name, lines.0).into());
         }
         Ok(lines.0.iter().find(|line| line.contains(text)).cloned())
+    }
+
+    /// Waits until nobody is left who could say more, itself or whoever it has started.
+    pub(crate) fn silence(&self) -> Result<()> {
+        self.line_with("\0").map(drop)
     }
 
     /// What it has said so far.

@@ -84,6 +84,68 @@ impl Kind {
         })
     }
 
+    /// Starts it in front of three servers with its file of `tests/deploy`, in which nothing but addresses is other.
+    pub(crate) fn deploy(
+        self,
+        program: PathBuf,
+        folder: &Path,
+        servers: [SocketAddr; 3],
+        retries: bool,
+    ) -> Result<Proxy> {
+        let folder = tempfile::tempdir_in(folder)?;
+        let [front, ..] = free_ports()?;
+        let mut config = deployed(self).to_owned();
+        let mut replace = |from: &str, to: &str| match config.matches(from).count() {
+            1 => {
+                config = config.replace(from, to);
+                Ok(())
+            }
+            count => Err(format!("tests/deploy says `{from}` {count} times")),
+        };
+        for (number, server) in (1..).zip(servers) {
+            replace(
+                &format!("server {}10.0.0.{number}:8080", self.label(number)),
+                &format!("server {}{server}", self.label(number)),
+            )?;
+        }
+        let path = folder.path().join("deployed");
+        let mut command = Command::new(program);
+        match self {
+            Self::Nginx => {
+                replace("listen 80;", &format!("listen {front};"))?;
+                if !retries {
+                    replace("proxy_next_upstream error timeout;", "proxy_next_upstream off;")?;
+                }
+                let own = folder.path().join("config");
+                std::fs::write(&own, nginx_main(&format!("include {};", path.display())))?;
+                command.args(["-e", "stderr", "-p"]).arg(folder.path()).arg("-c").arg(own);
+            }
+            Self::Haproxy => {
+                replace("bind :80\n", &format!("bind {front}\n"))?;
+                if !retries {
+                    replace("retries 3\n", "retries 0\n")?;
+                    replace("    option redispatch 1\n", "")?;
+                }
+                let own = folder.path().join("config");
+                std::fs::write(&own, HAPROXY_GLOBAL)?;
+                command.arg("-db").current_dir(folder.path()).arg("-f").arg(own).arg("-f").arg(&path);
+            }
+        }
+        std::fs::write(&path, config)?;
+        let mut process = Process::start(command.stdout(Stdio::null()))?;
+        wait_until_it_listens(front, &mut process)?;
+        let fronts = vec![Front { name: self.package(), address: front, passes_asterisk: self == Self::Haproxy }];
+        Ok(Proxy { kind: self, process, folder, fronts, status: front })
+    }
+
+    /// What stands before a server's address, where servers have names.
+    fn label(self, number: usize) -> &'static str {
+        match self {
+            Self::Nginx => "",
+            Self::Haproxy => ["a ", "b ", "c "][number - 1],
+        }
+    }
+
     /// Starts it in front of a server, with its files in a folder of that folder.
     pub(crate) fn start(self, program: PathBuf, folder: &Path, server: SocketAddr) -> Result<Proxy> {
         let folder = tempfile::tempdir_in(folder)?;
@@ -224,7 +286,25 @@ fn wait_until_it_listens(address: SocketAddr, process: &mut Process) -> Result<(
     Ok(())
 }
 
-fn nginx_config(server: SocketAddr, buffered: SocketAddr, streamed: SocketAddr, status: SocketAddr) -> String {
+/// Its file of `tests/deploy`.
+pub(crate) fn deployed(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Nginx => include_str!("../../deploy/nginx.conf"),
+        Kind::Haproxy => include_str!("../../deploy/haproxy.cfg"),
+    }
+}
+
+const HAPROXY_GLOBAL: &str = "\
+global
+    nbthread 2
+    maxconn 1000
+    tune.bufsize 32768
+    log stderr format raw local0
+    stats socket unix@stats
+";
+
+/// What stands around the servers.
+fn nginx_main(servers: &str) -> String {
     // Started by root, nginx would give its workers to a user who cannot read the folder.
     let user = if nix::unistd::geteuid().is_root() { "user root root;" } else { "" };
     format!(
@@ -241,7 +321,15 @@ http {{
     fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
-    client_max_body_size 0;
+    {servers}
+}}
+"#
+    )
+}
+
+fn nginx_config(server: SocketAddr, buffered: SocketAddr, streamed: SocketAddr, status: SocketAddr) -> String {
+    nginx_main(&format!(
+        r#"client_max_body_size 0;
     large_client_header_buffers 8 32k;
     upstream demo {{
         server {server};
@@ -268,19 +356,13 @@ http {{
             add_header Connection-Number $connection;
         }}
     }}
-}}
 "#
-    )
+    ))
 }
 
 fn haproxy_config(server: SocketAddr, front: SocketAddr) -> String {
     format!(
-        r#"global
-    nbthread 2
-    maxconn 1000
-    tune.bufsize 32768
-    log stderr format raw local0
-    stats socket unix@stats
+        r#"{HAPROXY_GLOBAL}
 defaults
     mode http
     log global

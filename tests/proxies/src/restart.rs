@@ -54,11 +54,11 @@ pub(crate) fn run(demo: &mut Demo, proxy: &Proxy, restarts: u64, load: Load) -> 
     let load = Load { until: Until::Told(Arc::clone(&told)), right: Arc::clone(&right), rests: true, ..load };
     let load = thread::spawn(move || load.run());
     let restarted = (0..restarts).try_for_each(|_| {
-        wait_for_more(&right)?;
+        wait_for_more(&right, ANSWERS_BETWEEN)?;
         demo.restart()
     });
     // The last server is seen at work, too.
-    let restarted = restarted.and_then(|()| wait_for_more(&right));
+    let restarted = restarted.and_then(|()| wait_for_more(&right, ANSWERS_BETWEEN));
     told.store(true, Ordering::Relaxed);
     let tally = load.join().map_err(|_| "the load panicked")??;
     restarted?;
@@ -78,9 +78,9 @@ pub(crate) fn run(demo: &mut Demo, proxy: &Proxy, restarts: u64, load: Load) -> 
     Ok(Report { tally, unsent, lost, wrong, complaints })
 }
 
-fn wait_for_more(right: &AtomicU64) -> Result<()> {
+pub(crate) fn wait_for_more(right: &AtomicU64, count: u64) -> Result<()> {
     let (start, before) = (Instant::now(), right.load(Ordering::Relaxed));
-    while right.load(Ordering::Relaxed) < before + ANSWERS_BETWEEN {
+    while right.load(Ordering::Relaxed) < before + count {
         if start.elapsed() > HANG {
             return Err("the load gets no answers".into());
         }
