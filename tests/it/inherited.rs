@@ -228,6 +228,44 @@ fn a_drain_beside_others_that_hold_the_socket_costs_nothing_and_answers_our_shar
     drop(late);
 }
 
+/// However many loops there are, and however many clients come meanwhile for whoever holds the socket too.
+#[cfg(all(target_os = "linux", target_env = "gnu", feature = "sys"))]
+#[test]
+fn no_loop_wakes_for_clients_that_come_while_it_drains_what_others_hold_too() {
+    /// A loop has clocks of its own, too.
+    const CLIENTS: u64 = 1000;
+
+    let folder = Folder::new("drain-waits");
+    let Some(shim) = crate::support::shim(&folder) else { return };
+    crate::support::at_once(["1", "2", "8"], |loops| {
+        let (waits, (keeper, address)) = (folder.path(loops), tcp());
+        std::fs::write(&waits, "").unwrap();
+        let mut command = Command::new(crate::support::example("demo"));
+        command
+            .args(["--listen", "stdin", "--grace", "30", "--loops", loops])
+            .stdin(OwnedFd::from(keeper.try_clone().unwrap()));
+        let mut process = Process::spawn_as_it_is(command.env("LD_PRELOAD", &shim).env("SHIM_WAITS", &waits));
+        process.line_with("listening");
+        // It holds the drain up until the rest comes.
+        let mut upload = Client::connect(address);
+        upload.send("POST /count HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nab");
+        assert_eq!(Client::connect(address).ask(SHUTDOWN).status, 200);
+        poll(|| descriptors(&process, &keeper).is_empty().then_some(())).expect("every loop leaves");
+        let count = || std::fs::metadata(&waits).unwrap().len();
+        let before = count();
+        keeper.set_nonblocking(false).unwrap();
+        for _ in 0..CLIENTS {
+            let _client = Client::connect(address);
+            keeper.accept().unwrap();
+        }
+        let waits = count() - before;
+        assert!(waits < CLIENTS / 10, "{waits} waits of {loops} loops for {CLIENTS} clients of somebody else");
+        upload.send("c");
+        assert_eq!(upload.reply().text(), "3\n");
+        check_ended(process);
+    });
+}
+
 // ---- Refused -------------------------------------------------------------------------------------------------------
 
 #[test]
