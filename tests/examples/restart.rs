@@ -43,9 +43,9 @@ mod unix {
     use std::time::{Duration, SystemTime};
 
     use allout::{
-        BodyReader, Cause, Config, Group, Inherited, LocalAddress, Method, Request, Response, Router, Server,
+        BodyReader, Cause, Config, Exit, Group, Inherited, LocalAddress, Method, Request, Response, Router, Server,
+        Status, Stop,
     };
-    use allout::{Status, Stop};
 
     /// How long a successor may take until it is ready.
     const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -98,6 +98,9 @@ mod unix {
         #[cfg(feature = "signals")]
         group.add("signals", move |stop| signals.run(stop));
         let outcome = group.run(allout::GRACE);
+        for (member, exit, _) in outcome.exits().filter(|(_, exit, _)| !matches!(exit, Exit::Done)) {
+            let _ = writeln!(io::stderr(), "{member} {exit}");
+        }
         if is_exec && !for_good.is_set() {
             return Err(program.next()?.exec().into());
         }

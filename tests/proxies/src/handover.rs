@@ -122,7 +122,13 @@ impl Site {
         handed_over?;
         process.terminate()?;
         process.silence()?;
-        Ok(tally)
+        // Of the command, each process was looked at; the example says nothing else of one that ends well.
+        let unwell =
+            process.lines().into_iter().find(|line| self.way != Way::Manager && !line.starts_with("listening on "));
+        match unwell {
+            None => Ok(tally),
+            Some(line) => Err(format!("not all ended well: {line}; {:?}", tally.described).into()),
+        }
     }
 
     fn start(&self, number: u64) -> Result<Process> {

@@ -13,7 +13,7 @@ use crate::ask::{Ask, BYTES, Due, TEXT};
 use crate::client::Client;
 
 /// The streams that requests are made for. The last is the browser's.
-const STREAMS: [usize; 4] = [1, 2, 7, LONG_STREAM];
+const STREAMS: [usize; 5] = [1, 2, 7, 30, LONG_STREAM];
 
 /// The stream that is shown to a browser.
 pub(crate) const LONG_STREAM: usize = 100;
