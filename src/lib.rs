@@ -62,6 +62,8 @@
 //! - [How do I handle signals of my own, with `signal-hook`?](cookbook::with_signal_hook)
 //! - [How do I log with `tracing`, a span for each request?](cookbook::with_tracing)
 //!
+//! How it compares with `tiny_http`, `axum` and Go, with code for the same task: [comparison].
+//!
 //! # How it stops
 //!
 //! 1. The first [`Cause`] is kept: a signal, a request, a listener that fails, a member that returns, fails or panics.
@@ -145,6 +147,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
 
 mod answer;
+#[cfg(doc)]
+#[cfg(any(not(doctest), feature = "signals"))] // Its code, which is tested, uses them.
+#[doc = include_str!("comparison.md")]
+pub mod comparison {}
 #[cfg(all(doc, not(doctest)))]
 pub mod cookbook;
 mod group;

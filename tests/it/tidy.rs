@@ -241,7 +241,7 @@ fn the_readme_is_short_and_what_it_links_to_is_in_the_package() {
 
 #[test]
 fn code_in_the_documentation_fits_its_page() {
-    let pages = ["README.md"].map(Source::read);
+    let pages = ["README.md", "src/comparison.md"].map(Source::read);
     keeps("at most 88 columns of code in what docs.rs shows", code_widths, &[&sources("src")[..], &pages].concat());
 }
 
