@@ -7,7 +7,7 @@
 //! | `counts`, `stats`, `busy`, `survey` | what it counts and is busy with, and what others see of that |
 //! | `address`, `bind`, `listener`, `accept_error` | where to listen; accepting, and its errors |
 //! | `inherited` | listeners that another process or the embedder has bound |
-//! | `shared_listener`, `handshakes` | a listener that all loops share, and how it closes |
+//! | `shared_listener`, `handshakes`, `sock_diag` | a listener that all loops share, and how it closes |
 //! | `stream` | connected sockets: reading and writing |
 //! | `socket_file` | the files of Unix sockets, which the process that bound them removes |
 //! | `sys` | the system calls that std lacks, and all `unsafe` |
@@ -52,6 +52,7 @@ mod poller;
 mod quiet;
 mod shared;
 mod shared_listener;
+mod sock_diag;
 #[cfg(unix)]
 mod socket_file;
 mod stats;
