@@ -644,7 +644,10 @@ impl World {
             if answer.status != 100 {
                 let Some(written) = owed.pop_front() else { break };
                 let at = self.net.pipes[connection].ended_at.map_or(self.now, |(at, _)| at);
-                self.lose(number, connection, &written.expected, at, true, "was written, and did not come");
+                // A refusal is owed to nobody.
+                if answer.status == written.expected.status {
+                    self.lose(number, connection, &written.expected, at, true, "was written, and did not come");
+                }
                 if answer.closes {
                     closing_from = Some(from);
                 }

@@ -568,7 +568,7 @@ impl World {
         let gone = self.diary.gone as usize;
         if cut_off > at_the_deadline + gone + self.tally.get("503").map_or(0, |count| *count as usize) && !has_died {
             let crossed = self.tally.get("requests that crossed a close").map_or(0, |count| *count as usize);
-            if cut_off > at_the_deadline + gone + crossed {
+            if cut_off > at_the_deadline + gone + crossed && !is_unknown {
                 texts.push(format!("{cut_off} were counted as cut off, and {at_the_deadline} were, {gone} at most"));
             }
         }

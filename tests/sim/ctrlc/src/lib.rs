@@ -1,9 +1,10 @@
 //! The face of `ctrlc`, as far as `signals` needs it. A simulation calls the handler when its plan says so.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-type Handler = Box<dyn FnMut() + Send>;
+/// The real one takes any `FnMut`. One that is never left, since it ends the process, must not be lost here.
+type Handler = Arc<dyn Fn() + Send + Sync>;
 
 static HANDLER: Mutex<Option<Handler>> = Mutex::new(None);
 
@@ -25,16 +26,15 @@ impl std::error::Error for Error {}
 /// # Errors
 ///
 /// None.
-pub fn set_handler(handler: impl FnMut() + Send + 'static) -> Result<(), Error> {
-    *HANDLER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(handler));
+pub fn set_handler(handler: impl Fn() + Send + Sync + 'static) -> Result<(), Error> {
+    *HANDLER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(handler));
     Ok(())
 }
 
 /// A signal has come. One caller at a time, as the real one has one thread.
 pub fn raise() {
-    let handler = HANDLER.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(mut handler) = handler {
+    let handler = HANDLER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(handler) = handler {
         handler();
-        HANDLER.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(handler);
     }
 }
