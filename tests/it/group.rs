@@ -225,7 +225,8 @@ fn without_time(outcome: &Outcome) -> String {
 #[test]
 fn an_outcome_is_one_line_which_tells_nothing_twice() {
     assert_eq!(run(Group::new(), LONG).to_string(), "nothing to do; 0.00 s");
-    let cases: [(fn() -> MemberResult, &str); 4] = [
+    type Job = fn() -> MemberResult;
+    let cases: [(Job, &str); 4] = [
         (|| Ok(()), "job is done; "),
         (|| Err("no".into()), "job failed: no; "),
         (|| panic!("no"), "job panicked: no; "),
