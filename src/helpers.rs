@@ -85,10 +85,11 @@ impl Helpers {
         }
         let helpers = self.clone();
         // Under the lock of the queue, so that anyone who sees `is_coming` may rely on it.
-        let thread = Builder::new().name("helper".to_owned()).spawn(move || {
+        let help = move || {
             helpers.state().is_coming = false;
             helpers.help();
-        })?;
+        };
+        let thread = sync::spawn(Builder::new().name("helper".to_owned()), Box::new(help))?;
         state.is_coming = true;
         state.threads.push(thread);
         Ok(())

@@ -32,6 +32,8 @@ pub(crate) fn caught<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
 pub(crate) struct Panic(Option<Box<dyn Any + Send>>);
 
 impl Drop for Panic {
+    // Once in the program, not wherever something is caught.
+    #[inline(never)]
     fn drop(&mut self) {
         for _ in 0..ROUNDS_MAX {
             let Some(payload) = self.0.take() else { return };

@@ -260,6 +260,7 @@ impl Stop {
         self.when_told(Box::new(waker), |state| &mut state.ours);
     }
 
+    #[inline(never)]
     fn when_caused(&self, waker: OnCause, whose: fn(&mut State) -> &mut Wakers) {
         let mut state = self.state();
         match &state.first {
@@ -272,6 +273,7 @@ impl Stop {
         }
     }
 
+    #[inline(never)]
     fn when_told(&self, waker: OnStop, whose: fn(&mut State) -> &mut Wakers) {
         let mut state = self.state();
         if state.told_at.is_none() {
@@ -347,6 +349,7 @@ impl Stop {
         self.state().end
     }
 
+    #[inline(never)]
     pub(crate) fn phase(&self) -> Phase {
         let state = self.state();
         match (state.told_at, &state.first) {

@@ -18,6 +18,7 @@ impl<'a> Headers<'a> {
     }
 
     /// The value of the first field of this name, without surrounding white space.
+    #[inline(never)]
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.get_all(name).next()
     }

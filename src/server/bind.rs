@@ -188,13 +188,13 @@ fn bind_unix(path: &std::path::Path) -> io::Result<Listener> {
 fn is_alive(path: &std::path::Path) -> bool {
     use std::os::unix::net::UnixStream;
 
-    use crate::sync::{Builder, sync_channel};
+    use super::reply::reply;
+    use crate::sync::{Builder, spawn};
 
-    let (sender, tried) = sync_channel(1);
+    let (sender, tried) = reply();
     let file = path.to_owned();
     // On a thread, since a server that lives but does not accept makes a connect wait for ever.
-    let thread = Builder::new().name("connect".to_owned()).spawn(move || {
-        let _ = sender.send(UnixStream::connect(file).err().map(|error| error.kind()));
-    });
-    thread.is_err() || tried.recv_timeout(CONNECT_TIMEOUT) != Ok(Some(io::ErrorKind::ConnectionRefused))
+    let connect = move || sender.send(UnixStream::connect(file).err().map(|error| error.kind()));
+    let thread = spawn(Builder::new().name("connect".to_owned()), Box::new(connect));
+    thread.is_err() || tried.wait(Some(CONNECT_TIMEOUT)) != Some(Some(io::ErrorKind::ConnectionRefused))
 }

@@ -55,7 +55,7 @@ impl fmt::Display for Busy {
             write!(f, "{method} {path} for ")?;
         }
         let gone = if *client_has_gone { ", which has gone" } else { "" };
-        let tenths = age.as_millis() / 100;
+        let tenths = age.as_secs() * 10 + u64::from(age.subsec_millis() / 100);
         write!(f, "{peer}{gone}, {work} for {}.{} s", tenths / 10, tenths % 10)
     }
 }

@@ -37,7 +37,8 @@ impl Call {
     /// How long ago it was called, in seconds with one decimal. Without floating point, whose code would enlarge a
     /// small binary.
     pub(crate) fn age(&self) -> String {
-        let tenths = (sync::now() - self.since).as_millis() / 100;
+        let age = sync::now() - self.since;
+        let tenths = age.as_secs() * 10 + u64::from(age.subsec_millis() / 100);
         format!("{}.{}", tenths / 10, tenths % 10)
     }
 

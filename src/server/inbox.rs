@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::buffer::Answer;
 use super::connection::Connection;
 use super::poller::Waker;
+use super::reply::Reply;
 use super::stream::Stream;
 use super::streaming::{Download, Streamed};
 use super::table::Table;
 use super::transfer::Transfer;
 use crate::http::Peer;
-use crate::sync::{Condvar, Mutex, SyncSender};
+use crate::sync::{Condvar, Mutex};
 
 /// What a loop is asked about its connections.
 pub(crate) type Ask = Box<dyn FnOnce(&Table<Connection>) + Send>;
@@ -21,7 +22,7 @@ pub(crate) enum Message {
     Transfer(Transfer),
     Answer(Answer),
     /// An answer whose body the sender will write, once the loop has sent it the `Download`.
-    Asked(Box<Answer>, SyncSender<Download>),
+    Asked(Box<Answer>, Reply<Download>),
     Streamed(Streamed),
     /// Has the loop run this, which takes no time, once it comes to its inbox.
     Ask(Ask),

@@ -17,6 +17,7 @@
 //! | `buffer`, `outgoing` | what a loop reads, what it sends |
 //! | `call` | a handler that has been called |
 //! | `shared`, `inbox`, `transfer` | what all loops share, and how they reach each other |
+//! | `reply` | one value from one thread to another |
 //! | `path` | what the system knows of the network path to a peer |
 //! | `liveness` | whether every loop responds |
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
@@ -50,6 +51,7 @@ mod patience;
 mod phase;
 mod poller;
 mod quiet;
+mod reply;
 mod shared;
 mod shared_listener;
 mod sock_diag;

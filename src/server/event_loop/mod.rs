@@ -253,7 +253,7 @@ impl EventLoop {
             // The thread that asked holds the other end, unless it has died.
             Message::Asked(answer, reply) => {
                 if let Some(download) = self.start_download(*answer, buffer) {
-                    let _ = reply.send(download);
+                    reply.send(download);
                 }
             }
             Message::Ask(ask) => ask(&self.books.table),

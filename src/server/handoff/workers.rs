@@ -10,11 +10,12 @@ use crate::panics::caught;
 use crate::server::buffer::{Answer, Caller, ReadBuffer};
 use crate::server::event_loop::{EventLoop, Turn};
 use crate::server::inbox::Message;
+use crate::server::reply::reply;
 use crate::server::shared::Shared;
 use crate::server::streaming::{Streamed, Upload, write_body};
 use crate::server::table::Token;
 use crate::stop::Cause;
-use crate::sync::{self, Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, sync_channel};
+use crate::sync::{self, Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering};
 
 /// A spare that has had no task for this long ends, unless it is among the last (one per loop).
 const SPARE_TIME: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
@@ -101,7 +102,7 @@ impl WorkerPool {
             builder = builder.stack_size(bytes);
         }
         let pool = Arc::clone(self);
-        let handle = builder.spawn(move || pool.work(number, task))?;
+        let handle = sync::spawn(builder, Box::new(move || pool.work(number, task)))?;
         state.spawned += 1;
         state.alive += 1;
         state.threads.push((number, handle));
@@ -340,9 +341,9 @@ impl WorkerPool {
                     }
                 };
             }
-            let (reply, download) = sync_channel(1);
+            let (reply, download) = reply();
             let _ = self.shared.loops[index].inbox.push(Message::Asked(Box::new(answer), reply));
-            download.recv().ok()
+            download.wait(None)
         });
         end.map(|end| end.map_or_else(|answer| Message::Answer(*answer), Message::Streamed))
     }

@@ -33,7 +33,7 @@
 //!   waits for more of the body has not come whole; for any other upload, the loop checks for itself. An upload that
 //!   has not come whole gets 408. In either case, the loop names a handler that still runs.
 //! - *A thread that waits for its loop's Download* gets it, since a loop empties its inbox before it waits and before
-//!   it ends. If the connection has gone or the inbox is closed, the other end of the channel is dropped, and the
+//!   it ends. If the connection has gone or the inbox is closed, its reply is dropped, and the
 //!   thread notices.
 
 mod arriving;

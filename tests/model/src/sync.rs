@@ -8,10 +8,13 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-pub(crate) use shuttle::sync::mpsc::{SyncSender, sync_channel};
 pub(crate) use shuttle::sync::{Arc, Weak};
 pub(crate) use shuttle::thread::{Builder, JoinHandle};
 pub(crate) use std::thread::panicking;
+
+pub(crate) fn spawn(thread: Builder, body: Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>> {
+    thread.spawn(body)
+}
 
 /// Only ever compared with deadlines that are far away.
 pub(crate) fn now() -> Instant {

@@ -37,6 +37,8 @@ mod patience;
 mod phase;
 #[path = "../../../../src/server/quiet.rs"]
 mod quiet;
+#[path = "../../../../src/server/reply.rs"]
+mod reply;
 #[path = "../../../../src/server/shared.rs"]
 mod shared;
 #[path = "../../../../src/server/streaming/mod.rs"]

@@ -4,6 +4,8 @@
 pub(crate) mod handoff;
 #[path = "../../../../src/server/inbox.rs"]
 pub(crate) mod inbox;
+#[path = "../../../../src/server/reply.rs"]
+pub(crate) mod reply;
 #[path = "../../../../src/server/transfer.rs"]
 pub(crate) mod transfer;
 
