@@ -43,8 +43,8 @@ mod unix {
     use std::time::{Duration, SystemTime};
 
     use allout::{
-        BodyReader, Cause, Config, Exit, Group, Inherited, LocalAddress, Method, Request, Response, Router, Server,
-        Status, Stop,
+        BodyReader, Cause, Config, Group, Inherited, LocalAddress, Method, Request, Response, Router, Server, Status,
+        Stop,
     };
 
     /// How long a successor may take until it is ready.
@@ -98,9 +98,7 @@ mod unix {
         #[cfg(feature = "signals")]
         group.add("signals", move |stop| signals.run(stop));
         let outcome = group.run(allout::GRACE);
-        for (member, exit, _) in outcome.exits().filter(|(_, exit, _)| !matches!(exit, Exit::Done)) {
-            let _ = writeln!(io::stderr(), "{member} {exit}");
-        }
+        let _ = writeln!(io::stderr(), "all out: {outcome}");
         if is_exec && !for_good.is_set() {
             return Err(program.next()?.exec().into());
         }
