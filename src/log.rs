@@ -44,9 +44,9 @@ pub(crate) fn start() {
     state.has_thread = thread::Builder::new().name("log".to_owned()).spawn(|| LOG.write_all()).is_ok();
 }
 
-/// Queues one line, or writes it if there is no thread.
+/// Queues one line, or writes it if there is no thread. It stays one, whatever a panic's text or a variable holds.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
-    let line = format!("{line}\n");
+    let line = line.to_string().replace(char::is_control, " ") + "\n";
     let mut state = LOG.state();
     if state.has_thread {
         state.lines.push_back(line);

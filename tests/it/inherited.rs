@@ -330,6 +330,8 @@ fn descriptors_of_a_service_manager_that_are_no_listening_sockets_are_wrong_usag
     }
     let more = with_listen_fds(ALLOUT.as_ref(), vec![tcp().0.into()], "2", &[]);
     check_refused(more, "LISTEN_FDS: descriptor 4 (admin) was not handed over");
+    let lines = with_listen_fds(ALLOUT.as_ref(), vec![tcp().0.into()], "1\n2\r\x1b[2J", &[]);
+    check_refused(lines, "bad value `1 2  [2J` for LISTEN_FDS");
     for count in ["", "x", "-1", "+1", "2147483647", "99999999999999999999"] {
         let process = with_listen_fds(ALLOUT.as_ref(), vec![tcp().0.into()], count, &[]);
         check_refused(process, &format!("bad value `{count}` for LISTEN_FDS"));

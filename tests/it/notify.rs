@@ -182,13 +182,14 @@ fn a_notify_socket_that_is_gone_full_or_none_costs_a_line_and_nothing_else() {
         (file.to_str().unwrap(), ""),
         (stream.to_str().unwrap(), ""),
         ("relative", ": neither a path nor an abstract name"),
+        ("a\nb", ": neither a path nor an abstract name"),
         ("vsock:2:1234", ": neither a path nor an abstract name"),
         (&*format!("/{}", "x".repeat(200)), ""),
     ] {
         let variables = [("NOTIFY_SOCKET", socket), ("WATCHDOG_USEC", "20000")];
         let said = check_served_and_ended(start(ALLOUT.as_ref(), &[], &variables));
         let lines: Vec<_> = said.lines().filter(|line| line.contains("notify")).collect();
-        let wanted = format!("cannot notify `{socket}`{why}");
+        let wanted = format!("cannot notify `{}`{why}", socket.replace('\n', " "));
         assert!(matches!(lines[..], [line] if line.starts_with(&wanted)), "`{wanted}` once in:\n{said}");
     }
     drop(queue);
