@@ -9,7 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hyper::{Method, StatusCode};
+
 use crate::Result;
+use crate::ask::{Ask, Due};
+use crate::client::Client;
 use crate::demo::Demo;
 use crate::kinds::Catalogue;
 use crate::load::{Load, Tally, Until};
@@ -53,6 +57,17 @@ impl Plan<'_> {
         let proxy =
             kind.deploy(program, self.folder, replicas.each_ref().map(|replica| replica.address), self.retries)?;
         let front = proxy.fronts[0];
+        // Else any client could stop a replica.
+        let mut client = Client::new(front.address);
+        for target in ["/shutdown", "/%73hutdown", "/shutdown?"] {
+            let ask = Ask::new(Method::POST, target, Due::no_content());
+            let answer =
+                tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(client.exchange(&ask));
+            if answer.as_ref().map_or(true, |answer| answer.status != StatusCode::FORBIDDEN) {
+                return Err(format!("POST {target} is not refused: {answer:?}").into());
+            }
+            client.leave();
+        }
         let (right, told) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let load = Load {
             place: front.address.into(),
