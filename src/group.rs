@@ -325,26 +325,24 @@ impl Board {
         let Member { name, stop, body, .. } = member;
         let board = Arc::clone(self);
         let thread = Builder::new().name(name.replace('\0', " "));
-        sync::spawn(
-            thread,
-            Box::new(move || {
-                // Whatever a member does, its exit must be reported, or the group would wait for ever. Formatting its error
-                // may panic. Dropping the error, or a panic's payload, may panic or block: so that comes after the report.
-                let result = caught(|| body(&stop));
-                let exit = match &result {
-                    Ok(Ok(())) => Exit::Done,
-                    Ok(Err(error)) => {
-                        caught(|| Exit::of(error.as_ref())).unwrap_or_else(|panic| Exit::Panicked(panic.to_string()))
-                    }
-                    Err(panic) => Exit::Panicked(panic.to_string()),
-                };
-                // First the cause, then the report: anyone who reads the board finds the stop triggered.
-                stop.trigger(exit.cause(name));
-                board.left().push(Left { member: number, exit, at: sync::now(), is_joined: false });
-                board.changed.notify_all();
-                let _ = caught(|| drop(result));
-            }),
-        )
+        let run = move || {
+            // Whatever a member does, its exit must be reported, or the group would wait for ever. Formatting its error
+            // may panic. Dropping the error, or a panic's payload, may panic or block: so that comes after the report.
+            let result = caught(|| body(&stop));
+            let exit = match &result {
+                Ok(Ok(())) => Exit::Done,
+                Ok(Err(error)) => {
+                    caught(|| Exit::of(error.as_ref())).unwrap_or_else(|panic| Exit::Panicked(panic.to_string()))
+                }
+                Err(panic) => Exit::Panicked(panic.to_string()),
+            };
+            // First the cause, then the report: anyone who reads the board finds the stop triggered.
+            stop.trigger(exit.cause(name));
+            board.left().push(Left { member: number, exit, at: sync::now(), is_joined: false });
+            board.changed.notify_all();
+            let _ = caught(|| drop(result));
+        };
+        sync::spawn(thread, Box::new(run))
     }
 
     /// Waits until all these members have left and been joined, or until the deadline and the slack have passed.
