@@ -2,29 +2,30 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
-use std::net::IpAddr;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use allout::{
-    Cause, Exit, Group, Inherited, LocalAddress, Method, Notice, Outcome, Request, Response, Router, Server, Stats,
-    Status, Stop,
-};
+use allout::{Cause, Exit, Group, Inherited, LocalAddress, MemberResult, Notice, Outcome, Router, Server, Stats, Stop};
 
+use crate::admin::{self, Admin};
 use crate::check;
 use crate::log::{self, say};
 use crate::notify::Manager;
 use crate::options::{self, Command, Options, UsageError, Volume};
+use crate::overview::Overview;
+use crate::routes::{self, Access};
+use crate::threads;
 
 /// Runs the command called `name`. `extend` adds routes to the command's own.
 pub(crate) fn run(name: &'static str, extend: impl FnOnce(Router) -> Router) -> ExitCode {
     let variable = |key: &str| std::env::var_os(key);
     let code = match options::read(name, std::env::args_os().skip(1), variable) {
         // Before there is any other thread.
-        Ok(Command::Serve(options)) => match inherited(&options) {
+        Ok(Command::Serve(mut options)) => match complete(&mut options) {
             Ok(sockets) => serve(name, *options, sockets, extend),
-            Err(error) => wrong_usage(name, &UsageError::of_socket(&error)),
+            Err(error) => wrong_usage(name, &error),
         },
         Ok(Command::Check(address, path)) => {
             let give_up = move |problem: &str| {
@@ -53,6 +54,13 @@ fn wrong_usage(name: &str, error: &UsageError) -> ExitCode {
     log::start();
     say(format_args!("{name}: {error}"));
     ExitCode::from(2)
+}
+
+/// What can only be decided once the sockets are known that were handed over: returns these.
+fn complete(options: &mut Options) -> Result<Vec<Inherited>, UsageError> {
+    let sockets = inherited(options).map_err(|error| UsageError::of_socket(&error))?;
+    options.complete(sockets.len())?;
+    Ok(sockets)
 }
 
 /// The sockets that were handed over.
@@ -116,7 +124,7 @@ fn at(place: Option<String>) -> String {
 
 fn serve(
     name: &'static str,
-    mut options: Options,
+    options: Options,
     sockets: Vec<Inherited>,
     extend: impl FnOnce(Router) -> Router,
 ) -> ExitCode {
@@ -142,30 +150,82 @@ fn serve(
         Err(error) => return fail(name, error),
     };
 
-    if options.listen.is_empty() && sockets.is_empty() {
-        options.listen.push(options::default_address());
-    }
-    let server = match bind(&options, sockets, &stop) {
-        Some(Ok(server)) => server.on_notice(move |notice| {
-            if volume >= Volume::Verbose || !notice.is_verbose() {
-                tell(notice);
-            }
-        }),
+    let (server, admin) = match bind(&options, sockets, &stop) {
+        Some(Ok((server, admin))) => (tell_of_notices(server, volume), admin),
         Some(Err(error)) => return fail(name, error),
         // Stopped before it was bound: nothing has started, so nothing must end.
-        None => return finish(volume, &Stats::default(), &group.run(options.grace)),
+        None => return finish(volume, &Stats::default(), &group.run(options.grace), None),
     };
-    let stats = server.stats();
-    let router = extend(routes(&stop, options.shutdown_token));
-    let liveness = server.liveness();
+    let (stats, liveness) = (server.stats(), server.liveness());
+    let overview = Overview::new(stats.clone(), &stop, options.lame_duck, options.grace);
+    let access = Access { token: options.shutdown_token, is_admin: admin.is_some() };
+    let (router, admin) = match operate(routes::ping(), admin, volume, &overview, access) {
+        Ok((router, admin)) => (router, admin.map(|admin| (admin, &*overview))),
+        Err(error) => return fail(name, error),
+    };
+    let router = extend(router);
+    tell_of_half_grace(&mut group, volume, &overview, &manager);
     let server = tell_of_start(server, volume, &stop, &manager);
-    group.add("http", move |stop| server.run(router, stop));
+    add(&mut group, &overview, "http", move |stop| server.run(router, stop));
     if manager.has_watchdog() {
-        group.add("watchdog", move |stop| manager.watch(&liveness, stop));
+        add(&mut group, &overview, "watchdog", move |stop| manager.watch(&liveness, stop));
     }
     #[cfg(feature = "signals")]
-    group.add("signals", move |stop| signals.run(stop));
-    finish(volume, &stats, &group.run(options.grace))
+    add(&mut group, &overview, "signals", move |stop| signals.run(stop));
+    finish(volume, &stats, &group.run(options.grace), admin)
+}
+
+/// Adds a member that `/status` shows.
+fn add(
+    group: &mut Group,
+    overview: &Arc<Overview>,
+    name: &'static str,
+    body: impl FnOnce(&Stop) -> MemberResult + Send + 'static,
+) {
+    let here = overview.enter(name);
+    group.add(name, move |stop| {
+        let _here = here;
+        body(stop)
+    });
+}
+
+/// Adds the routes for those who run the command: to the public ones, unless there is an admin listener, which then
+/// serves.
+fn operate(
+    public: Router,
+    admin: Option<Server>,
+    volume: Volume,
+    overview: &Arc<Overview>,
+    access: Access,
+) -> Result<(Router, Option<Admin>), String> {
+    let Some(server) = admin else { return Ok((routes::operating(public, overview, access), None)) };
+    let router = routes::operating(Router::new(), overview, access);
+    let server = tell_of_notices(server, volume).on_listening(move |place| {
+        if volume >= Volume::Normal {
+            announce("admin", place);
+        }
+    });
+    let admin = Admin::start(server, router, overview.stop());
+    Ok((public, Some(admin.map_err(|error| format!("cannot start a thread: {error}"))?)))
+}
+
+fn tell_of_notices(server: Server, volume: Volume) -> Server {
+    server.on_notice(move |notice| {
+        if volume >= Volume::Verbose || !notice.is_verbose() {
+            tell(notice);
+        }
+    })
+}
+
+fn tell_of_half_grace(group: &mut Group, volume: Volume, overview: &Arc<Overview>, manager: &Arc<Manager>) {
+    let (overview, manager) = (Arc::clone(overview), Arc::clone(manager));
+    group.on_half_grace(move |members| {
+        let line = overview.still_here(members);
+        if volume >= Volume::Normal {
+            say(format_args!("{line}"));
+        }
+        manager.status(&line);
+    });
 }
 
 fn tell_of_stop(stop: &Stop, options: &Options, manager: &Arc<Manager>) {
@@ -183,7 +243,7 @@ fn tell_of_start(server: Server, volume: Volume, stop: &Stop, manager: &Arc<Mana
     let (unsaid, stop, manager) = (Cell::new(server.addresses().count()), stop.clone(), Arc::clone(manager));
     server.on_listening(move |place| {
         if volume >= Volume::Normal {
-            announce(place);
+            announce("listening", place);
         }
         unsaid.set(unsaid.get().saturating_sub(1));
         // Whoever has been told of the stop is not to hear this after it.
@@ -193,133 +253,84 @@ fn tell_of_start(server: Server, volume: Volume, stop: &Stop, manager: &Arc<Mana
     })
 }
 
-fn announce(place: &LocalAddress) {
-    match place {
-        LocalAddress::Tcp(address) => say(format_args!("listening on http://{address}")),
-        place => say(format_args!("listening on {place}")),
-    }
+fn announce(what: &str, place: &LocalAddress) {
+    let scheme = if matches!(place, LocalAddress::Tcp(_)) { "http://" } else { "" };
+    say(format_args!("{what} on {scheme}{place}"));
 }
 
-type BindResult = Result<Server, Box<dyn std::error::Error + Send + Sync>>;
+/// The public server, and that of the admin listener.
+type BindResult = Result<(Server, Option<Server>), Box<dyn std::error::Error + Send + Sync>>;
+
+/// What the thread that binds has come to, or the stop; whichever is first.
+#[derive(Default)]
+struct Binding {
+    first: Mutex<Option<Option<BindResult>>>,
+    changed: Condvar,
+}
+
+impl Binding {
+    fn put(&self, result: Option<BindResult>) {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(result);
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) -> Option<BindResult> {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match first.take() {
+                Some(result) => return result,
+                None => first = self.changed.wait(first).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
 
 /// Binds on a thread of its own, since resolving a name can take long. `None`: the stop came first, and the thread is
 /// left behind.
 fn bind(options: &Options, sockets: Vec<Inherited>, stop: &Stop) -> Option<BindResult> {
-    let (sender, first) = mpsc::channel();
-    let (listen, config, bound) = (options.listen.clone(), options.config.clone(), sender.clone());
-    let thread = thread::Builder::new().name("bind".to_owned()).spawn(move || {
-        let all = Server::bind(&listen, config).map_err(Into::into);
-        let all = all.and_then(|server| server.and_listeners(sockets).map_err(Into::into));
-        let _ = bound.send(Some(all));
-    });
-    if let Err(error) = thread {
+    let (listen, admin, config) = (options.listen.clone(), options.admin.clone(), options.config.clone());
+    let bind = move || -> BindResult {
+        let server = Server::bind(&listen, config)?.and_listeners(sockets)?;
+        let admin = if admin.is_empty() { None } else { Some(Server::bind(&admin, admin::config())?) };
+        Ok((server, admin))
+    };
+    let bound = Arc::new(Binding::default());
+    let (binder, stopper) = (Arc::clone(&bound), Arc::clone(&bound));
+    if let Err(error) = threads::start("bind", Box::new(move || binder.put(Some(bind())))) {
         return Some(Err(format!("cannot start the thread that binds: {error}").into()));
     }
-    stop.on_cause(move |_| {
-        let _ = sender.send(None);
-    });
-    first.recv().ok().flatten()
+    stop.on_cause(move |_| stopper.put(None));
+    bound.wait()
 }
 
-/// The command's own routes.
-fn routes(stop: &Stop, token: Option<String>) -> Router {
-    let (ready, shutdown) = (stop.clone(), Shutdown { stop: stop.clone(), token });
-    let post = shutdown.clone();
-    Router::new()
-        .at_once(Method::Get, "/ping", |_| Response::text("pong"))
-        .at_once(Method::Get, "/livez", |_| Response::text("live\n"))
-        .at_once(Method::Get, "/readyz", move |_| match ready.cause() {
-            None => Response::text("ready\n"),
-            Some(_) => Response::text("stopping\n").with_status(Status::SERVICE_UNAVAILABLE),
-        })
-        .at_once(Method::Get, "/shutdown", move |request| shutdown.answer(request))
-        .at_once(Method::Post, "/shutdown", move |request| post.answer(request))
-}
-
-/// `/shutdown`, and who may call it. With a token: only its bearer. That a request comes from this machine says little
-/// about its sender, since a proxy may have passed it on; so that counts only if no token is set.
-#[derive(Clone)]
-struct Shutdown {
-    stop: Stop,
-    token: Option<String>,
-}
-
-impl Shutdown {
-    fn answer(&self, request: &Request<'_>) -> Response {
-        let (may, who) = match &self.token {
-            Some(token) => (bears(request, token), "only with the token\n"),
-            None => (is_from_here(request), "only from this machine\n"),
-        };
-        if !may {
-            return Response::text(who).with_status(Status::FORBIDDEN);
+/// Reports how it ended, on the pages of the admin listener too, and ends that.
+fn finish(volume: Volume, stats: &Stats, outcome: &Outcome, admin: Option<(Admin, &Overview)>) -> ExitCode {
+    let mut code = outcome.exit_code();
+    say_exits(outcome);
+    let line = last_line(stats, outcome);
+    if let Some((admin, overview)) = admin {
+        overview.end(&line);
+        let end = admin.end();
+        // What it had to cut off was not owed to anybody; what went wrong is no less so than elsewhere.
+        let wrong = end
+            .iter()
+            .flat_map(Outcome::exits)
+            .find(|(_, exit, _)| matches!(exit, Exit::Failed(_) | Exit::Panicked(_)));
+        match wrong {
+            Some((_, exit, _)) if matches!(code, 0 | 124) => {
+                say(format_args!("admin {exit}"));
+                code = end.as_ref().map_or(code, Outcome::exit_code);
+            }
+            _ => {}
         }
-        // HEAD returns what GET would return, but must not act (RFC 9110 §9.2.1).
-        if request.method() == Method::Head {
-            return Response::text("stopping\n");
-        }
-        let stop = self.stop.clone();
-        Response::text("stopping\n").closing().on_sent(move || {
-            stop.trigger(Cause::Request("/shutdown".to_owned()));
-        })
     }
+    if volume >= Volume::Normal || code != 0 {
+        say(format_args!("{line}"));
+    }
+    ExitCode::from(code)
 }
 
-/// `Authorization: Bearer TOKEN` (RFC 6750 §2.1).
-fn bears(request: &Request<'_>, token: &str) -> bool {
-    let credentials = request.headers().get("authorization").unwrap_or_default();
-    let (scheme, given) = credentials.split_at_checked("Bearer ".len()).unwrap_or_default();
-    scheme.eq_ignore_ascii_case(b"Bearer ") && is_same(given, token.as_bytes())
-}
-
-/// Compares in a time that does not reveal how much of a guess was right.
-fn is_same(given: &[u8], secret: &[u8]) -> bool {
-    given.len() == secret.len() && given.iter().zip(secret).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
-}
-
-/// True for a peer on this machine that speaks for itself. A web page does not: its requests come from this machine
-/// too, but its browser says so, or names a host that is not ours (DNS rebinding), or is too old to say where a request
-/// comes from. Nor does a proxy that identifies itself; one that does not cannot be told from a client.
-fn is_from_here(request: &Request<'_>) -> bool {
-    let headers = request.headers();
-    let is_local_host = request.host().is_none_or(is_loopback);
-    // A browser marks requests that it makes on a guess, while its user is still typing the address, with
-    // `Sec-Purpose`.
-    let is_meant = headers.get("origin").is_none() && headers.get("sec-purpose").is_none();
-    let is_direct = match headers.get("sec-fetch-site") {
-        Some(site) => matches!(site, b"none" | b"same-origin"),
-        None => !headers.iter().any(is_of_a_browser),
-    };
-    let is_passed_on = || headers.iter().any(|(name, _)| is_of_a_proxy(name));
-    request.peer().is_local() && is_local_host && is_direct && is_meant && !is_passed_on()
-}
-
-/// True for a field that browsers send and programs do not. An image on any page makes a browser request whatever URL
-/// the page likes, and older browsers do not say so in `Sec-Fetch-Site`. But they call themselves `Mozilla/`, which no
-/// page can change for an image, a frame or a form; and if one goes by another name, `Referer` shows that there was a
-/// page. PowerShell calls itself `Mozilla/` too, so it needs another `-UserAgent`, or the token.
-fn is_of_a_browser((name, value): (&str, &[u8])) -> bool {
-    let calls_itself_one = || value.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"Mozilla/"));
-    name.eq_ignore_ascii_case("referer") || (name.eq_ignore_ascii_case("user-agent") && calls_itself_one())
-}
-
-/// True for a field that proxies add: RFC 7239, RFC 9110 §7.6.3, and the fields in use before those.
-fn is_of_a_proxy(name: &str) -> bool {
-    let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    starts("x-forwarded-") || ["forwarded", "via", "x-real-ip"].iter().any(|field| name.eq_ignore_ascii_case(field))
-}
-
-/// True for `localhost` and loopback addresses, with a port or without.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
-}
-
-/// Reports how it ended.
-fn finish(volume: Volume, stats: &Stats, outcome: &Outcome) -> ExitCode {
+fn say_exits(outcome: &Outcome) {
     let (mut is_first, mut cut_off_lines) = (true, 0);
     for (member, exit, _) in outcome.exits() {
         // The first failure is the cause, which has been reported already.
@@ -343,15 +354,15 @@ fn finish(volume: Volume, stats: &Stats, outcome: &Outcome) -> ExitCode {
     if cut_off_lines > CUT_OFF_LINES_MAX {
         say(format_args!("cut off: {} more", cut_off_lines - CUT_OFF_LINES_MAX));
     }
-    if volume >= Volume::Normal || outcome.exit_code() != 0 {
-        let cause = outcome.cause().map_or_else(|| "nothing to do".to_owned(), ToString::to_string);
-        let (finished, cut_off) = (stats.finished_while_draining(), stats.cut_off());
-        let hundredths = (outcome.took().as_millis() + 5) / 10;
-        let took = format!("{}.{:02} s", hundredths / 100, hundredths % 100);
-        let requests = if finished == 1 { "request" } else { "requests" };
-        say(format_args!("all out: {cause}; {finished} {requests} finished while draining, {cut_off} cut off; {took}"));
-    }
-    ExitCode::from(outcome.exit_code())
+}
+
+fn last_line(stats: &Stats, outcome: &Outcome) -> String {
+    let cause = outcome.cause().map_or_else(|| "nothing to do".to_owned(), ToString::to_string);
+    let (finished, cut_off) = (stats.finished_while_draining(), stats.cut_off());
+    let took = outcome.took() + Duration::from_millis(5);
+    let took = format!("{}.{:02} s", took.as_secs(), took.subsec_millis() / 10);
+    let requests = if finished == 1 { "request" } else { "requests" };
+    format!("all out: {cause}; {finished} {requests} finished while draining, {cut_off} cut off; {took}")
 }
 
 fn fail(name: &str, error: impl std::fmt::Display) -> ExitCode {

@@ -9,6 +9,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::threads;
+
 /// How many lines may wait to be written: some hundred kilobytes at most.
 const LINES_MAX: usize = 1024;
 /// How long the process waits at its end while lines are being written, and how long for any one line.
@@ -41,7 +43,7 @@ static LOG: Log = Log {
 /// Starts the thread. Without it, `say` writes each line itself.
 pub(crate) fn start() {
     let mut state = LOG.state();
-    state.has_thread = thread::Builder::new().name("log".to_owned()).spawn(|| LOG.write_all()).is_ok();
+    state.has_thread = threads::start("log", Box::new(|| LOG.write_all())).is_ok();
 }
 
 /// Queues one line, or writes it if there is no thread. It stays one, whatever a panic's text or a variable holds.

@@ -2,11 +2,17 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))] // A test says what it expects by panicking.
 
+mod admin;
 mod check;
 mod command;
 mod log;
+mod metrics;
 mod notify;
 mod options;
+mod overview;
+mod routes;
+mod sheet;
+mod threads;
 
 fn main() -> std::process::ExitCode {
     command::run("allout", |router| router)

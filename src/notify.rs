@@ -5,7 +5,8 @@
 //! one. What it takes, the crate offers to everybody: `Server::on_listening`, `Stop::on_cause`, `Server::liveness`.
 //!
 //! ```text
-//! READY=1  ──▶  WATCHDOG=1, again and again  ──▶  STOPPING=1, with the cause and how long it may take
+//! READY=1 ──▶ WATCHDOG=1, again and again ──▶ STOPPING=1, the cause and how long it may take
+//!                                                 └──▶ STATUS=, who is still here at half the grace
 //! ```
 
 use std::ffi::OsString;
@@ -23,7 +24,7 @@ use crate::log::say;
 const SEND_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the process may take after the deadline: for what still runs, and for the last lines.
 const AFTER_DEADLINE: Duration = Duration::from_secs(2);
-/// How much of a cause is told: the manager takes no message of more than 4,096 bytes.
+/// How much is told of a cause, or of who is still here: the manager takes no message of more than 4,096 bytes.
 const STATUS_CHARS_MAX: usize = 500;
 
 /// The service manager that has started this process, if any.
@@ -60,11 +61,14 @@ impl Manager {
 
     /// The stop has begun, and will be over after `time` and a little more.
     pub(crate) fn stopping(&self, cause: &Cause, time: Duration) {
-        // A line of the message is a variable of its own.
-        let cause = cause.to_string().replace(char::is_control, " ");
-        let cause: String = cause.chars().take(STATUS_CHARS_MAX).collect();
-        let time_us = (time + AFTER_DEADLINE).as_micros();
+        let (cause, time) = (one_line(&cause.to_string()), time + AFTER_DEADLINE);
+        let time_us = time.as_secs() * 1_000_000 + u64::from(time.subsec_micros());
         self.send(format_args!("STOPPING=1\nSTATUS=stopping: {cause}\nEXTEND_TIMEOUT_USEC={time_us}"));
+    }
+
+    /// What is going on.
+    pub(crate) fn status(&self, text: &str) {
+        self.send(format_args!("STATUS={}", one_line(text)));
     }
 
     /// True if it wants to hear from us again and again.
@@ -101,6 +105,12 @@ impl Manager {
             _ => say(format_args!("cannot notify `{name}`: {error}")),
         }
     }
+}
+
+/// A line of a message is a variable of its own.
+fn one_line(text: &str) -> String {
+    let is_one = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(is_one).take(STATUS_CHARS_MAX).collect()
 }
 
 #[cfg(unix)]

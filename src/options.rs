@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use allout::{Address, Config};
@@ -20,8 +21,10 @@ pub(crate) enum Command {
 /// How to serve.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// Where to listen, beside the sockets that were handed over; if there is neither, see [`default_address`].
+    /// Where to listen, beside the sockets that were handed over; if there is neither, see [`Options::complete`].
     pub(crate) listen: Vec<Address>,
+    /// Where the admin listener is; if empty, there is none.
+    pub(crate) admin: Vec<Address>,
     /// Standard input is a listening socket.
     pub(crate) listens_on_stdin: bool,
     /// The server's limits.
@@ -67,8 +70,9 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 /// Every option that takes a value, with its environment variable.
-const VALUED: [(&str, &str); 8] = [
+const VALUED: [(&str, &str); 9] = [
     ("--listen", "ALLOUT_LISTEN"),
+    ("--admin", "ALLOUT_ADMIN"),
     ("--grace", "ALLOUT_GRACE"),
     ("--idle-grace", "ALLOUT_IDLE_GRACE"),
     ("--lame-duck", "ALLOUT_LAME_DUCK"),
@@ -83,11 +87,6 @@ const COUNT_MAX: usize = 10_000_000;
 const THREADS_MAX: usize = 10_000;
 const SECONDS_MAX: u64 = 1_000_000;
 
-/// Where to listen if nothing else is asked for.
-pub(crate) fn default_address() -> Address {
-    Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 }
-}
-
 fn help(name: &str) -> String {
     format!(
         "\
@@ -96,6 +95,7 @@ One out, all out: a small HTTP/1.1 server that loses no request when it stops.
 Usage: {name} [OPTIONS]
 
   --listen ADDR           HOST:PORT, :PORT, unix:PATH or stdin; repeatable       [127.0.0.1:8080]
+  --admin ADDR            /livez /readyz /shutdown /metrics /status there alone; repeatable
   --grace SECONDS         deadline for draining                                  [3]
   --idle-grace SECONDS    how long a quiet connection is kept while draining     [0.25]
   --lame-duck SECONDS     keep serving, not ready, before draining               [0]
@@ -108,14 +108,15 @@ Usage: {name} [OPTIONS]
   --verbose               tell of refused requests too
   --help, --version
 
-With a token only its bearer may call /shutdown; without, clients on this machine may. A proxy is such a client.
+With a token only its bearer may call /shutdown; without, clients on this machine may. A proxy is such a client. The
+same may see /metrics and /status, which tell who asks for what; with --admin, whoever reaches that address may.
 
 `--listen stdin`: standard input is a listening socket, as of systemd's StandardInput=socket. The sockets that a service
 manager hands over (LISTEN_FDS) are served too; the default address is not, if there is any of these. A manager with a
 NOTIFY_SOCKET is told of start and stop, and for its watchdog that every event loop responds.
 
-Each option but --check can be set by the environment: ALLOUT_LISTEN (separated by commas), ALLOUT_GRACE and so on;
-ALLOUT_QUIET=1. Prefer it for the token: a command line is seen by every user of the machine.
+Each option but --check can be set by the environment: ALLOUT_LISTEN, ALLOUT_ADMIN (separated by commas), ALLOUT_GRACE
+and so on; ALLOUT_QUIET=1. Prefer it for the token: a command line is seen by every user of the machine.
 
 Exit codes: 0 all out in time, 1 a member failed, 2 wrong usage, 101 a member panicked, 124 at the deadline an answer
 was cut off or somebody still ran, 130 forced by a second Ctrl-C. Of --check: 0 the answer was 200, 1 it was not or none
@@ -135,15 +136,7 @@ pub(crate) fn read(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, UsageError> {
-    let mut options = Options {
-        listen: Vec::new(),
-        listens_on_stdin: false,
-        config: Config::default(),
-        grace: allout::GRACE,
-        lame_duck: Duration::ZERO,
-        shutdown_token: None,
-        volume: Volume::Normal,
-    };
+    let mut options = Options::new();
     let (mut given, mut is_volume_given, mut check) = (Vec::new(), false, None);
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -192,6 +185,19 @@ pub(crate) fn read(
 }
 
 impl Options {
+    fn new() -> Self {
+        Self {
+            listen: Vec::new(),
+            admin: Vec::new(),
+            listens_on_stdin: false,
+            config: Config::default(),
+            grace: allout::GRACE,
+            lame_duck: Duration::ZERO,
+            shutdown_token: None,
+            volume: Volume::Normal,
+        }
+    }
+
     /// Reads the variables of all options that were not `given`.
     fn read_environment(
         &mut self,
@@ -207,7 +213,11 @@ impl Options {
         for (option, key) in VALUED.into_iter().filter(|(option, _)| !given.contains(option)) {
             let Some(value) = text(key)? else { continue };
             // An option can be repeated, a variable cannot: it holds a list.
-            let values = if option == "--listen" { value.split(',').map(str::trim).collect() } else { vec![&*value] };
+            let values = if matches!(option, "--listen" | "--admin") {
+                value.split(',').map(str::trim).collect()
+            } else {
+                vec![&*value]
+            };
             values.into_iter().try_for_each(|value| self.set(option, key, value))?;
         }
         if is_volume_given {
@@ -223,12 +233,29 @@ impl Options {
         Ok(())
     }
 
+    /// Listens on the default address if there is no other, and not on these `sockets` either.
+    ///
+    /// # Errors
+    ///
+    /// An address is both public and the admin listener's.
+    pub(crate) fn complete(&mut self, sockets: usize) -> Result<(), UsageError> {
+        if self.listen.is_empty() && sockets == 0 {
+            self.listen.push(Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 });
+        }
+        let is_public = |admin: &&Address| self.listen.iter().any(|public| overlap(admin, public));
+        match self.admin.iter().find(is_public) {
+            Some(admin) => Err(UsageError(format!("--admin: `{admin}` is a public address"))),
+            None => Ok(()),
+        }
+    }
+
     /// Sets one option. `origin` is its name as the user wrote it: the option or the variable.
     fn set(&mut self, option: &str, origin: &str, value: &str) -> Result<(), UsageError> {
         match option {
             "--listen" if value == "stdin" => self.listens_on_stdin = true,
-            "--listen" => {
-                self.listen.push(value.parse().map_err(|error| UsageError(format!("{origin}: {error}")))?);
+            "--listen" | "--admin" => {
+                let address = value.parse().map_err(|error| UsageError(format!("{origin}: {error}")))?;
+                if option == "--admin" { &mut self.admin } else { &mut self.listen }.push(address);
             }
             "--grace" => self.grace = seconds(origin, value)?,
             "--idle-grace" => self.config.idle_grace = seconds(origin, value)?,
@@ -243,6 +270,20 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// True if both cannot be listened on, as far as their texts tell. The system chooses a port for 0 that is free.
+fn overlap(one: &Address, other: &Address) -> bool {
+    let (Address::Tcp { host: one, port }, Address::Tcp { host: other, port: other_port }) = (one, other) else {
+        return one == other;
+    };
+    let is_same = match (one.parse::<IpAddr>(), other.parse::<IpAddr>()) {
+        (Ok(one), Ok(other)) => {
+            one == other || one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified())
+        }
+        _ => one.eq_ignore_ascii_case(other),
+    };
+    *port != 0 && port == other_port && (is_same || one.is_empty() || other.is_empty())
 }
 
 /// An address, and the path of a request. The path of a Unix socket's file may hold both: only the file system tells.
@@ -303,9 +344,12 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let options = read_with(&[], &[]).expect("nothing is wrong");
-        assert!(options.listen.is_empty() && !options.listens_on_stdin);
-        assert_eq!(default_address().to_string(), "127.0.0.1:8080");
+        let mut options = read_with(&[], &[]).expect("nothing is wrong");
+        assert!(options.listen.is_empty() && options.admin.is_empty() && !options.listens_on_stdin);
+        assert_eq!(options.complete(1), Ok(()));
+        assert!(options.listen.is_empty());
+        assert_eq!(options.complete(0), Ok(()));
+        assert_eq!(listen(&options), ["127.0.0.1:8080"]);
         assert_eq!(options.grace, Duration::from_secs(3));
         assert_eq!(options.config.idle_grace, Duration::from_millis(250));
         assert_eq!(options.config.handlers_max, 64);
@@ -342,7 +386,7 @@ mod tests {
     #[test]
     fn a_bad_variable_that_is_overridden_is_not_looked_at() {
         for (option, key) in VALUED {
-            let value = if option == "--listen" { ":1" } else { "1" };
+            let value = if matches!(option, "--listen" | "--admin") { ":1" } else { "1" };
             read_with(&[option, value], &[(key, "no good")]).expect(option);
         }
         for option in ["--quiet", "--verbose"] {
@@ -352,6 +396,40 @@ mod tests {
             let printed = read_with(&[option], &[("ALLOUT_GRACE", "no good")]).expect_err("a text");
             assert!(printed.contains("allout"), "{printed}");
         }
+    }
+
+    #[test]
+    fn no_address_is_public_and_the_admins() {
+        for (public, admin, is_wrong) in [
+            (":80", ":80", true),
+            (":80", "0.0.0.0:80", true),
+            (":80", "[::]:80", true),
+            (":80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", ":80", true),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("[::1]:80", "[::]:80", true),
+            ("[0:0::1]:80", "[::1]:80", true),
+            ("localhost:80", "LocalHost:80", true),
+            ("unix:/a", "unix:/a", true),
+            (":80", ":81", false),
+            (":0", ":0", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("0.0.0.0:80", "[::]:80", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("unix:/a", "unix:/b", false),
+            ("unix:/a", ":80", false),
+        ] {
+            let environment = [("ALLOUT_ADMIN", format!("unix:/other, {admin}"))];
+            let environment = [(environment[0].0, &*environment[0].1)];
+            let mut options = read_with(&["--listen", ":1", "--listen", public], &environment).expect(public);
+            let complete = options.complete(0).map_err(|error| error.to_string());
+            let wanted =
+                if is_wrong { Err(format!("--admin: `{admin}` is a public address (try --help)")) } else { Ok(()) };
+            assert_eq!(complete, wanted, "{public} {admin}");
+        }
+        let mut options = read_with(&["--admin", "127.0.0.1:8080"], &[]).expect("an address");
+        assert!(options.complete(0).is_err(), "the default one");
+        assert_eq!(options.complete(1), Ok(()), "a socket that was handed over");
     }
 
     #[test]

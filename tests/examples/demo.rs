@@ -11,16 +11,28 @@
 //! POST /count       counts the bytes of a body of any length, as they arrive (PUT too)
 //! ```
 
+#[path = "../../src/admin.rs"]
+mod admin;
 #[path = "../../src/check.rs"]
 mod check;
 #[path = "../../src/command.rs"]
 mod command;
 #[path = "../../src/log.rs"]
 mod log;
+#[path = "../../src/metrics.rs"]
+mod metrics;
 #[path = "../../src/notify.rs"]
 mod notify;
 #[path = "../../src/options.rs"]
 mod options;
+#[path = "../../src/overview.rs"]
+mod overview;
+#[path = "../../src/routes.rs"]
+mod routes;
+#[path = "../../src/sheet.rs"]
+mod sheet;
+#[path = "../../src/threads.rs"]
+mod threads;
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod admin;
 mod causes;
 mod check;
 mod closing;

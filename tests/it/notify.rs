@@ -66,6 +66,26 @@ fn a_service_manager_is_told_when_it_serves_and_why_and_for_how_long_it_stops() 
     assert_eq!(rest(&socket), [stopping]);
 }
 
+#[test]
+fn a_service_manager_is_told_at_half_the_grace_who_is_still_here() {
+    let folder = Folder::new("notify-half");
+    let path = folder.path("socket");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let demo = crate::support::example("demo");
+    let mut process = start(&demo, &["--grace", "0.5"], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    let address = process.address();
+    assert_eq!(message(&socket), "READY=1");
+    let mut slow = Client::connect(address);
+    slow.send("GET /sleep/100000 HTTP/1.1\r\nHost: test\r\n\r\n");
+    let busy = || Client::connect(address).ask("GET /status HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n");
+    crate::support::poll(|| busy().text().contains("GET /sleep/100000").then_some(())).expect("its handler runs");
+    assert_eq!(Client::connect(address).ask(SHUTDOWN).status, 200);
+    assert!(message(&socket).starts_with("STOPPING=1\n"));
+    let status = message(&socket);
+    assert!(status.starts_with("STATUS=still here: http; 1 connection; GET /sleep/100000 for "), "{status}");
+    assert_eq!(process.end().0, Some(124));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_service_manager_may_have_an_abstract_name_and_is_told_by_a_quiet_command_too() {

@@ -29,11 +29,20 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("server", &["group", "helpers", "http", "panics", "stop", "sync"]),
     // The binary: for the rest it uses `allout::`, the public face, like anybody else.
     ("options", &[]),
-    ("log", &[]),
+    ("threads", &[]),
+    ("log", &["threads"]),
     ("notify", &["log"]),
-    ("check", &[]),
-    ("command", &["check", "log", "notify", "options"]),
-    ("main", &["check", "command", "log", "notify", "options"]),
+    ("check", &["threads"]),
+    ("admin", &["threads"]),
+    ("sheet", &[]),
+    ("metrics", &[]),
+    ("overview", &["metrics", "sheet"]),
+    ("routes", &["overview"]),
+    ("command", &["admin", "check", "log", "notify", "options", "overview", "routes", "threads"]),
+    (
+        "main",
+        &["admin", "check", "command", "log", "metrics", "notify", "options", "overview", "routes", "sheet", "threads"],
+    ),
 ];
 
 /// Words that were given up, each with where in the tree that is so, and what is said instead. Words that belong
@@ -87,17 +96,17 @@ const PRINTERS: &[&str] = &["src/command.rs", "src/log.rs"];
 const NO_SEAM: &[&str] = &[
     "src/sync.rs",
     "src/http/",
+    "src/admin.rs",
     "src/check.rs",
     "src/command.rs",
     "src/log.rs",
-    "src/check.rs",
-    "src/notify.rs",
     "src/main.rs",
     "src/notify.rs",
     "src/options.rs",
+    "src/overview.rs",
+    "src/routes.rs",
+    "src/threads.rs",
     "src/server/tests.rs",
-    "src/check.rs",
-    "src/notify.rs",
 ];
 
 /// What may touch sockets, and what has to, since it makes them or looks for their handshakes; the server's own face
