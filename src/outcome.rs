@@ -14,7 +14,7 @@ pub type MemberResult = Result<(), Box<dyn Error + Send + Sync>>;
 pub(crate) type MemberExit = (String, Exit, Duration);
 
 /// How a member left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Exit {
     /// It returned `Ok`.
@@ -62,7 +62,7 @@ impl fmt::Display for Exit {
 }
 
 /// A member's error that says: I left in time, but at the deadline I had to cut off work that I owed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CutOff {
     /// How many pieces of work. For a server: requests received in full but not answered in full.
     pub owed: usize,
@@ -80,7 +80,7 @@ impl fmt::Display for CutOff {
 impl Error for CutOff {}
 
 /// How a group ended. `main` can return it: it becomes the process's exit code.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Outcome {
     cause: Option<Cause>,

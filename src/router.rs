@@ -30,7 +30,10 @@ use crate::sync::Arc;
 /// ```
 ///
 /// A handler gives whatever is `Into<Response>`: a [`Response`], a [`Status`] alone, a `Result` of two such, so that it
-/// can use `?` with errors of your own. A closure that only panics has to say which: `|_| -> Response { panic!() }`.
+/// can use `?` with errors of your own. Text alone is none, or else an `Err` with a text would be answered 200:
+/// [`Response::text`] makes one of it. A closure that only panics has to say which: `|_| -> Response { panic!() }`.
+///
+/// A clone has the same handlers: give one each to two servers.
 ///
 /// Paths match whole and with regard to case, escapes decoded; `/a` and `/a/` are two paths. A capture stands for one
 /// segment that is not empty, and is read with [`Request::param`]. Of several patterns that match, the one with the
@@ -61,6 +64,7 @@ macro_rules! methods {
                 /// # Panics
                 ///
                 /// As [`route`](Self::route).
+                #[track_caller]
                 pub fn $name<R: Into<Response>>(
                     self,
                     pattern: &str,
@@ -94,6 +98,7 @@ impl Router {
     ///
     /// If the pattern is malformed, or has a handler of this method already: a mistake of the programmer, which is
     /// best found when the program starts.
+    #[track_caller]
     pub fn route(mut self, method: Method, pattern: &str, handler: impl Handler) -> Self {
         let parsed = match Pattern::new(pattern) {
             Ok(parsed) => parsed,
@@ -132,6 +137,7 @@ impl Router {
     /// # Panics
     ///
     /// As [`route`](Self::route).
+    #[track_caller]
     pub fn stream<R: Into<Response>>(
         self,
         method: Method,
@@ -153,6 +159,7 @@ impl Router {
     /// # Panics
     ///
     /// As [`route`](Self::route).
+    #[track_caller]
     pub fn at_once<R: Into<Response>>(
         self,
         method: Method,
@@ -176,6 +183,7 @@ impl Router {
     /// # Panics
     ///
     /// As [`route`](Self::route).
+    #[track_caller]
     pub fn hold<R: Into<Response>>(
         self,
         method: Method,

@@ -243,7 +243,25 @@ impl Stop {
     /// stop and must be woken.
     ///
     /// `waker` runs as for [`on_cause`](Self::on_cause): at once, on the calling thread, if members have already been
-    /// told.
+    /// told. It cannot be withdrawn: a member that connects again and again registers one waker for whatever
+    /// connection is the current one.
+    ///
+    /// ```
+    /// use std::net::{Shutdown, TcpStream};
+    /// use std::sync::{Arc, Mutex};
+    /// use allout::Stop;
+    ///
+    /// let stop = Stop::new();
+    /// let current: Arc<Mutex<Option<TcpStream>>> = Arc::default();
+    /// let waiting = Arc::clone(&current);
+    /// stop.on_stop(move || {
+    ///     if let Some(stream) = &*waiting.lock().expect("nothing panics with it") {
+    ///         let _ = stream.shutdown(Shutdown::Both); // ends its read
+    ///     }
+    /// });
+    /// // For each connection: `current` is set, then `stop.is_set()` is looked at,
+    /// // then it is read from.
+    /// ```
     pub fn on_stop(&self, waker: impl FnOnce() + Send + 'static) {
         self.when_told(Box::new(waker), |state| &mut state.theirs);
     }

@@ -79,9 +79,30 @@ impl<'a> Iterator for HeadersIter<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let field = self.fields.next()?;
+        Some(self.read(field))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.fields.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for HeadersIter<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let field = self.fields.next_back()?;
+        Some(self.read(field))
+    }
+}
+
+impl ExactSizeIterator for HeadersIter<'_> {}
+
+impl std::iter::FusedIterator for HeadersIter<'_> {}
+
+impl<'a> HeadersIter<'a> {
+    fn read(&self, field: &Field) -> (&'a str, &'a [u8]) {
         // A name consists of tchar, which is ASCII, so it is always text.
         let name = std::str::from_utf8(field.name.of(self.bytes)).unwrap_or_default();
-        Some((name, field.value.of(self.bytes)))
+        (name, field.value.of(self.bytes))
     }
 }
 

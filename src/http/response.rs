@@ -94,6 +94,7 @@ impl Response {
     /// # Panics
     ///
     /// If the media type has a control character, as [`with_field`](Self::with_field).
+    #[track_caller]
     pub fn bytes(content_type: impl Into<Cow<'static, str>>, content: impl Into<Content>) -> Self {
         let body = Body::Whole(content.into().0);
         Self { body, ..Self::new(Status::OK) }.with_field(CONTENT_TYPE, content_type)
@@ -126,6 +127,7 @@ impl Response {
     /// # Panics
     ///
     /// As [`bytes`](Self::bytes).
+    #[track_caller]
     pub fn stream(
         content_type: impl Into<Cow<'static, str>>,
         write: impl FnOnce(&mut BodyWriter<'_>) -> std::io::Result<()> + Send + 'static,
@@ -180,6 +182,7 @@ impl Response {
     /// # Panics
     ///
     /// If the field cannot be sent; for a value that comes from outside, use [`try_field`](Self::try_field).
+    #[track_caller]
     pub fn with_field(self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
         match self.try_field(name, value) {
             Ok(response) => response,

@@ -212,7 +212,7 @@ impl fmt::Display for Address {
 }
 
 /// A text that is not an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AddressError {
     pub(super) text: String,
     pub(super) problem: &'static str,

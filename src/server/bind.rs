@@ -29,6 +29,13 @@ pub struct BindError {
     source: io::Error,
 }
 
+impl BindError {
+    /// The kind of the system's error: [`AddrInUse`](io::ErrorKind::AddrInUse), for example, to try another port.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot listen on `{}`: {}", self.address, self.source)

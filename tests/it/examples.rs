@@ -105,12 +105,14 @@ fn wrappers_see_every_request() {
         assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")), "{path}");
     }
     assert_eq!(client.ask(get("/admin/users", "Authorization: Bearer secret\r\n")).text(), "alice\n");
+    assert_eq!(client.ask(get("/me", "Authorization: Bearer secret\r\n")).text(), "alice\n");
+    assert_eq!(client.ask(get("/me", "")).status, 401);
     let reply = client.ask("OPTIONS /admin/users HTTP/1.1\r\nHost: test\r\nOrigin: https://app.example.org\r\n\r\n");
     assert_eq!((reply.status, reply.header("access-control-allow-headers")), (204, Some("Authorization")));
     let reply = client.ask(get("/broken", ""));
     assert_eq!((reply.status, reply.is_last()), (500, false));
     assert_eq!(reply.text(), "<h1>Our fault</h1>\n");
-    assert_eq!(client.ask(get("/", "")).header("x-request-id"), Some("9"));
+    assert_eq!(client.ask(get("/", "")).header("x-request-id"), Some("b"));
     assert_eq!(page.stop(), Some(0));
 }
 

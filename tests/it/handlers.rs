@@ -1,14 +1,14 @@
 //! Handlers that are put together from others: what is to become of a body, wrappers, a fallback.
 
 use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 
 use allout::{
-    BodyPlan, Config, Handler, Method, Next, Peer, Reject, Request, Response, Router, Status, answer, around,
+    BodyPlan, Config, Handler, Method, Next, Peer, Reject, Request, Response, Router, Server, Status, answer, around,
 };
 
-use crate::support::{Client, Gate, PING, Reply, Site};
+use crate::support::{Client, Gate, HANG, PING, Reply, Site};
 
 fn one_loop() -> Config {
     Config { loops: 1, body_bytes_max: 100, ..Config::default() }
@@ -192,8 +192,24 @@ fn what_is_answered_at_once_is_so_inside_a_wrapper_too() {
 }
 
 fn panic_page(request: &Request<'_>, next: &Next<'_>) -> Response {
-    let page = |_| Response::text("sorry\n").with_status(Status::INTERNAL_SERVER_ERROR);
-    catch_unwind(AssertUnwindSafe(|| next(request))).unwrap_or_else(page)
+    let page = || Response::text("sorry\n").with_status(Status::INTERNAL_SERVER_ERROR);
+    let caught = catch_unwind(AssertUnwindSafe(|| next(request)));
+    caught.unwrap_or_else(|panic| page().on_sent(move || resume_unwind(panic)))
+}
+
+#[test]
+fn a_panic_that_a_wrapper_has_caught_may_go_on_behind_its_answer_and_is_told_once() {
+    let (sender, notices) = mpsc::channel();
+    let server = Server::bind("127.0.0.1:0", one_loop()).unwrap();
+    let server = server.on_notice(move |notice| _ = sender.send(notice.to_string()));
+    let site = Site::run(server, around(routes(), panic_page), HANG);
+    let mut client = site.connect();
+    assert_eq!(client.ask("GET /panic HTTP/1.1\r\nHost: test\r\n\r\n").text(), "sorry\n");
+    assert_eq!(notices.recv_timeout(HANG).as_deref(), Ok("handler of GET /panic panicked: asked to"));
+    assert_eq!(client.ask(PING).text(), "pong");
+    site.stop();
+    assert_eq!(site.outcome().exit_code(), 0);
+    assert_eq!(notices.try_iter().count(), 0);
 }
 
 #[test]

@@ -209,3 +209,11 @@ fn of_many_that_start_at_once_over_a_stale_socket_file_one_gets_it() {
         }
     }
 }
+
+#[test]
+fn a_taken_address_is_told_by_its_kind() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let error = Server::bind(taken.local_addr().unwrap(), Config::default()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    assert_eq!(Server::bind("nowhere", Config::default()).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+}

@@ -1,6 +1,7 @@
 //! The router, what a handler sees of a request, and what it can answer, over the wire.
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Mutex, mpsc};
 
 use allout::{Config, FieldError, Method, Peer, Request, Response, Router, Server, Status, Version};
@@ -587,7 +588,7 @@ fn what_follows_an_answer_that_is_never_sent_is_called_in_order_too() {
     assert_eq!(called.try_iter().collect::<Vec<_>>(), ["first", "second"]);
     // A panic in one takes nothing away from the others.
     let response = Response::text("lost").on_sent(|| panic!("of the first")).on_sent(tell("second"));
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(response)));
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(response)));
     assert_eq!(called.try_iter().collect::<Vec<_>>(), ["second"]);
 }
 
@@ -601,9 +602,13 @@ fn what_is_public_can_be_sent_shared_shown_and_compared() {
 
     sent::<(Server, allout::Group, Response)>();
     shared::<(Router, Config, allout::Stop, allout::Outcome, allout::Stats)>();
-    shared::<(Request<'_>, allout::Headers<'_>, allout::Notice<'_>)>();
+    shared::<(Request<'_>, allout::Headers<'_>, allout::HeadersIter<'_>, allout::Notice<'_>)>();
+    shared::<(allout::Liveness, allout::Inherited, allout::BindError)>();
+    #[cfg(feature = "signals")]
+    shared::<(allout::signals::Signals, allout::signals::InstallError)>();
     plain::<(Method, Version, Status, Peer, FieldError, allout::Reject, allout::BodyPlan, allout::Content)>();
     plain::<(allout::Address, allout::LocalAddress, allout::Cause, allout::Want)>();
+    plain::<(allout::AddressError, allout::CutOff, allout::Exit, allout::StatusError)>();
     error::<allout::AddressError>();
     error::<allout::BindError>();
     error::<FieldError>();
@@ -625,7 +630,41 @@ fn header_fields_can_be_gone_through() {
             names.push(name);
         }
         let values = (&request.headers()).into_iter().map(|(_, value)| String::from_utf8_lossy(value));
-        format!("{names:?} {:?} {:?}", values.collect::<Vec<_>>(), request.headers().iter())
+        let (fields, last) = (request.headers().iter(), request.headers().iter().next_back().map(|(name, _)| name));
+        format!("{names:?} {:?} {fields:?} {last:?} of {}", values.collect::<Vec<_>>(), fields.len())
     });
-    assert_eq!(text, r#"["Host", "X"] ["a", "y"] ["Host", "X"]"#);
+    assert_eq!(text, r#"["Host", "X"] ["a", "y"] ["Host", "X"] Some("X") of 2"#);
+}
+
+/// Where the embedder's mistakes are reported, on threads of this name.
+static PLACES: Mutex<Vec<(String, u32)>> = Mutex::new(Vec::new());
+const MISTAKEN: &str = "mistaken";
+
+#[test]
+fn a_mistake_is_reported_where_it_was_made() {
+    let others = take_hook();
+    set_hook(Box::new(move |panic| match panic.location() {
+        Some(place) if std::thread::current().name() == Some(MISTAKEN) => {
+            PLACES.lock().unwrap().push((place.file().to_owned(), place.line()));
+        }
+        _ => others(panic),
+    }));
+    let page = |_: &Request<'_>| Status::OK;
+    let before = line!() + 1;
+    let mistakes: [&(dyn Fn() + Sync); 8] = [
+        &|| _ = Router::new().get("bad", page),
+        &|| _ = Router::new().route(Method::Get, "bad", page),
+        &|| _ = Router::new().at_once(Method::Get, "bad", page),
+        &|| _ = Router::new().hold(Method::Put, "bad", 1, page),
+        &|| _ = Router::new().stream(Method::Put, "bad", |_, _| Status::OK),
+        &|| _ = Response::text("").with_field("bad name", ""),
+        &|| _ = Response::bytes("bad\n", ""),
+        &|| _ = Response::stream("bad\n", |_| Ok(())),
+    ];
+    std::thread::scope(|scope| {
+        let run = || mistakes.iter().for_each(|mistake| assert!(catch_unwind(AssertUnwindSafe(mistake)).is_err()));
+        std::thread::Builder::new().name(MISTAKEN.to_owned()).spawn_scoped(scope, run).unwrap();
+    });
+    let wanted: Vec<_> = (1..).take(mistakes.len()).map(|line| (file!().to_owned(), before + line)).collect();
+    assert_eq!(*PLACES.lock().unwrap(), wanted);
 }

@@ -139,7 +139,8 @@ fn main() -> Result<Outcome, Box<dyn Error>> {
     let signals = signals::install(&group.stop())?;
     let config = Config { body_bytes_max: 16 * 1024, ..Config::default() };
     let server = Server::bind(address, config)?;
-    group.add("http", move |stop| server.run(site(key), stop));
+    let site = site(key);
+    group.add("http", move |stop| server.run(site, stop));
     group.add("signals", move |stop| signals.run(stop));
     Ok(group.run(GRACE))
 }
