@@ -36,6 +36,10 @@ use super::response::Response;
 ///     request.headers().get("x-key") == Some(b"secret")
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler",
+    note = "a handler is a function from `&Request<'_>` to what is `Into<Response>`, or a `Router`, which can be cloned"
+)]
 pub trait Handler: Send + Sync + 'static {
     /// Answers a request. A panic is caught: the client gets 500 and its connection closes.
     fn handle(&self, request: &Request<'_>) -> Response;

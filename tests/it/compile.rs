@@ -56,7 +56,7 @@ fn is_for_this_machine() -> bool {
 const NO_RESPONSE: &str = "error[E0277]: the trait bound `";
 
 /// A mistake, and what the first line about it says.
-const MISTAKES: [(&str, &[&str]); 8] = [
+const MISTAKES: [(&str, &[&str]); 10] = [
     ("fn f() -> Router { Router::new().get(\"/\", |_| 42) }", &[NO_RESPONSE, "Response: From<", "integer"]),
     (
         "fn f() -> Router { Router::new().get(\"/\", |_| { Response::text(\"a\"); }) }",
@@ -100,6 +100,13 @@ const MISTAKES: [(&str, &[&str]); 8] = [
              Router::new().get(\"/\", |_| Response::text(n.clone()))
          }",
         &["error[E0373]: closure may outlive the current function, but it borrows `n`"],
+    ),
+    ("fn f() { allout::around(42, |request, next| next(request)); }", &["error[E0277]: `{integer}` is no handler"]),
+    (
+        "fn f(server: allout::Server, stop: &allout::Stop) {
+             let _ = server.run(std::sync::Arc::new(Router::new()), stop);
+         }",
+        &["error[E0277]: `Arc<Router>` is no handler"],
     ),
 ];
 
