@@ -46,7 +46,8 @@ def main(program, folder):
     variables = [f"NOTIFY_SOCKET={manager.getsockname()}", f"WATCHDOG_USEC={WATCHDOG_USEC}"]
     command = ["systemd-socket-activate", f"--listen=127.0.0.1:{tcp[1]}", f"--listen={path}", "--fdname=web:local"]
     command += [word for variable in variables for word in ("--setenv", variable)]
-    process = subprocess.Popen([*command, program, "--lame-duck", "0.5", "--grace", "2"], stderr=subprocess.PIPE, text=True)
+    command += [program, "--lame-duck", "0.5", "--grace", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         lines = iter(process.stderr.readline, "")
         for _ in range(2):
