@@ -57,9 +57,9 @@ impl Plan<'_> {
         let proxy =
             kind.deploy(program, self.folder, replicas.each_ref().map(|replica| replica.address), self.retries)?;
         let front = proxy.fronts[0];
-        // Else any client could stop a replica.
+        // Else any client could stop a replica, or see who asks for what.
         let mut client = Client::new(front.address);
-        for target in ["/shutdown", "/%73hutdown", "/shutdown?"] {
+        for target in ["/shutdown", "/%73hutdown", "/shutdown?", "/metrics", "/status"] {
             let ask = Ask::new(Method::POST, target, Due::no_content());
             let answer =
                 tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(client.exchange(&ask));
