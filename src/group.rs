@@ -113,6 +113,15 @@ impl Group {
     /// stop at the same moment: the outer group's lame-duck time and deadline apply to the inner one.
     ///
     /// The [`Outcome`] names its members by their path, `inner/job` for example. An empty inner group is done at once.
+    ///
+    /// ```
+    /// use allout::{GRACE, Group};
+    ///
+    /// let (mut outer, mut inner) = (Group::new(), Group::new());
+    /// inner.add("job", |_| Err("no luck".into()));
+    /// outer.add_group("inner", inner);
+    /// assert_eq!(outer.run(GRACE).exits().next().map(|exit| exit.0), Some("inner/job"));
+    /// ```
     pub fn add_group(&mut self, name: impl Into<String>, mut inner: Self) {
         let name = name.into();
         if inner.members.is_empty() {

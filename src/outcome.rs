@@ -79,7 +79,20 @@ impl fmt::Display for CutOff {
 
 impl Error for CutOff {}
 
-/// How a group ended. `main` can return it: it becomes the process's exit code.
+/// How a group ended. `main` can return it: it becomes the process's exit code. Its `Display` is one line.
+///
+/// ```
+/// use allout::{Exit, GRACE, Group};
+///
+/// let mut group = Group::new();
+/// group.add("job", |_| Err("no luck".into()));
+/// let outcome = group.run(GRACE);
+/// assert!(outcome.to_string().starts_with("job failed: no luck; ")); // and the time
+/// assert_eq!(outcome.exit_code(), 1);
+/// for (name, exit, after) in outcome.exits() {
+///     assert_eq!((name, exit), ("job", &Exit::Failed("no luck".to_owned())));
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Outcome {

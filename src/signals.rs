@@ -9,6 +9,17 @@
 //! a second after its end at the latest: until then, a signal counts as meant for it. A group that is dropped without a
 //! run gives up its place at once, and so does a stop that nobody holds any more, except that repeats of a signal that
 //! it has had still count as its own.
+//!
+//! ```no_run
+//! use allout::{GRACE, Group, Outcome, signals};
+//!
+//! fn main() -> Result<Outcome, signals::InstallError> {
+//!     let mut group = Group::new();
+//!     let signals = signals::install(&group.stop())?; // before anything is bound
+//!     group.add("signals", move |stop| signals.run(stop));
+//!     Ok(group.run(GRACE))
+//! }
+//! ```
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -49,6 +49,22 @@ impl fmt::Display for Peer {
 }
 
 /// A whole request. It is cheap to copy: all of it is borrowed.
+///
+/// ```
+/// use allout::{Request, Response, Status};
+///
+/// // POST /shelves/7/books?copies=2
+/// fn add(request: &Request<'_>) -> Result<Response, Status> {
+///     let shelf = request.param("shelf").ok_or(Status::NOT_FOUND)?;
+///     let copies = request.query().and_then(|query| query.strip_prefix("copies="));
+///     let kind = request.headers().get_str("content-type").unwrap_or_default();
+///     let book = std::str::from_utf8(request.body()).map_err(|_| Status::BAD_REQUEST)?;
+///     let text = format!("{copies:?} of {book} ({kind}) on shelf {shelf}\n");
+///     Ok(Response::text(text).with_status(Status::CREATED))
+/// }
+///
+/// let router = allout::Router::new().post("/shelves/{shelf}/books", add);
+/// ```
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     head: &'a Head,

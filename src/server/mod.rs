@@ -202,12 +202,45 @@ impl Server {
     }
 
     /// Asks whether the event loops respond, until the stop: for a watchdog.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use allout::{Config, Group, Server};
+    ///
+    /// # fn feed_the_watchdog() {}
+    /// let mut group = Group::new();
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?;
+    /// let liveness = server.liveness();
+    /// group.add("watchdog", move |stop| {
+    ///     while !stop.wait_timeout(Duration::from_secs(10)) {
+    ///         if liveness.check(Duration::from_secs(5)) {
+    ///             feed_the_watchdog();
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// # Ok::<(), allout::BindError>(())
+    /// ```
     pub fn liveness(&self) -> Liveness {
         self.liveness.clone()
     }
 
     /// Calls `listen` with everything that is worth a line in a log. The closure runs on the threads that serve, and
     /// should not block.
+    ///
+    /// ```
+    /// use allout::{Config, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?
+    ///     .on_listening(|address| eprintln!("listening on {address}"))
+    ///     .on_notice(|notice| {
+    ///         // What clients can cause at will is not for every log.
+    ///         if !notice.is_verbose() {
+    ///             eprintln!("{notice}");
+    ///         }
+    ///     });
+    /// # Ok::<(), allout::BindError>(())
+    /// ```
     pub fn on_notice(mut self, listen: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
         self.on_notice = Box::new(listen);
         self
