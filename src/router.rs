@@ -30,8 +30,8 @@ use crate::sync::Arc;
 /// ```
 ///
 /// A handler gives whatever is `Into<Response>`: a [`Response`], a [`Status`] alone, a `Result` of two such, so that it
-/// can use `?` with errors of your own. Text alone is none, or else an `Err` with a text would be answered 200:
-/// [`Response::text`] makes one of it. A closure that only panics has to say which: `|_| -> Response { panic!() }`.
+/// can use `?` with errors of your own. Text is wrapped, `Response::text("…")`: if it were enough alone, an `Err` with a
+/// text would be answered 200. A closure that only panics has to say which: `|_| -> Response { panic!() }`.
 ///
 /// A clone has the same handlers: give one each to two servers.
 ///
