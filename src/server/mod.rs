@@ -255,6 +255,9 @@ impl Server {
 
     /// Serves until the stop, then drains, and returns at the deadline at the latest, give or take 50 ms.
     ///
+    /// The handler is a [`Router`](crate::Router) as a rule. A closure has to say here what it takes,
+    /// `|request: &Request<'_>| …`.
+    ///
     /// # Errors
     ///
     /// [`CutOff`](crate::CutOff) if, at the deadline, an answer was owed or a handler still ran. Another error if an
