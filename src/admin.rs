@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bound with the public ones ──▶ serving ──the group is over──▶ draining ──▶ gone
-//!                                   │                              └──100 ms at most──▶ cut off
+//!                                   │                              └──a second at most──▶ cut off
 //!                                   └──it fails──▶ the group stops, with that as its cause
 //! ```
 //!
@@ -19,8 +19,9 @@ use allout::{Cause, Config, Group, Outcome, Router, Server, Stop};
 
 use crate::threads;
 
-/// How long its clients have for what they were sent last.
-const GRACE: Duration = Duration::from_millis(100);
+/// How long its clients have for what they were sent last. One that reads, or has gone, takes next to nothing of it;
+/// nor does one that never reads, since the system keeps all that a page is sent.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Its own, so that its clients take nothing of what the public ones have.
 pub(crate) fn config() -> Config {

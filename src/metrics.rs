@@ -15,7 +15,7 @@ pub(crate) fn text(figures: &Figures, left: Option<Duration>) -> String {
     let mut out = String::with_capacity(4096);
     let connections = &figures.connections;
     let answers = Figures::CLASSES.into_iter().zip(figures.answers);
-    family(&mut out, "http_requests_total", "counter", "Answers that have left, by class of status.");
+    family(&mut out, "http_requests_total", "counter", "Answers given, by class of status.");
     answers.for_each(|(class, count)| sample(&mut out, "http_requests_total", "code", class, count));
     let states = [
         ("idle", connections.idle),
@@ -59,7 +59,7 @@ pub(crate) fn text(figures: &Figures, left: Option<Duration>) -> String {
 
 fn durations(out: &mut String, figures: &Figures) {
     const NAME: &str = "http_request_duration_seconds";
-    family(out, NAME, "histogram", "From a whole request to its whole answer.");
+    family(out, NAME, "histogram", "From a request's coming to its answer's leaving.");
     let durations = &figures.durations;
     let bucket =
         |out: &mut String, bound: &str, count| sample(out, "http_request_duration_seconds_bucket", "le", bound, count);

@@ -173,7 +173,8 @@ impl Overview {
     pub(crate) fn events(self: &Arc<Self>, is_admin: bool) -> Response {
         let mut state = self.state();
         if state.pages >= PAGES_MAX {
-            return Response::text("too many pages are open\n").with_status(Status::SERVICE_UNAVAILABLE);
+            let response = Response::text("too many pages are open\n").with_field("Retry-After", "2");
+            return response.with_status(Status::SERVICE_UNAVAILABLE);
         }
         state.pages += 1;
         drop(state);
@@ -362,7 +363,8 @@ impl Page {
             out.write_all(event.as_bytes())?;
             out.flush()?;
             bytes += event.len();
-            let is_over = stage == Stage::Over || self.must_leave();
+            // Not before it has shown the drain.
+            let is_over = stage == Stage::Over || stage == Stage::Draining && self.must_leave();
             let bytes_max = if stage == Stage::Serving { SERVING_BYTES_MAX } else { STREAM_BYTES_MAX };
             if is_over || bytes >= bytes_max {
                 return Ok(());

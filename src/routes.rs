@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `/ping` | everybody | not there |
 //! | `/livez`, `/readyz` | everybody, unless there is an admin listener | everybody |
-//! | `/shutdown` | whoever [may](Access::may), unless there is an admin listener | whoever may |
+//! | `/shutdown` | whoever [may](Access), unless there is an admin listener | whoever may |
 //! | `/metrics`, `/status` | the same: they tell who asks for what | everybody |
 //!
 //! With an admin listener, the public one answers 404 for all but `/ping`. All but `/status` are answered at once. So

@@ -341,7 +341,7 @@ fn requests_that_are_in_the_accept_queue_at_the_deadline_are_counted() {
     assert!(said.contains(" 30 cut off; "), "{said}");
     let queue = said.lines().find(|line| line.contains(" in the queue of `127.0.0.1:")).expect(&said);
     let waited: usize = queue.strip_prefix("cut off: ").unwrap().split(' ').next().unwrap().parse().unwrap();
-    let running = said.lines().filter(|line| line.contains("GET /sleep/3000 for 127.0.0.1:")).count();
+    let running = said.lines().filter(|line| line.starts_with("cut off: GET /sleep/3000 for 127.0.0.1:")).count();
     assert_eq!(waited + running, 30, "{said}");
 }
 
