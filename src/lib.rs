@@ -174,7 +174,7 @@ pub use http::{
 };
 pub use router::Router;
 pub use server::{
-    Address, AddressError, BindError, Busy, Config, Connections, Durations, Figures, Inherited, Liveness, LocalAddress,
-    Notice, Server, Stats, ToAddresses, Want, Work, remove_socket_files,
+    Address, AddressError, Answered, BindError, Busy, Config, Connections, Durations, Figures, Inherited, Liveness,
+    LocalAddress, Notice, Server, Stats, ToAddresses, Want, Work, remove_socket_files,
 };
 pub use stop::{Cause, GRACE, Stop};

@@ -70,7 +70,31 @@ impl<F> Drop for Given<F> {
 /// Closures to call once an answer has left or is lost. Dropping this calls each exactly once, in order. Boxed, so that
 /// an answer without any is no larger, and needs no call to be dropped.
 #[derive(Default)]
-pub(crate) struct AfterAnswer(Option<Box<Closures>>);
+pub(crate) struct AfterAnswer(Option<Box<Ends>>);
+
+/// Dropped in this order.
+#[derive(Default)]
+struct Ends {
+    closures: Closures,
+    told: Told,
+}
+
+/// Called when dropped, with how many bytes of a streamed body have left, and whether the whole answer has. Must not
+/// panic.
+#[derive(Default)]
+struct Told {
+    tell: Option<Box<dyn FnOnce(u64, bool) + Send>>,
+    streamed: u64,
+    is_whole: bool,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(tell) = self.tell.take() {
+            tell(self.streamed, self.is_whole);
+        }
+    }
+}
 
 #[derive(Default)]
 struct Closures(Vec<Given<Box<dyn FnOnce() + Send>>>);
@@ -81,7 +105,20 @@ impl AfterAnswer {
     }
 
     pub(crate) fn push(&mut self, then: impl FnOnce() + Send + 'static) {
-        self.0.get_or_insert_default().0.push(Given::new(Box::new(then)));
+        self.0.get_or_insert_default().closures.0.push(Given::new(Box::new(then)));
+    }
+
+    /// Has the end of the answer told, after all closures.
+    pub(crate) fn tell_end(&mut self, tell: impl FnOnce(u64, bool) + Send + 'static) {
+        self.0.get_or_insert_default().told.tell = Some(Box::new(tell));
+    }
+
+    /// The answer has left, with so many bytes of a streamed body. Without this, it is lost.
+    #[inline]
+    pub(crate) fn note_end(&mut self, streamed: u64, is_whole: bool) {
+        if let Some(ends) = &mut self.0 {
+            (ends.told.streamed, ends.told.is_whole) = (streamed, is_whole);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -89,7 +126,7 @@ impl AfterAnswer {
     }
 
     pub(crate) fn tell(&mut self, on_fault: &OnFault) {
-        self.0.iter_mut().flat_map(|closures| &mut closures.0).for_each(|given| given.tell(on_fault));
+        self.0.iter_mut().flat_map(|ends| &mut ends.closures.0).for_each(|given| given.tell(on_fault));
     }
 }
 

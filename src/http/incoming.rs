@@ -144,6 +144,11 @@ impl Incoming {
         self.known.is_some() && !self.has_body_begun
     }
 
+    /// True if the head is complete, and nothing is wrong with it.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.is_some()
+    }
+
     /// The head's length in bytes, once it is complete.
     pub(crate) fn head_len(&self) -> usize {
         self.head.len()

@@ -316,6 +316,11 @@ impl Response {
         self.body = Body::Whole(Cow::Owned(body));
     }
 
+    /// Has the end of this answer told: how many bytes of a streamed body have left, and whether all of it has.
+    pub(crate) fn tell_end(&mut self, tell: impl FnOnce(u64, bool) + Send + 'static) {
+        self.after.tell_end(tell);
+    }
+
     pub(crate) fn take_after(&mut self) -> AfterAnswer {
         std::mem::take(&mut self.after)
     }

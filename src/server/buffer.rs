@@ -234,6 +234,11 @@ impl ReadBuffer {
         &mut self.incoming
     }
 
+    /// True if the request's head is complete, and nothing is wrong with it.
+    pub(crate) fn is_known(&self) -> bool {
+        self.incoming.is_known()
+    }
+
     pub(crate) fn exchange(&self) -> Exchange {
         Exchange {
             is_head: self.incoming.is_head_request(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::buffer::ReadBuffer;
 use super::streaming::Arriving;
-use crate::http::{Method, Peer, Request, Response, Status};
+use crate::http::{Method, Peer, Request, Response, Status, Version};
 use crate::sync::{self, Arc};
 
 /// How many bytes of a path to keep, to report handlers that never returned.
@@ -15,8 +15,10 @@ const PATH_BYTES_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) method: Method,
-    /// As the client sent it; only the beginning if it is long.
-    pub(crate) path: Vec<u8>,
+    pub(crate) version: Version,
+    /// The path as the client sent it: only the beginning if it is long. If each answer is told of, the whole, with the
+    /// query.
+    pub(crate) target: Vec<u8>,
     pub(crate) since: Instant,
     /// When the request had come: it may have waited for a permit.
     pub(crate) asked: Instant,
@@ -29,9 +31,10 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The path as text. It may have been cut in the middle of a character.
+    /// The beginning of the path, as text. It may have been cut in the middle of a character.
     pub(crate) fn path(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.path)
+        let path = self.target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        String::from_utf8_lossy(beginning(path))
     }
 
     /// How long ago it was called, in seconds with one decimal. Without floating point, whose code would enlarge a
@@ -43,9 +46,10 @@ impl Call {
     }
 
     /// A handler that is called at `now`, for a request that had come at `asked`.
-    pub(crate) fn new(request: &Request<'_>, asked: Instant, now: Instant) -> Self {
-        let (method, path) = (request.method(), kept_path(request).to_vec());
-        Self { method, path, since: now, asked, behind: Vec::new(), body: None, is_deserted: false }
+    pub(crate) fn new(request: &Request<'_>, is_told: bool, asked: Instant, now: Instant) -> Self {
+        let (method, version, mut target) = (request.method(), request.version(), Vec::new());
+        keep_target(request, is_told, &mut target);
+        Self { method, version, target, since: now, asked, behind: Vec::new(), body: None, is_deserted: false }
     }
 
     /// At the deadline: true if the whole request has come, so that its answer is owed.
@@ -58,8 +62,10 @@ impl Call {
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     /// `None` before the first.
-    current: Option<(Method, Instant)>,
-    path: Vec<u8>,
+    current: Option<(Method, Version, Instant)>,
+    target: Vec<u8>,
+    /// Each answer is told of.
+    is_told: bool,
     /// What had been read after requests of one load of the buffer, from the first request that had something after it.
     /// Copied once for all of them, since a handler's thread has the buffer while it runs.
     behind: Vec<u8>,
@@ -71,22 +77,26 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
+    pub(crate) fn new(is_told: bool) -> Self {
+        Self { is_told, ..Self::default() }
+    }
+
     /// Takes the current call, for the connection to keep.
     pub(crate) fn take(&mut self) -> Option<Call> {
-        let (method, since) = self.current.take()?;
+        let (method, version, since) = self.current.take()?;
         let behind = self.behind.get(self.from..).unwrap_or_default().to_vec();
         // The thread that runs the loop from now on has another buffer, whose loads have the same numbers.
         (self.version, self.from) = (0, self.behind.len());
-        let path = std::mem::take(&mut self.path);
-        Some(Call { method, path, since, asked: since, behind, body: None, is_deserted: false })
+        let target = std::mem::take(&mut self.target);
+        Some(Call { method, version, target, since, asked: since, behind, body: None, is_deserted: false })
     }
 
     /// Notes that the handler is called for the request in the buffer.
     pub(crate) fn note(&mut self, buffer: &ReadBuffer, peer: &Peer, now: Instant) {
         let request = buffer.request(peer);
-        self.path.clear();
-        self.path.extend_from_slice(kept_path(&request));
-        self.current = Some((request.method(), now));
+        self.target.clear();
+        keep_target(&request, self.is_told, &mut self.target);
+        self.current = Some((request.method(), request.version(), now));
         self.note_behind(buffer);
     }
 
@@ -106,9 +116,21 @@ impl Calls {
 }
 
 /// As much of a path as is kept.
-pub(crate) fn kept_path<'a>(request: &Request<'a>) -> &'a [u8] {
-    let path = request.raw_path_bytes();
+pub(crate) fn beginning(path: &[u8]) -> &[u8] {
     path.get(..PATH_BYTES_MAX).unwrap_or(path)
+}
+
+/// Keeps the beginning of a request's path. If its answer is told of, keeps all of it, with the query.
+pub(crate) fn keep_target(request: &Request<'_>, is_told: bool, target: &mut Vec<u8>) {
+    let path = request.raw_path_bytes();
+    if !is_told {
+        return target.extend_from_slice(beginning(path));
+    }
+    target.extend_from_slice(path);
+    if let Some(query) = request.query() {
+        target.push(b'?');
+        target.extend_from_slice(query.as_bytes());
+    }
 }
 
 /// The answer to a request whose handler has failed.

@@ -15,12 +15,13 @@
 //! A request that comes whole and is answered at once leaves no trace: the phase is the state between two visits.
 //! Dropping a connection closes it for good.
 
+use std::borrow::Cow;
 use std::net::Shutdown;
 use std::time::Instant;
 
 use super::buffer::{Partial, ReadBuffer};
 use super::busy::Work;
-use super::call::{Call, kept_path};
+use super::call::{Call, beginning};
 use super::outgoing::{Outgoing, Unsent, Written};
 use super::phase::{Clock, Discarded, End, Fill, Phase, Sent};
 use super::poller::Event;
@@ -239,12 +240,12 @@ impl Connection {
     }
 
     /// The method and the beginning of the path of the request that this work is for, if it is known.
-    pub(crate) fn request_line(&self) -> Option<(Method, &[u8])> {
+    pub(crate) fn request_line(&self) -> Option<(Method, Cow<'_, str>)> {
         match (self.phase, &self.call, &self.partial) {
-            (Phase::Away, Some(call), _) => Some((call.method, &call.path)),
+            (Phase::Away, Some(call), _) => Some((call.method, call.path())),
             (Phase::Waiting | Phase::Body, _, Some(partial)) => {
                 let request = partial.request(&self.peer);
-                Some((request.method(), kept_path(&request)))
+                Some((request.method(), String::from_utf8_lossy(beginning(request.raw_path_bytes()))))
             }
             _ => None,
         }

@@ -3,7 +3,7 @@
 //! | module | what for |
 //! |---|---|
 //! | `config`, `budget` | every limit; the memory for bodies, which all loops share |
-//! | `notice`, `throttle` | what the server reports to its operator, and how often |
+//! | `notice`, `answered`, `throttle` | what the server reports to its operator, and how often |
 //! | `counts`, `stats`, `busy`, `survey` | what it counts and is busy with, and what others see of that |
 //! | `address`, `bind`, `listener`, `accept_error` | where to listen; accepting, and its errors |
 //! | `inherited` | listeners that another process or the embedder has bound |
@@ -29,6 +29,7 @@
 
 mod accept_error;
 mod address;
+mod answered;
 mod bind;
 mod budget;
 mod buffer;
@@ -74,7 +75,7 @@ pub use busy::{Busy, Work};
 pub use config::Config;
 pub use listener::{Inherited, LocalAddress};
 pub use liveness::Liveness;
-pub use notice::{Notice, Want};
+pub use notice::{Answered, Notice, Want};
 pub use stats::{Connections, Durations, Figures, Stats};
 
 use crate::group::MemberResult;
@@ -87,7 +88,7 @@ use handoff::Permits;
 use inbox::Inbox;
 use listener::Listener;
 use poller::Poller;
-use shared::{LoopHandle, OnNotice, Shared};
+use shared::{LoopHandle, OnAnswer, OnNotice, Shared};
 use shared_listener::SharedListener;
 use throttle::Throttle;
 
@@ -112,6 +113,7 @@ pub struct Server {
     stats: Stats,
     liveness: Liveness,
     on_notice: OnNotice,
+    on_answer: Option<OnAnswer>,
     on_listening: OnListening,
 }
 
@@ -178,6 +180,7 @@ impl Server {
             liveness,
             config,
             on_notice: Box::new(|_| {}),
+            on_answer: None,
             on_listening: Box::new(|_| {}),
         }
     }
@@ -246,6 +249,28 @@ impl Server {
         self
     }
 
+    /// Calls `listen` for each answer, once it has left or is lost: those of handlers, and the server's own refusals.
+    /// Access logs, metrics and traces are built on it. While nobody listens, it costs nothing.
+    ///
+    /// The closure runs on the threads that serve, after [`on_sent`](crate::Response::on_sent), and should not block.
+    /// If it panics, that is [reported](Notice::OnAnswerPanicked). A request whose handler still runs at the deadline
+    /// of a stop has no answer: [`CutOff`](crate::CutOff) names it.
+    ///
+    /// ```
+    /// use allout::{Config, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?.on_answer(|answered| {
+    ///     let method = answered.method.map_or("-".to_owned(), |method| method.to_string());
+    ///     let (status, bytes) = (answered.status.code(), answered.bytes);
+    ///     println!("{} {method} {} {status} {bytes}", answered.peer, answered.path);
+    /// });
+    /// # Ok::<(), allout::BindError>(())
+    /// ```
+    pub fn on_answer(mut self, listen: impl Fn(&Answered<'_>) + Send + Sync + 'static) -> Self {
+        self.on_answer = Some(Box::new(listen));
+        self
+    }
+
     /// Calls `listen` for each listener, once [`run`](Self::run) has all that it needs to serve: a client that connects
     /// from then on is answered, even if the stop comes before the first `accept`.
     pub fn on_listening(mut self, listen: impl Fn(&LocalAddress) + Send + 'static) -> Self {
@@ -269,7 +294,7 @@ impl Server {
 
     /// Builds all that serving needs.
     fn assemble(self, handler: impl Handler, stop: &Stop) -> Result<(Vec<EventLoop>, Arc<Shared>), String> {
-        let Self { listeners, config, stats, liveness, on_notice, on_listening } = self;
+        let Self { listeners, config, stats, liveness, on_notice, on_answer, on_listening } = self;
         let pollers: Vec<Poller> = (0..config.loops)
             .map(|_| Poller::new())
             .collect::<Result<_, _>>()
@@ -291,6 +316,7 @@ impl Server {
             totals: Arc::clone(stats.totals()),
             handler: Box::new(handler),
             on_notice,
+            on_answer,
             started: sync::now(),
             accept_failed: Throttle::default(),
             refused: Default::default(),

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use super::listener::LocalAddress;
-use crate::http::{Method, Peer, Reject};
+use crate::http::{Method, Peer, Reject, Status, Version};
 
 /// A server's report, passed to [`Server::on_notice`](crate::Server::on_notice). Its `Display` is one line.
 #[derive(Debug)]
@@ -49,6 +50,12 @@ pub enum Notice<'a> {
         /// The panic's message.
         text: &'a str,
     },
+    /// The closure given to [`Server::on_answer`](crate::Server::on_answer) panicked. The answer is not affected.
+    #[non_exhaustive]
+    OnAnswerPanicked {
+        /// The panic's message.
+        text: &'a str,
+    },
     /// The closure that writes a streamed response's body failed, and not because its client has gone or stalls. The
     /// client got 500 if nothing had been sent yet; otherwise it sees that the end of the body is missing.
     #[non_exhaustive]
@@ -76,6 +83,35 @@ pub enum Notice<'a> {
         /// What was wrong with it.
         reject: Reject,
     },
+}
+
+/// An answer that has left, or was lost on the way: see [`Server::on_answer`](crate::Server::on_answer).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Answered<'a> {
+    /// Who was answered.
+    pub peer: &'a Peer,
+    /// The request's method. `None` if no whole head had come, or none that could be understood.
+    pub method: Option<Method>,
+    /// The request's path, as sent. Empty without a method.
+    pub path: &'a str,
+    /// What stood behind the first `?`, as sent.
+    pub query: Option<&'a str>,
+    /// The request's version. `None` without a method.
+    pub version: Option<Version>,
+    /// The answer's status.
+    pub status: Status,
+    /// How many bytes the answer's body has as it is sent, with the framing of chunks. If the answer was
+    /// [streamed](crate::Response::stream), how many have left; of any other that is not whole, fewer may have left.
+    pub bytes: u64,
+    /// How long the request had come before its handler was called: it waited for others to end.
+    pub waited: Duration,
+    /// From when the request had come, whole or to be streamed, until the system had taken the whole answer, or it was
+    /// lost. If the request was refused before it was whole: from when its first byte had come.
+    pub took: Duration,
+    /// The system has taken the whole answer. If not, the client has reset or stalled, the deadline of a stop came, or
+    /// the closure that writes a streamed body failed ([`Notice::StreamFailed`]) or panicked.
+    pub is_whole: bool,
 }
 
 /// What ran out for a request or a connection, so that it was answered 503.
@@ -127,6 +163,7 @@ impl fmt::Display for Notice<'_> {
             Self::HandlerPanicked { method, path, text } => {
                 write!(f, "handler of {method} {path} panicked: {text}")
             }
+            Self::OnAnswerPanicked { text } => write!(f, "on_answer panicked: {text}"),
             Self::StreamFailed { method, path, error } => {
                 write!(f, "stream of {method} {path} failed: {error}")
             }

@@ -29,7 +29,7 @@ struct Ending {
     /// It answers a whole request. Nobody is owed the refusal of an incomplete one.
     is_owed: bool,
     /// Called when dropped.
-    _after: AfterAnswer,
+    after: AfterAnswer,
 }
 
 /// What could not be written at once.
@@ -73,7 +73,7 @@ impl Outgoing {
     /// Adds an answer.
     pub(crate) fn push(&mut self, mut response: Response, to: Exchange, persistence: Persistence, now: Instant) {
         self.push_head(&response, to, persistence, now);
-        self.endings.push_back(Ending { at: self.bytes.len(), is_owed: true, _after: response.take_after() });
+        self.endings.push_back(Ending { at: self.bytes.len(), is_owed: true, after: response.take_after() });
     }
 
     /// Adds the refusal of an incomplete or unserved request. It does not count as an answer, and is the last.
@@ -162,6 +162,11 @@ impl Unsent {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Somebody else has sent all of it.
+    pub(crate) fn note_sent(&mut self) {
+        self.endings.iter_mut().for_each(|ending| ending.after.note_end(0, true));
+    }
+
     /// What the peer has yet to take.
     pub(crate) fn rest(&self) -> &[u8] {
         self.bytes.get(self.sent..).unwrap_or_default()
@@ -194,7 +199,10 @@ fn write(stream: &Stream, bytes: &[u8], sent: &mut usize, endings: &mut VecDeque
         }
     }
     while endings.front().is_some_and(|ending| ending.at <= *sent) {
-        written.answers += u64::from(endings.pop_front().is_some_and(|ending| ending.is_owed));
+        if let Some(mut ending) = endings.pop_front() {
+            ending.after.note_end(0, true);
+            written.answers += u64::from(ending.is_owed);
+        }
     }
     written
 }

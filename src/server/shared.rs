@@ -8,7 +8,7 @@ use super::config::Config;
 use super::counts::Totals;
 use super::handoff::Permits;
 use super::inbox::{Inbox, Message};
-use super::notice::{Notice, Want};
+use super::notice::{Answered, Notice, Want};
 use super::shared_listener::SharedListener;
 use super::throttle::Throttle;
 use crate::group::CutOff;
@@ -17,6 +17,7 @@ use crate::panics::{Panic, caught};
 use crate::stop::{Cause, Stop};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
 
+pub(crate) type OnAnswer = Box<dyn Fn(&Answered<'_>) + Send + Sync>;
 pub(crate) type OnNotice = Box<dyn Fn(&Notice<'_>) + Send + Sync>;
 
 pub(crate) struct Shared {
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) totals: Arc<Totals>,
     pub(crate) handler: Box<dyn Handler>,
     pub(crate) on_notice: OnNotice,
+    pub(crate) on_answer: Option<OnAnswer>,
     pub(crate) started: Instant,
     pub(crate) accept_failed: Throttle,
     /// One for each thing that can run out.
@@ -142,6 +144,15 @@ impl Shared {
     pub(crate) fn tell(&self, notice: &Notice<'_>) {
         // The embedder's closure may panic; the loop goes on.
         let _ = caught(|| (self.on_notice)(notice));
+    }
+
+    /// Tells of an answer that has left, or is lost.
+    pub(crate) fn tell_answer(&self, answered: &Answered<'_>) {
+        let Some(on_answer) = &self.on_answer else { return };
+        if let Err(panic) = caught(|| on_answer(answered)) {
+            self.totals.add_panic();
+            self.tell(&Notice::OnAnswerPanicked { text: &panic.to_string() });
+        }
     }
 
     /// Reports a failed accept, at most once a second over all loops.

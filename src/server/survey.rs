@@ -42,9 +42,9 @@ impl Survey {
         }
         let mut found = self.found.lock();
         for (since, work, connection) in longest {
-            let (method, path) = connection.request_line().map_or_else(Default::default, |(method, path)| {
-                (Some(method), String::from_utf8_lossy(path).into_owned())
-            });
+            let (method, path) = connection
+                .request_line()
+                .map_or_else(Default::default, |(method, path)| (Some(method), path.into_owned()));
             let (peer, client_has_gone) = (connection.peer().clone(), connection.is_deserted());
             let age = now.saturating_duration_since(since);
             self.keep(&mut found, Busy { peer, work, method, path, age, client_has_gone }, |busy| busy.age);

@@ -795,7 +795,7 @@ fn a_turn_time_of_nothing_is_no_trap_for_a_loop_that_drains() {
 }
 
 /// Resets a connection: closed with something unread, it sends no FIN.
-fn reset(client: Client) {
+pub(crate) fn reset(client: Client) {
     assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
     drop(client);
 }

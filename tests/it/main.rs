@@ -10,6 +10,7 @@
 mod support;
 
 mod admin;
+mod answered;
 mod causes;
 mod check;
 mod closing;

@@ -5,7 +5,9 @@
 
 use super::EventLoop;
 use super::serving::Reason;
-use crate::server::buffer::{Answer, Partial, ReadBuffer};
+use crate::http::Response;
+use crate::server::answered::Asked;
+use crate::server::buffer::{Answer, Exchange, Partial, ReadBuffer};
 use crate::server::call::Call;
 use crate::server::phase::{Clock, Sent};
 use crate::server::streaming::{Download, Streamed};
@@ -32,12 +34,24 @@ impl EventLoop {
 
     /// A displaced handler, or one that had the socket, has returned.
     pub(super) fn take_answer(&mut self, answer: Answer, buffer: &mut ReadBuffer) {
-        let Answer { token, exchange, response, partial, is_gone } = answer;
+        let Answer { token, exchange, mut response, partial, is_gone } = answer;
+        if self.shared.on_answer.is_some() {
+            self.tell_away(token, exchange, &mut response);
+        }
         if is_gone {
             return self.books.close_away(token);
         }
         if self.take_back(token, partial, buffer).is_some() {
             self.push_answer(response, exchange, buffer);
+        }
+    }
+
+    /// The end of a late answer will be told of: at once, if nobody waits for it any more.
+    #[cold]
+    fn tell_away(&mut self, token: Token, exchange: Exchange, response: &mut Response) {
+        let connection = self.books.away(token);
+        if let Some((call, peer)) = connection.as_deref().and_then(|own| own.call().zip(Some(own.peer()))) {
+            Asked::of(call).tell_with(response, exchange.is_head, peer, &self.shared);
         }
     }
 
@@ -60,6 +74,9 @@ impl EventLoop {
     /// gone, or the connection was cut off.
     pub(crate) fn start_download(&mut self, answer: Answer, buffer: &mut ReadBuffer) -> Option<Download> {
         let Answer { token, exchange, mut response, partial, .. } = answer;
+        if self.shared.on_answer.is_some() {
+            self.tell_away(token, exchange, &mut response);
+        }
         let call = self.take_back(token, partial, buffer)?;
         let after = response.take_after();
         self.push_answer(response, exchange, buffer);

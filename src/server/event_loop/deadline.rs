@@ -7,6 +7,7 @@ use super::{Books, EventLoop};
 use crate::group::CutOff;
 use crate::http::{Method, Reject, Response};
 use crate::panics::caught;
+use crate::server::answered::Asked;
 use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
 use crate::server::notice::Notice;
@@ -115,7 +116,13 @@ impl Books {
         connection.discard(buffer);
         let reject = Reject::Timeout;
         self.shared.tell(&Notice::Rejected { peer: connection.peer(), reject });
-        out.push_refusal(Response::text(reject.reason()).with_status(reject.status()), is_head, self.now);
+        let mut response = Response::text(reject.reason()).with_status(reject.status());
+        if self.shared.on_answer.is_some() {
+            let asked = connection.call().map(Asked::of);
+            let asked = asked.unwrap_or_else(|| Asked::in_part(buffer, connection, self.now));
+            asked.tell_with(&mut response, is_head, connection.peer(), &self.shared);
+        }
+        out.push_refusal(response, is_head, self.now);
         connection.send(out, self.now);
     }
 

@@ -131,7 +131,7 @@ impl EventLoop {
         let mut books = Books::new(Arc::clone(&shared), index, poller);
         let (now, write_timeout) = (books.now, shared.config.write_timeout);
         let out = Outgoing::new(Arc::clone(&books.counts), write_timeout, now);
-        let intake = Intake::new(Arc::clone(&shared));
+        let (intake, calls) = (Intake::new(Arc::clone(&shared)), Calls::new(shared.on_answer.is_some()));
         intake.watch_all(&mut books.poller)?;
         Ok(Self {
             shared,
@@ -139,7 +139,7 @@ impl EventLoop {
             intake,
             out,
             visit: None,
-            calls: Calls::default(),
+            calls,
             messages: VecDeque::new(),
             pass: Pass::new(now),
             is_behind: false,

@@ -14,6 +14,7 @@
 use std::time::Instant;
 
 use crate::http::{AfterAnswer, CONTINUE, Persistence, Progress, Reject, Response, Then, Version};
+use crate::server::answered::Asked;
 use crate::server::buffer::{Caller, Exchange, ReadBuffer};
 use crate::server::call::Call;
 use crate::server::connection::Connection;
@@ -102,6 +103,11 @@ impl Visit {
 
     pub(super) fn has_answered(&self) -> bool {
         self.answers > 0
+    }
+
+    /// When the first request that it answers had come.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// What it answers had come earlier.
@@ -309,11 +315,17 @@ impl<'a> Serving<'a> {
     pub(super) fn reject(&mut self, reject: Reject, end: End, buffer: &mut ReadBuffer) {
         self.shared.tell(&Notice::Rejected { peer: self.connection.peer(), reject });
         let response = Response::text(reject.reason()).with_status(reject.status());
-        self.turn_away(response, buffer.incoming().is_head_request(), end);
+        self.turn_away(response, Some(buffer), end);
     }
 
-    /// Answers what is no whole request, and closes.
-    pub(super) fn turn_away(&mut self, response: Response, is_head: bool, end: End) {
+    /// Answers what is no whole request, of which a part may be in the buffer, and closes.
+    pub(super) fn turn_away(&mut self, mut response: Response, buffer: Option<&ReadBuffer>, end: End) {
+        let is_head = buffer.is_some_and(|buffer| buffer.exchange().is_head);
+        if self.shared.on_answer.is_some() {
+            let asked = buffer.map(|buffer| Asked::in_part(buffer, self.connection, self.now));
+            let asked = asked.unwrap_or_else(|| Asked::nothing(self.now));
+            asked.tell_with(&mut response, is_head, self.connection.peer(), self.shared);
+        }
         self.visit.count_answer();
         self.connection.end_with(end);
         self.out.push_refusal(response, is_head, self.now);
@@ -353,7 +365,12 @@ impl<'a> Serving<'a> {
 
     /// Ends the visit: the handler reads the request's body.
     pub(super) fn begin_upload(self, buffer: &mut ReadBuffer) -> Upload {
-        let mut call = Call::new(&buffer.request(self.connection.peer()), self.visit.since, self.now);
+        let mut call = Call::new(
+            &buffer.request(self.connection.peer()),
+            self.shared.on_answer.is_some(),
+            self.visit.since,
+            self.now,
+        );
         self.visit.count_in(self.out.counts(), self.now);
         let begun = buffer.take_begun(&self.shared.limits);
         let upload = Upload::new(begun, self.caller(), Arc::clone(self.connection.stream()), self.shared);

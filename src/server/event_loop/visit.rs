@@ -13,6 +13,7 @@
 use super::serving::{Reason, Serving, Step, Visit};
 use super::{Books, EventLoop, Turn};
 use crate::http::{Progress, Reject, Response};
+use crate::server::answered::Asked;
 use crate::server::buffer::{Exchange, ReadBuffer};
 use crate::server::phase::{End, Phase};
 use crate::server::table::Token;
@@ -85,10 +86,22 @@ impl EventLoop {
     }
 
     /// Takes the handler's response to the request in the buffer.
-    pub(crate) fn answer(&mut self, response: Response, buffer: &mut ReadBuffer) {
+    pub(crate) fn answer(&mut self, mut response: Response, buffer: &mut ReadBuffer) {
         let exchange = buffer.exchange();
+        if self.shared.on_answer.is_some() {
+            self.tell_with(&mut response, exchange, buffer);
+        }
         buffer.finish_request();
         self.push_answer(response, exchange, buffer);
+    }
+
+    /// The end of the answer to the request in the buffer will be told of.
+    #[cold]
+    fn tell_with(&self, response: &mut Response, exchange: Exchange, buffer: &ReadBuffer) {
+        let Some(visit) = &self.visit else { return };
+        let peer = self.books.table[visit.token()].peer();
+        let asked = Asked::by(&buffer.request(peer), visit.since(), self.books.now);
+        asked.tell_with(response, exchange.is_head, peer, &self.shared);
     }
 
     /// Adds a response to the batch. Its request has left the buffer.
@@ -151,7 +164,7 @@ impl EventLoop {
     pub(super) fn turn_away(&mut self, token: Token, response: Response, buffer: &mut ReadBuffer) {
         self.begin_visit(token, Reason::Reported, buffer);
         if let Some(mut serving) = self.serving() {
-            serving.turn_away(response, false, End::Lingering);
+            serving.turn_away(response, None, End::Lingering);
         }
         self.end_visit(Progress::Nothing, buffer);
     }

@@ -29,6 +29,8 @@ pub(crate) struct Download {
     unsent: Option<Box<Unsent>>,
     /// How many answers have left in full.
     answers: u64,
+    /// How many bytes of the body have left.
+    bytes: u64,
     after: AfterAnswer,
 }
 
@@ -60,21 +62,27 @@ impl Download {
     ) -> Self {
         // Nothing is read meanwhile: the read patience is unused.
         let socket = BlockingSocket::new(stream, totals, patience, patience);
-        Self { token, socket, unsent: Some(unsent), answers: 0, after }
+        Self { token, socket, unsent: Some(unsent), answers: 0, bytes: 0, after }
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(mut unsent) = self.unsent.take() else { return self.socket.write(bytes) };
-        unsent.extend(bytes);
-        self.socket.write(unsent.rest())?;
-        self.answers += unsent.answers() as u64;
+        if let Some(mut unsent) = self.unsent.take() {
+            unsent.extend(bytes);
+            self.socket.write(unsent.rest())?;
+            self.answers += unsent.answers() as u64;
+            unsent.note_sent();
+        } else {
+            self.socket.write(bytes)?;
+        }
+        self.bytes += bytes.len() as u64;
         Ok(())
     }
 
     fn end(self, is_whole: bool) -> Streamed {
-        let Self { token, answers, after, socket, .. } = self;
+        let Self { token, answers, bytes, mut after, socket, .. } = self;
         // Gives the socket back to the loop before any closure learns that the answer has left.
         drop(socket);
+        after.note_end(bytes, is_whole);
         drop(after);
         Streamed { token, answers: answers + u64::from(is_whole), is_whole }
     }

@@ -5,6 +5,8 @@
 //! handler that streams a request's body waits for its peer, whose script then goes on by itself; responses are not
 //! streamed here.
 
+#[path = "../../../../src/server/answered.rs"]
+mod answered;
 #[path = "../../../../src/server/budget.rs"]
 mod budget;
 #[path = "../../../../src/server/buffer.rs"]

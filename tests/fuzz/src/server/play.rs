@@ -98,6 +98,7 @@ impl Site {
             connections: AtomicUsize::new(0),
             totals: Arc::new(Totals::new(1)),
             handler: Box::new(handler),
+            on_answer: None,
             on_notice: Box::new(move |notice: &Notice<'_>| match notice {
                 Notice::Rejected { .. } => on_reject(),
                 other => panic!("{other}"),
