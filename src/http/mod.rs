@@ -55,5 +55,6 @@ pub(crate) use given::{AfterAnswer, Fault, OnFault};
 pub(crate) use head::HeadLimits;
 pub(crate) use incoming::{Incoming, Limits, Progress};
 pub(crate) use pattern::Pattern;
+pub(crate) use request::{Presence, Present};
 pub(crate) use response::Then;
 pub(crate) use streamed::{ReadBody, WriteBody};

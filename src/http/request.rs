@@ -48,6 +48,21 @@ impl fmt::Display for Peer {
     }
 }
 
+/// Whether a client is still there, whoever can tell.
+pub(crate) trait Presence: Sync {
+    fn present(&self) -> Present;
+}
+
+/// How much of a client is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Present {
+    There,
+    /// It has ended its side: it may have closed, or still read.
+    Ended,
+    /// Nobody will read the answer.
+    Gone,
+}
+
 /// A whole request. It is cheap to copy: all of it is borrowed.
 ///
 /// ```
@@ -74,11 +89,13 @@ pub struct Request<'a> {
     body: Source<'a>,
     peer: &'a Peer,
     pattern: Option<&'a Pattern>,
+    /// `None`: nobody can tell.
+    client: Option<&'a dyn Presence>,
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn new(head: &'a Head, target: &'a Target, bytes: &'a [u8], body: &'a [u8], peer: &'a Peer) -> Self {
-        Self { head, target, bytes, body: Source::Held(body), peer, pattern: None }
+        Self { head, target, bytes, body: Source::Held(body), peer, pattern: None, client: None }
     }
 
     /// The same request, its path matched by a pattern with captures, if by any.
@@ -89,6 +106,11 @@ impl<'a> Request<'a> {
     /// The same request, its body still to be read.
     pub(crate) fn reading(self, source: &'a dyn ReadBody) -> Self {
         Self { body: Source::Arriving(source), ..self }
+    }
+
+    /// The same request, of a client that can be looked at.
+    pub(crate) fn of(self, client: &'a dyn Presence) -> Self {
+        Self { client: Some(client), ..self }
     }
 
     /// The method.
@@ -164,6 +186,49 @@ impl<'a> Request<'a> {
     /// Who sent it.
     pub fn peer(&self) -> &'a Peer {
         self.peer
+    }
+
+    /// True once nobody can read the answer: the client has reset its connection, or the server has closed it at the
+    /// deadline of a stop. For a handler that works long, to ask now and then.
+    ///
+    /// Over TCP, a client that closes is not known to have gone before it resets: at first it sends the same as one
+    /// that ends its own side alone and waits for the answer. [`client_has_ended`](Self::client_has_ended) is true for
+    /// both. A client that closes a Unix socket has gone at once. A client whose machine vanishes is never known to
+    /// have gone. Behind a proxy, the client is the proxy.
+    ///
+    /// The first call takes some milliseconds, unless the body is [streamed](crate::BodyPlan::Stream), and each other
+    /// one system call. False where nobody can tell: in [`answer()`](crate::answer()), and in a handler that answers
+    /// [at once](crate::Handler::is_at_once) while all others are busy. Without the feature `sys`, and on other systems
+    /// than Linux, also on Unix sockets, and while bytes that nobody has read hide the reset; there, a call may take a
+    /// second while the body is streamed.
+    ///
+    /// ```
+    /// use allout::{Response, Router, Status};
+    ///
+    /// let router = Router::new().get("/report", |request| {
+    ///     let mut sum = 0_u64;
+    ///     for part in 0..1000 {
+    ///         if request.client_has_gone() {
+    ///             return Err(Status::REQUEST_TIMEOUT); // nobody will see it
+    ///         }
+    ///         sum += part; // takes its time
+    ///     }
+    ///     Ok(Response::text(sum.to_string()))
+    /// });
+    /// ```
+    pub fn client_has_gone(&self) -> bool {
+        self.present() == Present::Gone
+    }
+
+    /// True once the client has ended its side, or [has gone](Self::client_has_gone): it sends nothing more. Nearly all
+    /// clients that do so have closed, and read no answer; a few wait for one, and get it. Costs and exceptions are
+    /// those of [`client_has_gone`](Self::client_has_gone).
+    pub fn client_has_ended(&self) -> bool {
+        self.present() >= Present::Ended
+    }
+
+    fn present(&self) -> Present {
+        self.client.map_or(Present::There, Presence::present)
     }
 
     // A target and a valid Host are ASCII, so that they are always text.

@@ -16,6 +16,7 @@
 //! | `table`, `connection`, `phase` | what a loop works on: its connections and their phases |
 //! | `buffer`, `outgoing` | what a loop reads, what it sends |
 //! | `call` | a handler that has been called |
+//! | `presence` | whether a handler's client is still there |
 //! | `shared`, `inbox`, `transfer` | what all loops share, and how they reach each other |
 //! | `reply` | one value from one thread to another |
 //! | `path` | what the system knows of the network path to a peer |
@@ -51,6 +52,7 @@ mod path;
 mod patience;
 mod phase;
 mod poller;
+mod presence;
 mod quiet;
 mod reply;
 mod shared;

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::path::Path;
+use crate::http::Present;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -99,6 +100,23 @@ impl Stream {
             // A Unix socket's path has no length.
             #[cfg(unix)]
             Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether the peer is still there. Changes nothing.
+    pub(crate) fn present(&self) -> Present {
+        #[cfg(all(target_os = "linux", feature = "sys"))]
+        return super::sys::present(self);
+        // What std has: a look at the next byte.
+        #[cfg(not(all(target_os = "linux", feature = "sys")))]
+        match self {
+            Self::Tcp(stream) => match sorted(stream.peek(&mut [0])) {
+                Some(Moved::Bytes(0)) => Present::Ended,
+                Some(Moved::Failed) => Present::Gone,
+                Some(Moved::Bytes(_) | Moved::WouldBlock) | None => Present::There,
+            },
+            #[cfg(unix)]
+            Self::Unix(_) => Present::There,
         }
     }
 

@@ -59,6 +59,11 @@ impl<T> Table<T> {
         token(slot.generation, index)
     }
 
+    pub(crate) fn get(&self, token: Token) -> Option<&T> {
+        let slot = self.slots.get(token.index() as usize).filter(|slot| slot.generation == token.generation())?;
+        slot.taken.as_ref()
+    }
+
     pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
         self.slot(token).and_then(|slot| slot.taken.as_mut())
     }

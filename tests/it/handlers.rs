@@ -1,14 +1,17 @@
 //! Handlers that are put together from others: what is to become of a body, wrappers, a fallback.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use allout::{
     BodyPlan, Config, Handler, Method, Next, Peer, Reject, Request, Response, Router, Server, Status, answer, around,
 };
 
-use crate::support::{Client, Gate, HANG, PING, Reply, Site};
+use crate::drain::get;
+use crate::handoff::reset;
+use crate::support::{Client, Gate, HANG, PING, Reply, Site, poll};
 
 fn one_loop() -> Config {
     Config { loops: 1, body_bytes_max: 100, ..Config::default() }
@@ -315,4 +318,121 @@ fn a_handler_answers_in_a_test_without_a_socket_as_it_does_on_one() {
 fn a_stream_that_fails_fails_the_test() {
     let short = |_: &Request<'_>| Response::stream("a/b", |out| out.write_all(b"12")).with_length(5);
     let _ = answer(&short, PING, &Peer::Unix);
+}
+
+// ---- The client ----------------------------------------------------------------------------------------------------
+
+/// What a handler finds when it looks until something happens to its client.
+fn looking(seen: mpsc::Sender<(bool, bool)>, gate: &Gate) -> Router {
+    let look = move |request: &Request<'_>, gate: &Gate| {
+        assert!(!request.client_has_gone() && !request.client_has_ended(), "it is there");
+        gate.pass();
+        let found = poll(|| {
+            let found = (request.client_has_gone(), request.client_has_ended());
+            found.1.then_some(found)
+        });
+        seen.send(found.expect("something happens to it")).unwrap();
+        Response::text("looked")
+    };
+    let (also, gates) = (look.clone(), (gate.clone(), gate.clone()));
+    Router::new().get("/ping", |_| Response::text("pong")).get("/held", move |request| look(request, &gates.0)).stream(
+        Method::Post,
+        "/streamed",
+        move |request, body| {
+            assert_eq!(body.read(&mut [0; 4]).unwrap(), 4);
+            also(request, &gates.1)
+        },
+    )
+}
+
+fn ask_to_stream(length: usize) -> String {
+    format!("POST /streamed HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\nbody")
+}
+
+#[test]
+fn a_handler_learns_that_its_client_has_reset() {
+    for request in [get("/held"), ask_to_stream(4), ask_to_stream(5)] {
+        let ((seen, found), gate) = (mpsc::channel(), Gate::new());
+        let site = Site::start(one_loop(), looking(seen, &gate));
+        let mut client = site.connect();
+        client.send(PING.to_owned() + &request);
+        gate.wait_for(1);
+        reset(client);
+        gate.open();
+        assert_eq!(found.recv_timeout(HANG), Ok((true, true)), "{request}");
+        assert_eq!(site.connect().ask(PING).text(), "pong");
+    }
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_alone_has_not_gone() {
+    for request in [get("/held"), ask_to_stream(4)] {
+        let ((seen, found), gate) = (mpsc::channel(), Gate::new());
+        let site = Site::start(one_loop(), looking(seen, &gate));
+        let mut client = site.connect();
+        client.send(&request);
+        gate.wait_for(1);
+        client.finish();
+        gate.open();
+        assert_eq!(found.recv_timeout(HANG), Ok((false, true)), "{request}");
+        assert_eq!(client.reply().text(), "looked");
+    }
+}
+
+/// Without a look behind what has come, these cannot be seen.
+#[cfg(all(target_os = "linux", feature = "sys"))]
+#[test]
+fn what_a_client_has_sent_before_does_not_hide_its_end() {
+    for is_gone in [true, false] {
+        let ((seen, found), gate) = (mpsc::channel(), Gate::new());
+        let (site, path) = crate::drain::unix_site(one_loop(), looking(seen, &gate));
+        let mut client = Client::connect_unix(&path);
+        client.send(get("/held") + &PING.repeat(3));
+        gate.wait_for(1);
+        // Dropped, unless it only ends its side.
+        let half = Some(client).filter(|_| !is_gone);
+        half.iter().for_each(Client::finish);
+        gate.open();
+        assert_eq!(found.recv_timeout(HANG), Ok((is_gone, true)));
+        drop(half);
+        crate::drain::expect_clean(site);
+    }
+}
+
+#[test]
+fn a_client_that_is_cut_off_at_the_deadline_has_gone() {
+    for request in [get("/held"), ask_to_stream(4)] {
+        let ((seen, found), gate) = (mpsc::channel(), Gate::new());
+        let site = Site::start_with_grace(one_loop(), looking(seen, &gate), Duration::from_millis(100));
+        let mut client = site.connect();
+        client.send(&request);
+        gate.wait_for(1);
+        site.stop();
+        assert_eq!(site.outcome().exit_code(), 124);
+        gate.open();
+        assert_eq!(found.recv_timeout(HANG), Ok((true, true)), "{request}");
+    }
+}
+
+#[test]
+fn nobody_can_tell_where_there_is_no_connection() {
+    let router = Router::new().get("/ping", |request| Response::text(request.client_has_ended().to_string()));
+    assert_eq!(answer(&router, PING, &Peer::Unix).unwrap().body(), b"false");
+    // One that answers at once may do so while its loop cannot say.
+    let gate = Gate::new();
+    let stuck = gate.clone();
+    let router = Router::new()
+        .at_once(Method::Get, "/ping", |request| Response::text(request.client_has_gone().to_string()))
+        .get("/hold", move |_| {
+            stuck.pass();
+            Response::text("held")
+        });
+    let site = Site::start(Config { handlers_max: 1, ..one_loop() }, router);
+    let mut holder = site.connect();
+    assert_eq!(holder.ask(PING).text(), "false");
+    holder.send(get("/hold"));
+    gate.wait_for(1);
+    assert_eq!(site.connect().ask(PING).text(), "false");
+    gate.open();
+    assert_eq!(holder.reply().text(), "held");
 }

@@ -8,7 +8,7 @@ use crate::server::notice::Notice;
 use crate::server::shared::Shared;
 use crate::server::stream::Stream;
 use crate::server::table::Token;
-use crate::sync::Arc;
+use crate::sync::{Arc, Weak};
 
 /// A request, and what has come of its body.
 #[derive(Debug)]
@@ -17,12 +17,15 @@ pub(crate) struct Upload {
     exchange: Exchange,
     /// The request's head, complete, and nothing else.
     head: Partial,
+    /// Weak, so that the deadline of a stop can close it.
+    client: Weak<Stream>,
     body: Arc<Arriving>,
 }
 
 impl Upload {
     pub(crate) fn new(begun: Begun, caller: Caller, stream: Arc<Stream>, shared: &Shared) -> Self {
         let Begun { exchange, head, decoder, come, awaits_continue } = begun;
+        let client = Arc::downgrade(&stream);
         let socket = BlockingSocket::new(
             stream,
             Arc::clone(&shared.totals),
@@ -30,7 +33,7 @@ impl Upload {
             shared.config.write_timeout,
         );
         let body = Arc::new(Arriving::new(socket, decoder, shared.limits.body.of_stream(), come, awaits_continue));
-        Self { caller, exchange, head, body }
+        Self { caller, exchange, head, client, body }
     }
 
     /// The token of its connection.
@@ -46,8 +49,8 @@ impl Upload {
     /// Calls the handler. Returns its answer and what has come after the body. If the body turned out to be faulty, a
     /// refusal replaces the response.
     pub(crate) fn run(self, shared: &Arc<Shared>) -> Answer {
-        let Self { caller: Caller { token, peer }, mut exchange, head, body } = self;
-        let mut response = shared.call(&head.request(&peer).reading(&*body));
+        let Self { caller: Caller { token, peer }, mut exchange, head, client, body } = self;
+        let mut response = shared.call(&head.request(&peer).of(&client).reading(&*body));
         let (rest, fault) = body.leave();
         if let Some(Fault::Reject(reject)) = fault {
             shared.tell(&Notice::Rejected { peer: &peer, reject });

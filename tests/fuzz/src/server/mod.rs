@@ -37,6 +37,8 @@ mod path;
 mod patience;
 #[path = "../../../../src/server/phase.rs"]
 mod phase;
+#[path = "../../../../src/server/presence.rs"]
+mod presence;
 #[path = "../../../../src/server/quiet.rs"]
 mod quiet;
 #[path = "../../../../src/server/reply.rs"]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::path::Path;
+use crate::http::Present;
 use super::play::Script;
 
 /// Both ends of a connection. The peer's is moved by its script.
@@ -104,6 +105,15 @@ pub(crate) enum Moved {
 }
 
 impl Stream {
+    pub(crate) fn present(&self) -> Present {
+        let pipe = self.pipe();
+        match (pipe.is_broken, pipe.has_ended) {
+            (true, _) => Present::Gone,
+            (false, true) => Present::Ended,
+            (false, false) => Present::There,
+        }
+    }
+
     pub(crate) fn pipe(&self) -> MutexGuard<'_, Pipe> {
         self.0.lock().expect("a test that panicked is over")
     }

@@ -141,6 +141,18 @@ pub(crate) mod streaming {
     }
 }
 
+/// Nobody goes away here.
+pub(crate) mod presence {
+    use super::buffer::{Caller, ReadBuffer};
+    use super::shared::Shared;
+    use crate::http::Response;
+    use crate::sync::Arc;
+
+    pub(crate) fn call(shared: &Arc<Shared>, _: usize, caller: &Caller, buffer: &ReadBuffer) -> Response {
+        shared.call(&buffer.request(&caller.peer))
+    }
+}
+
 /// A thread can always be started here.
 pub(crate) mod throttle {
     use std::time::{Duration, Instant};
