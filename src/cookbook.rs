@@ -28,6 +28,7 @@ pages! {
     two_ports "How do I serve on two ports, with a job beside them?"
     existing_program "How do I put a server into a program that has its own signals and its own end?"
     wrap "How do I do something with every request: ids, authentication, CORS, a page for panics?"
+    access_log "How do I write an access log: Common Log Format, or JSON?"
     client_address "How do I know the client's address behind a proxy?"
     upload "How do I receive a file of any size?"
     download "How do I send a file, with its length, ranges and conditions?"

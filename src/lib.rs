@@ -46,6 +46,7 @@
 //! - [How do I serve on two ports, with a job beside them?](cookbook::two_ports)
 //! - [How do I put a server into a program that has its own signals and its own end?](cookbook::existing_program)
 //! - [How do I do something with every request: ids, authentication, CORS, a page for panics?](cookbook::wrap)
+//! - [How do I write an access log: Common Log Format, or JSON?](cookbook::access_log)
 //! - [How do I know the client's address behind a proxy?](cookbook::client_address)
 //! - [How do I receive a file of any size?](cookbook::upload)
 //! - [How do I send a file, with its length, ranges and conditions?](cookbook::download)

@@ -70,34 +70,16 @@ impl<F> Drop for Given<F> {
 /// Closures to call once an answer has left or is lost. Dropping this calls each exactly once, in order. Boxed, so that
 /// an answer without any is no larger, and needs no call to be dropped.
 #[derive(Default)]
-pub(crate) struct AfterAnswer(Option<Box<Ends>>);
+pub(crate) struct AfterAnswer(Option<Box<Closures>>);
 
-/// Dropped in this order.
 #[derive(Default)]
-struct Ends {
-    closures: Closures,
-    told: Told,
-}
-
-/// Called when dropped, with how many bytes of a streamed body have left, and whether the whole answer has. Must not
-/// panic.
-#[derive(Default)]
-struct Told {
+struct Closures {
+    given: Vec<Given<Box<dyn FnOnce() + Send>>>,
+    /// Called last, with how many bytes of a streamed body have left, and whether the whole answer has. Must not panic.
     tell: Option<Box<dyn FnOnce(u64, bool) + Send>>,
     streamed: u64,
     is_whole: bool,
 }
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if let Some(tell) = self.tell.take() {
-            tell(self.streamed, self.is_whole);
-        }
-    }
-}
-
-#[derive(Default)]
-struct Closures(Vec<Given<Box<dyn FnOnce() + Send>>>);
 
 impl AfterAnswer {
     pub(crate) const fn new() -> Self {
@@ -105,19 +87,19 @@ impl AfterAnswer {
     }
 
     pub(crate) fn push(&mut self, then: impl FnOnce() + Send + 'static) {
-        self.0.get_or_insert_default().closures.0.push(Given::new(Box::new(then)));
+        self.0.get_or_insert_default().given.push(Given::new(Box::new(then)));
     }
 
     /// Has the end of the answer told, after all closures.
     pub(crate) fn tell_end(&mut self, tell: impl FnOnce(u64, bool) + Send + 'static) {
-        self.0.get_or_insert_default().told.tell = Some(Box::new(tell));
+        self.0.get_or_insert_default().tell = Some(Box::new(tell));
     }
 
-    /// The answer has left, with so many bytes of a streamed body. Without this, it is lost.
+    /// The answer has left, with so many bytes of a streamed body. If this is dropped without it, the answer is lost.
     #[inline]
-    pub(crate) fn note_end(&mut self, streamed: u64, is_whole: bool) {
-        if let Some(ends) = &mut self.0 {
-            (ends.told.streamed, ends.told.is_whole) = (streamed, is_whole);
+    pub(crate) fn end(self, streamed: u64, is_whole: bool) {
+        if let Some(closures) = self.0 {
+            closures.end(streamed, is_whole);
         }
     }
 
@@ -126,17 +108,26 @@ impl AfterAnswer {
     }
 
     pub(crate) fn tell(&mut self, on_fault: &OnFault) {
-        self.0.iter_mut().flat_map(|ends| &mut ends.closures.0).for_each(|given| given.tell(on_fault));
+        self.0.iter_mut().flat_map(|closures| &mut closures.given).for_each(|given| given.tell(on_fault));
+    }
+}
+
+impl Closures {
+    #[cold]
+    fn end(mut self: Box<Self>, streamed: u64, is_whole: bool) {
+        (self.streamed, self.is_whole) = (streamed, is_whole);
     }
 }
 
 impl Drop for Closures {
     fn drop(&mut self) {
-        if !self.0.is_empty() {
-            let first = self.0.remove(0);
+        if !self.given.is_empty() {
+            let first = self.given.remove(0);
             // Dropped, and so called, after the first, even if that panics.
-            let _others = Self(std::mem::take(&mut self.0));
+            let _others = std::mem::take(self);
             first.call(|then| then());
+        } else if let Some(tell) = self.tell.take() {
+            tell(self.streamed, self.is_whole);
         }
     }
 }

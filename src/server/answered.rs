@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::buffer::ReadBuffer;
-use super::call::{Call, keep_target};
+use super::call::{Call, keep_whole_target};
 use super::connection::Connection;
 use super::notice::Answered;
 use super::phase::Phase;
@@ -31,7 +31,7 @@ impl Asked {
     /// A request whose head is complete. It had come at `at`, and its handler was called at `called`.
     pub(crate) fn by(request: &Request<'_>, at: Instant, called: Instant) -> Self {
         let mut target = Vec::new();
-        keep_target(request, true, &mut target);
+        keep_whole_target(request, &mut target);
         let waited = called.saturating_duration_since(at);
         Self { request: Some((request.method(), request.version())), target, at, waited }
     }

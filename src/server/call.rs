@@ -48,7 +48,11 @@ impl Call {
     /// A handler that is called at `now`, for a request that had come at `asked`.
     pub(crate) fn new(request: &Request<'_>, is_told: bool, asked: Instant, now: Instant) -> Self {
         let (method, version, mut target) = (request.method(), request.version(), Vec::new());
-        keep_target(request, is_told, &mut target);
+        if is_told {
+            keep_whole_target(request, &mut target);
+        } else {
+            target.extend_from_slice(beginning(request.raw_path_bytes()));
+        }
         Self { method, version, target, since: now, asked, behind: Vec::new(), body: None, is_deserted: false }
     }
 
@@ -62,10 +66,10 @@ impl Call {
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     /// `None` before the first.
-    current: Option<(Method, Version, Instant)>,
+    current: Option<(Method, Instant)>,
     target: Vec<u8>,
-    /// Each answer is told of.
-    is_told: bool,
+    /// The version, if each answer is told of.
+    told: Option<Version>,
     /// What had been read after requests of one load of the buffer, from the first request that had something after it.
     /// Copied once for all of them, since a handler's thread has the buffer while it runs.
     behind: Vec<u8>,
@@ -78,16 +82,16 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn new(is_told: bool) -> Self {
-        Self { is_told, ..Self::default() }
+        Self { told: is_told.then_some(Version::Http11), ..Self::default() }
     }
 
     /// Takes the current call, for the connection to keep.
     pub(crate) fn take(&mut self) -> Option<Call> {
-        let (method, version, since) = self.current.take()?;
+        let (method, since) = self.current.take()?;
         let behind = self.behind.get(self.from..).unwrap_or_default().to_vec();
         // The thread that runs the loop from now on has another buffer, whose loads have the same numbers.
         (self.version, self.from) = (0, self.behind.len());
-        let target = std::mem::take(&mut self.target);
+        let (version, target) = (self.told.unwrap_or(Version::Http11), std::mem::take(&mut self.target));
         Some(Call { method, version, target, since, asked: since, behind, body: None, is_deserted: false })
     }
 
@@ -95,8 +99,13 @@ impl Calls {
     pub(crate) fn note(&mut self, buffer: &ReadBuffer, peer: &Peer, now: Instant) {
         let request = buffer.request(peer);
         self.target.clear();
-        keep_target(&request, self.is_told, &mut self.target);
-        self.current = Some((request.method(), request.version(), now));
+        if let Some(version) = &mut self.told {
+            *version = request.version();
+            keep_whole_target(&request, &mut self.target);
+        } else {
+            self.target.extend_from_slice(beginning(request.raw_path_bytes()));
+        }
+        self.current = Some((request.method(), now));
         self.note_behind(buffer);
     }
 
@@ -120,13 +129,10 @@ pub(crate) fn beginning(path: &[u8]) -> &[u8] {
     path.get(..PATH_BYTES_MAX).unwrap_or(path)
 }
 
-/// Keeps the beginning of a request's path. If its answer is told of, keeps all of it, with the query.
-pub(crate) fn keep_target(request: &Request<'_>, is_told: bool, target: &mut Vec<u8>) {
-    let path = request.raw_path_bytes();
-    if !is_told {
-        return target.extend_from_slice(beginning(path));
-    }
-    target.extend_from_slice(path);
+/// Keeps a request's path, and its query.
+#[cold]
+pub(crate) fn keep_whole_target(request: &Request<'_>, target: &mut Vec<u8>) {
+    target.extend_from_slice(request.raw_path_bytes());
     if let Some(query) = request.query() {
         target.push(b'?');
         target.extend_from_slice(query.as_bytes());

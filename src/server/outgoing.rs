@@ -163,8 +163,8 @@ impl Unsent {
     }
 
     /// Somebody else has sent all of it.
-    pub(crate) fn note_sent(&mut self) {
-        self.endings.iter_mut().for_each(|ending| ending.after.note_end(0, true));
+    pub(crate) fn end(self) {
+        self.endings.into_iter().for_each(|ending| ending.after.end(0, true));
     }
 
     /// What the peer has yet to take.
@@ -199,9 +199,9 @@ fn write(stream: &Stream, bytes: &[u8], sent: &mut usize, endings: &mut VecDeque
         }
     }
     while endings.front().is_some_and(|ending| ending.at <= *sent) {
-        if let Some(mut ending) = endings.pop_front() {
-            ending.after.note_end(0, true);
+        if let Some(ending) = endings.pop_front() {
             written.answers += u64::from(ending.is_owed);
+            ending.after.end(0, true);
         }
     }
     written

@@ -1,4 +1,4 @@
-//! Whether a client is still there, for a handler that asks. A request whose handler does not ask pays nothing: only the
+//! Whether a client is still there, for a handler that asks. A request whose handler does not ask pays nothing: the
 //! first question finds the socket, by asking the connection's loop.
 
 use std::time::Duration;

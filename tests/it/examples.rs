@@ -267,6 +267,66 @@ fn an_idle_server_ends_by_itself() {
     assert_eq!(page.process.code(), Some(0));
 }
 
+/// The lines of a log, once there are so many.
+fn lines_of(log: &Path, count: usize) -> Vec<String> {
+    let lines = || std::fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    poll(|| Some(lines()).filter(|lines| lines.len() >= count)).expect("they are written")
+}
+
+#[test]
+fn an_access_log_has_a_line_for_each_answer_and_nobody_can_forge_one() {
+    let folder = Folder::new("access-log");
+    let log = folder.path("log");
+    for (format, expected) in [
+        (
+            "common",
+            [
+                r#"- - - [] "GET / HTTP/1.1" 200 6"#,
+                r#"- - - [] "GET /a%22%0a?b=\"c\\d HTTP/1.1" 404 10"#,
+                r#"- - - [] "HEAD / HTTP/1.1" 200 0"#,
+                r#"- - - [] "-" 400 23"#,
+            ],
+        ),
+        (
+            "json",
+            [
+                r#"{"host":"-","method":"GET","path":"/","query":null,"status":200,"bytes":6,"whole":true"#,
+                r#"{"host":"-","method":"GET","path":"/a%22%0a","query":"b=\"c\\d","status":404,"bytes":10,"whole":true"#,
+                r#"{"host":"-","method":"HEAD","path":"/","query":null,"status":200,"bytes":0,"whole":true"#,
+                r#"{"host":"-","method":null,"path":"","query":null,"status":400,"bytes":23,"whole":true"#,
+            ],
+        ),
+    ] {
+        let page = Page::start("access_log", &folder, &[log.to_str().unwrap(), format]);
+        let mut client = page.connect();
+        assert_eq!(client.ask(get("/", "")).text(), "hello\n");
+        assert_eq!(client.ask(get("/a%22%0a?b=\"c\\d", "")).status, 404);
+        client.send(get("/", "").replace("GET", "HEAD"));
+        assert_eq!(client.reply_to_head().status, 200);
+        assert_eq!(client.ask("GET / HTTP/1.1\r\nbad field\r\n\r\n").status, 400);
+        let lines = lines_of(&log, 4);
+        assert_eq!(page.get("/lost").text(), "0\n");
+        assert_eq!(page.stop(), Some(0));
+        // The end waits for the last one.
+        assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 5);
+        std::fs::remove_file(&log).unwrap();
+        for (line, expected) in lines.iter().zip(expected) {
+            assert_eq!(without_times(line), expected, "{line}");
+        }
+    }
+}
+
+/// The same, without its times, of either format.
+fn without_times(line: &str) -> String {
+    let without = |from: &str, to: &str, line: &str| {
+        let (before, rest) = line.split_once(from)?;
+        Some(format!("{before}{from}{}", rest.split_once(to).map_or("", |(_, rest)| rest)))
+    };
+    let line = without("[", "]", line).map_or(line.to_owned(), |line| line.replacen('[', "[]", 1));
+    let line = without("{", ",", &line).unwrap_or(line);
+    line.split(",\"waited_us\"").next().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn the_client_is_whom_our_own_proxies_name() {
     let folder = Folder::new("client_address");

@@ -6,8 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// What the simulation has its own of.
-const STAND_INS: [&str; 8] =
-    ["bind", "inherited", "listener", "poller", "sock_diag", "socket_file", "stream", "tests"];
+const STAND_INS: [&str; 8] = ["bind", "inherited", "listener", "poller", "sock_diag", "socket_file", "stream", "tests"];
 /// What it takes whole.
 const MODULES: [&str; 7] = ["group", "helpers", "http", "panics", "router", "signals", "stop"];
 

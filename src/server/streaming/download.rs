@@ -70,7 +70,7 @@ impl Download {
             unsent.extend(bytes);
             self.socket.write(unsent.rest())?;
             self.answers += unsent.answers() as u64;
-            unsent.note_sent();
+            unsent.end();
         } else {
             self.socket.write(bytes)?;
         }
@@ -79,11 +79,10 @@ impl Download {
     }
 
     fn end(self, is_whole: bool) -> Streamed {
-        let Self { token, answers, bytes, mut after, socket, .. } = self;
+        let Self { token, answers, bytes, after, socket, .. } = self;
         // Gives the socket back to the loop before any closure learns that the answer has left.
         drop(socket);
-        after.note_end(bytes, is_whole);
-        drop(after);
+        after.end(bytes, is_whole);
         Streamed { token, answers: answers + u64::from(is_whole), is_whole }
     }
 }

@@ -65,7 +65,8 @@ fn chunks(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
         let Some(length) = bytes[at..].windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
-        let size = std::str::from_utf8(&bytes[at..at + length]).ok().and_then(|text| usize::from_str_radix(text, 16).ok());
+        let size =
+            std::str::from_utf8(&bytes[at..at + length]).ok().and_then(|text| usize::from_str_radix(text, 16).ok());
         let Some(size) = size else { return Err(format!("a chunk's size {:?}", &bytes[at..at + length])) };
         at += length + 2;
         let Some(content) = bytes.get(at..at + size + 2) else { return Ok(None) };

@@ -124,8 +124,7 @@ impl World {
 
     fn add_client(&mut self, at: Nanos, path: &str, body: Vec<u8>, by: Option<Nanos>) {
         let id = path.rsplit('/').next().and_then(|id| id.parse().ok()).unwrap_or(0);
-        let expected =
-            Expected { id, status: 200, body, is_head: false, may_fail: false, may_close: false, by };
+        let expected = Expected { id, status: 200, body, is_head: false, may_fail: false, may_close: false, by };
         let steps = VecDeque::from([
             Step::Begin(expected),
             Step::Send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").into_bytes()),
@@ -271,7 +270,13 @@ impl World {
             }
             _ => (format!("/closing/{id}"), text("closing")),
         };
-        let method = if is_head { "HEAD" } else if sent.is_some() { "POST" } else { "GET" };
+        let method = if is_head {
+            "HEAD"
+        } else if sent.is_some() {
+            "POST"
+        } else {
+            "GET"
+        };
         let version = if is_old { "1.0" } else { "1.1" };
         let mut head = format!("{method} {path} HTTP/{version}\r\nHost: a\r\n");
         if closes {
@@ -290,7 +295,8 @@ impl World {
             }
             if !is_old && dice.one_in(2) {
                 head.push_str("Transfer-Encoding: chunked\r\n");
-                for chunk in sent.chunks(dice.between(1 + sent.len() as u64 / 12, 20_000 + sent.len() as u64) as usize) {
+                for chunk in sent.chunks(dice.between(1 + sent.len() as u64 / 12, 20_000 + sent.len() as u64) as usize)
+                {
                     content.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
                     content.extend_from_slice(chunk);
                     content.extend_from_slice(b"\r\n");
@@ -514,7 +520,8 @@ impl World {
                 self.note(|| format!("client {number} has {} for {}", answer.status, owed.expected.id));
             }
             self.judge(number, connection, from, &answer, owed.as_ref());
-            if answer.closes && owed.is_some_and(|owed| !owed.expected.may_close && answer.status == owed.expected.status)
+            if answer.closes
+                && owed.is_some_and(|owed| !owed.expected.may_close && answer.status == owed.expected.status)
             {
                 self.settle(number, connection, Some(from));
             } else if answer.closes {
@@ -540,7 +547,9 @@ impl World {
             }
             // On 1.0 the end of the connection is the end of the body.
             let is_prefix = answer.length.is_none() && answer.closes && expected.body.starts_with(&answer.body);
-            if answer.status == expected.status && is_prefix && from + answer.bytes as u64 >= self.clients[number].got_from
+            if answer.status == expected.status
+                && is_prefix
+                && from + answer.bytes as u64 >= self.clients[number].got_from
             {
                 if !expected.may_fail {
                     let at = self.net.pipes[connection].ended_at.map_or(now, |(at, _)| at);
@@ -672,7 +681,8 @@ impl World {
                 continue;
             }
             let took = mark.saturating_sub(looked_at + self.stood_between(looked_at, mark));
-            let is_gap = is_accepted && delivered_at > looked_at && (took <= GAP || closing_from.is_some() && was_blocked);
+            let is_gap =
+                is_accepted && delivered_at > looked_at && (took <= GAP || closing_from.is_some() && was_blocked);
             if delivered_at > mark || is_gap {
                 self.count("requests that crossed a close");
                 continue;
@@ -687,7 +697,15 @@ impl World {
                 mark as f64 / 1e9
             );
             self.note(|| format!("not answered: {text}"));
-            self.diary.losses.push(Loss { id: expected.id, connection, at: mark, is_accepted, is_written: false, listener, text });
+            self.diary.losses.push(Loss {
+                id: expected.id,
+                connection,
+                at: mark,
+                is_accepted,
+                is_written: false,
+                listener,
+                text,
+            });
         }
     }
 
@@ -721,15 +739,11 @@ impl World {
 
     /// Clients that wait for an answer, and for which nothing more can happen.
     pub(crate) fn waiting_clients(&self) -> Vec<String> {
-        let is_others = |client: &Client| client.connection.is_some_and(|connection| self.net.pipes[connection].is_others);
-        let waits = |client: &&Client| {
-            !client.is_over && !client.is_lawless && !client.owed.is_empty() && !is_others(client)
-        };
-        self.clients
-            .iter()
-            .filter(waits)
-            .map(|client| format!("request {}", client.owed[0].expected.id))
-            .collect()
+        let is_others =
+            |client: &Client| client.connection.is_some_and(|connection| self.net.pipes[connection].is_others);
+        let waits =
+            |client: &&Client| !client.is_over && !client.is_lawless && !client.owed.is_empty() && !is_others(client);
+        self.clients.iter().filter(waits).map(|client| format!("request {}", client.owed[0].expected.id)).collect()
     }
 }
 

@@ -109,7 +109,10 @@ pub fn faults_of(text: &str) -> std::result::Result<u32, String> {
 }
 
 pub fn names_of(faults: u32) -> String {
-    let names: Vec<_> =
-        plan::FAULTS.iter().filter(|(fault, _, _)| faults & 1 << *fault as u32 != 0).map(|(_, name, _)| *name).collect();
+    let names: Vec<_> = plan::FAULTS
+        .iter()
+        .filter(|(fault, _, _)| faults & 1 << *fault as u32 != 0)
+        .map(|(_, name, _)| *name)
+        .collect();
     if names.is_empty() { "none".to_owned() } else { names.join(",") }
 }

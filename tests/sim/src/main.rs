@@ -62,7 +62,10 @@ fn options() -> Result<Options, String> {
             "--clients" => options.clients = number(value()?)? as usize,
             "--keep-going" => options.keep_going = true,
             "--child" => options.is_child = true,
-            _ => return Err("usage: sim [--seeds N] [--from S] [--seed S] [--faults all|none|NAME,…] [--clients N] [--keep-going]".to_owned()),
+            _ => return Err(
+                "usage: sim [--seeds N] [--from S] [--seed S] [--faults all|none|NAME,…] [--clients N] [--keep-going]"
+                    .to_owned(),
+            ),
         }
     }
     Ok(options)

@@ -70,7 +70,7 @@ pub(crate) struct End {
     /// It has not been told by a call yet.
     has_error: bool,
     pub(crate) has_shut: bool,
-    is_deaf: bool,
+    pub(crate) is_deaf: bool,
     /// Does not answer any more, not even its system.
     pub(crate) is_vanished: bool,
 }

@@ -82,16 +82,14 @@ pub(crate) fn main() {
     let server = Server::bind(addresses, config(&plan)).expect("bound");
     let server = server.and_listeners(shared.into_iter().map(Inherited::Simulated)).expect("taken over");
     let has_panics = plan.has(Fault::Panics);
-    let server = server
-        .on_notice(move |notice| on_notice(notice, has_panics))
-        .on_listening(|_| {
-            with(|world| {
-                if !std::mem::replace(&mut world.net.is_serving, true) {
-                    world.note(|| "serves".to_owned());
-                    world.send_clients();
-                }
-            });
+    let server = server.on_notice(move |notice| on_notice(notice, has_panics)).on_listening(|_| {
+        with(|world| {
+            if !std::mem::replace(&mut world.net.is_serving, true) {
+                world.note(|| "serves".to_owned());
+                world.send_clients();
+            }
         });
+    });
     let router = routes(&stop);
     let serve = move |stop: &Stop| {
         let served = server.run(router, stop);

@@ -127,7 +127,8 @@ pub(crate) fn with<T>(act: impl FnOnce(&mut World) -> T) -> T {
 }
 
 pub(crate) fn is_there() -> bool {
-    WORLD.with(|world| world.try_borrow().is_ok_and(|world| world.as_ref().is_some_and(|world| world.current.is_some())))
+    WORLD
+        .with(|world| world.try_borrow().is_ok_and(|world| world.as_ref().is_some_and(|world| world.current.is_some())))
 }
 
 /// Runs a world until all its threads are over and nothing more is to happen. Returns it as it is then.

@@ -5,7 +5,8 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use super::path::Path;
-use crate::net::{DOWN, Done, Kind};
+use crate::http::Present;
+use crate::net::{DOWN, Done, Kind, UP};
 use crate::plan::Fault;
 use crate::sync::after;
 use crate::world::{self, Nanos, US, Why, with};
@@ -102,6 +103,19 @@ impl Stream {
     pub(crate) fn has_failed(&self) -> bool {
         world::step(US);
         with(|world| world.take_error(self.0))
+    }
+
+    pub(crate) fn present(&self) -> Present {
+        world::step(US);
+        with(|world| {
+            let connection = &world.net.pipes[self.0];
+            let (half, end) = (&connection.halves[UP], &connection.ends[DOWN]);
+            match (end.is_reset || end.is_deaf, half.has_ended) {
+                (true, _) => Present::Gone,
+                (false, true) => Present::Ended,
+                (false, false) => Present::There,
+            }
+        })
     }
 
     pub(crate) fn path(&self) -> Option<Path> {
