@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::buffer::ReadBuffer;
 use super::streaming::Arriving;
 use crate::http::{Method, Peer, Request, Response, Status, Version};
-use crate::sync::{self, Arc};
+use crate::sync::{self, Arc, AtomicUsize, Ordering};
 
 /// How many bytes of a path to keep, to report handlers that never returned.
 const PATH_BYTES_MAX: usize = 256;
@@ -26,6 +26,9 @@ pub(crate) struct Call {
     pub(crate) behind: Vec<u8>,
     /// The request's body, if the handler reads it itself.
     pub(crate) body: Option<Arc<Arriving>>,
+    /// If the handler sends its answer itself: how many answers before that have gone along to its thread, and have not
+    /// left.
+    pub(crate) ahead: Option<Arc<AtomicUsize>>,
     /// The peer has reset, and nobody waits for the answer. The connection stays until the handler returns.
     pub(crate) is_deserted: bool,
 }
@@ -53,12 +56,14 @@ impl Call {
         } else {
             target.extend_from_slice(beginning(request.raw_path_bytes()));
         }
-        Self { method, version, target, since: now, asked, behind: Vec::new(), body: None, is_deserted: false }
+        let (behind, body, ahead) = (Vec::new(), None, None);
+        Self { method, version, target, since: now, asked, behind, body, ahead, is_deserted: false }
     }
 
-    /// At the deadline: true if the whole request has come, so that its answer is owed.
-    pub(crate) fn is_owed(&self) -> bool {
-        self.body.as_ref().is_none_or(|body| body.has_come())
+    /// At the deadline: how many answers are owed here. Its own is one if the whole request has come.
+    pub(crate) fn owed(&self) -> usize {
+        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.load(Ordering::Relaxed));
+        ahead + usize::from(self.body.as_ref().is_none_or(|body| body.has_come()))
     }
 }
 
@@ -92,7 +97,8 @@ impl Calls {
         // The thread that runs the loop from now on has another buffer, whose loads have the same numbers.
         (self.version, self.from) = (0, self.behind.len());
         let (version, target) = (self.told.unwrap_or(Version::Http11), std::mem::take(&mut self.target));
-        Some(Call { method, version, target, since, asked: since, behind, body: None, is_deserted: false })
+        let (body, ahead) = (None, None);
+        Some(Call { method, version, target, since, asked: since, behind, body, ahead, is_deserted: false })
     }
 
     /// Notes that the handler is called for the request in the buffer.

@@ -178,13 +178,16 @@ impl Connection {
             return (0, true);
         }
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.answers());
-        let running = usize::from(self.call().is_some_and(Call::is_owed));
+        let running = self.call().map_or(0, Call::owed);
         if self.is_closing() {
             return (unsent + running, true);
         }
-        match &mut self.call {
-            // Its handler has the socket.
-            Some(call) if call.body.is_some() => return (unsent + running, true),
+        match self.call.as_deref_mut() {
+            // Its handler has the socket, until the whole body has come.
+            Some(Call { body: Some(body), .. }) => match body.behind() {
+                Some(behind) => self.partial = Partial::behind(&behind),
+                None => return (unsent + running, true),
+            },
             // What came after the request. If the handler already sends its answer, `partial` has it, with what has
             // come since.
             Some(call) if self.partial.is_none() => {
@@ -303,6 +306,11 @@ impl Connection {
         (self.phase == Phase::Idle && self.has_answered).then_some(self.since)
     }
 
+    /// True if an answer may still be on its way to the client.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
     /// Reads once, if there may be something to read.
     pub(crate) fn fill(&mut self, buffer: &mut ReadBuffer) -> Fill {
         if !self.is_readable {
@@ -369,9 +377,14 @@ impl Connection {
     /// Its handler will write the body itself, after what this returns: the earlier answers that have not left, and the
     /// batch, which ends with the head.
     pub(crate) fn go_downloading(&mut self, call: Call, out: &mut Outgoing, now: Instant) -> Box<Unsent> {
-        self.go_away(call);
-        let Some(mut unsent) = self.unsent.take() else { return out.take(now) };
-        out.append_to(&mut unsent);
+        let mut unsent = match self.unsent.take() {
+            Some(mut unsent) => {
+                out.append_to(&mut unsent);
+                unsent
+            }
+            None => out.take(now),
+        };
+        self.go_away(Call { ahead: unsent.share_count(), ..call });
         unsent
     }
 

@@ -8,7 +8,7 @@ use super::counts::Counts;
 use super::patience::Patience;
 use super::stream::{Moved, Stream};
 use crate::http::{AfterAnswer, ImfDate, Persistence, Response, encode, imf_date};
-use crate::sync::{self, Arc};
+use crate::sync::{self, Arc, AtomicUsize, Ordering};
 
 /// Answers that leave with one write.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(crate) struct Unsent {
     since: Instant,
     /// When a write was tried last.
     tried_at: Instant,
+    /// For the loop, which gave these answers to a handler's thread: how many of them have not left.
+    shared_count: Option<Arc<AtomicUsize>>,
 }
 
 /// The result of a write.
@@ -113,7 +115,15 @@ impl Outgoing {
     }
 
     fn unsent(&self, bytes: Vec<u8>, endings: VecDeque<Ending>, now: Instant) -> Box<Unsent> {
-        Box::new(Unsent { bytes, sent: 0, endings, patience: Patience::new(self.patience), since: now, tried_at: now })
+        Box::new(Unsent {
+            bytes,
+            sent: 0,
+            endings,
+            patience: Patience::new(self.patience),
+            since: now,
+            tried_at: now,
+            shared_count: None,
+        })
     }
 
     /// Appends the gathered bytes to those that a peer has not taken yet.
@@ -174,6 +184,20 @@ impl Unsent {
 
     pub(crate) fn is_done(&self) -> bool {
         self.sent == self.bytes.len()
+    }
+
+    /// Makes the number of these answers known to the loop, if there are any, until they have left.
+    pub(crate) fn share_count(&mut self) -> Option<Arc<AtomicUsize>> {
+        self.shared_count = (self.answers() > 0).then(|| Arc::new(AtomicUsize::new(self.answers())));
+        self.shared_count.clone()
+    }
+
+    /// A handler's thread has sent so many bytes of the rest.
+    pub(crate) fn note_left(&self, bytes: usize) {
+        if let Some(count) = &self.shared_count {
+            let is_left = |ending: &&Ending| ending.is_owed && ending.at > self.sent + bytes;
+            count.store(self.endings.iter().filter(is_left).count(), Ordering::Relaxed);
+        }
     }
 
     /// How many answers have not left in full.

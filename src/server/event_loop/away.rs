@@ -10,7 +10,7 @@ use crate::server::answered::Asked;
 use crate::server::buffer::{Answer, Exchange, Partial, ReadBuffer};
 use crate::server::call::Call;
 use crate::server::phase::{Clock, Sent};
-use crate::server::streaming::{Download, Streamed};
+use crate::server::streaming::{Download, Finish, Streamed};
 use crate::server::table::Token;
 use crate::sync;
 
@@ -88,11 +88,13 @@ impl EventLoop {
 
     /// A handler has written its answer's body.
     pub(super) fn take_streamed(&mut self, streamed: Streamed, buffer: &mut ReadBuffer) {
-        let Streamed { token, answers, is_whole } = streamed;
+        let Streamed { token, answers, finish } = streamed;
         self.follow_stop();
         self.books.count_answers(answers);
-        if !is_whole {
-            return self.books.close_away(token);
+        match finish {
+            Finish::Whole => {}
+            Finish::Torn => return self.books.end_torn(token),
+            Finish::Lost => return self.books.close_away(token),
         }
         self.take_back(token, None, buffer);
         if let Some(visit) = &mut self.visit {

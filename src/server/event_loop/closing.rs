@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Books;
 use crate::server::buffer::ReadBuffer;
 use crate::server::connection::Connection;
-use crate::server::phase::{Clock, Discarded, Phase};
+use crate::server::phase::{Clock, Discarded, End, Phase, Sent};
 use crate::server::quiet::kept_until;
 use crate::server::table::Token;
 
@@ -20,6 +20,14 @@ impl Books {
         } else {
             self.close(token);
         }
+    }
+
+    /// A stream has failed, and its connection ends where it stands. What left before must not be destroyed by a reset.
+    pub(super) fn end_torn(&mut self, token: Token) {
+        let Some(connection) = self.away(token) else { return };
+        connection.end_with(End::Lingering);
+        connection.come_back(None);
+        self.conclude(token, Sent::All);
     }
 
     /// Reads what comes after a last answer and throws it away, so that it cannot reset the connection. Once the peer's

@@ -151,8 +151,10 @@ impl EventLoop {
         if phase == Phase::Idle {
             return self.books.close(token);
         }
-        // Only this answer is in flight, and a stop does not wait for a peer that has gone quiet.
-        let end = if self.books.is_draining && phase == Phase::Head { End::AtOnce } else { End::Lingering };
+        // If only this answer is in flight, a stop does not wait for a peer that has gone quiet.
+        let is_first = !self.books.table[token].has_answered();
+        let is_at_once = self.books.is_draining && phase == Phase::Head && is_first;
+        let end = if is_at_once { End::AtOnce } else { End::Lingering };
         self.begin_visit(token, Reason::Reported, buffer);
         if let Some(mut serving) = self.serving() {
             serving.reject(Reject::Timeout, end, buffer);

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use super::blocking_socket::BlockingSocket;
 use crate::http::{Body, BodyLimits, CONTINUE, ReadBody, Reject};
 use crate::server::buffer::Partial;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 
 /// The least size of the read buffer, in bytes.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -15,7 +15,12 @@ const LAST_READS_MAX: u32 = 256;
 /// A body on its way. The handler's thread holds the lock while it reads or waits for more; the loop looks once, at the
 /// deadline.
 #[derive(Debug)]
-pub(crate) struct Arriving(Mutex<State>);
+pub(crate) struct Arriving {
+    state: Mutex<State>,
+    /// The loop has looked, and throws away what it finds in the socket. Set before that, so that a handler that reads
+    /// on gets no body with a hole in it.
+    is_cut_off: AtomicBool,
+}
 
 #[derive(Debug)]
 enum State {
@@ -146,16 +151,26 @@ impl Arriving {
     ) -> Self {
         let (filled, bytes) = (come.len(), come);
         let content = Content { socket, decoder, limits, bytes, filled, given: 0, awaits_continue, fault: None };
-        Self(Mutex::new(State::Read(Box::new(content))))
+        Self { state: Mutex::new(State::Read(Box::new(content))), is_cut_off: AtomicBool::new(false) }
     }
 
-    /// At the deadline: true if the whole body has come, so that its answer is owed.
+    /// At the deadline: true if the whole body has come, so that its answer is owed. From then on its handler can read
+    /// no more of it.
     pub(crate) fn has_come(&self) -> bool {
+        self.is_cut_off.store(true, Ordering::SeqCst);
         // Locked: its handler waits for more of it.
-        let Some(mut state) = self.0.try_lock() else { return false };
+        let Some(mut state) = self.state.try_lock() else { return false };
         match &mut *state {
             State::Read(content) => content.has_come(),
             State::Left { has_come } => *has_come,
+        }
+    }
+
+    /// At the deadline: what has come after the body, if the whole body has come and its handler has not returned.
+    pub(crate) fn behind(&self) -> Option<Vec<u8>> {
+        match &*self.state.try_lock()? {
+            State::Read(content) if content.decoder.is_whole() => Some(content.rest().to_vec()),
+            State::Read(_) | State::Left { .. } => None,
         }
     }
 
@@ -171,15 +186,16 @@ impl Arriving {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
+        self.state.lock()
     }
 }
 
 impl ReadBody for Arriving {
     fn read(&self, out: &mut [u8]) -> io::Result<usize> {
-        match &mut *self.state() {
-            State::Read(content) => content.read(out),
-            State::Left { .. } => Ok(0),
-        }
+        let count = match &mut *self.state() {
+            State::Read(content) => content.read(out)?,
+            State::Left { .. } => return Ok(0),
+        };
+        if self.is_cut_off.load(Ordering::SeqCst) { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(count) }
     }
 }

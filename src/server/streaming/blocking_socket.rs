@@ -72,7 +72,13 @@ impl BlockingSocket {
     /// # Errors
     ///
     /// As for [`read`](Self::read); `BrokenPipe` if the peer has gone.
-    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_noting(bytes, |_| ())
+    }
+
+    /// The same. Calls `note` with how many bytes have left, whenever more have.
+    pub(super) fn write_noting(&mut self, mut bytes: &[u8], note: impl Fn(usize)) -> io::Result<()> {
+        let all = bytes.len();
         while !bytes.is_empty() {
             let since = sync::now();
             let moved = self.stream.write(bytes);
@@ -82,6 +88,7 @@ impl BlockingSocket {
                     self.writing.earn(count);
                     self.totals.add_streamed_out(count);
                     bytes = bytes.get(count..).unwrap_or_default();
+                    note(all - bytes.len());
                 }
                 Moved::WouldBlock if self.writing.left().is_zero() => return Err(ErrorKind::TimedOut.into()),
                 Moved::WouldBlock => self.wait_from_now_on()?,

@@ -40,14 +40,24 @@ pub(crate) struct Streamed {
     pub(crate) token: Token,
     /// How many answers have left in full.
     pub(crate) answers: u64,
-    /// If false, the connection is of no further use.
-    pub(crate) is_whole: bool,
+    pub(crate) finish: Finish,
+}
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// The whole body has been sent.
+    Whole,
+    /// Its writer has failed: the client is to see that something is missing.
+    Torn,
+    /// The client has gone or stalls, or the connection is lost to us.
+    Lost,
 }
 
 impl Streamed {
     /// The end of a stream whose connection is lost.
     pub(crate) fn lost(token: Token) -> Self {
-        Self { token, answers: 0, is_whole: false }
+        Self { token, answers: 0, finish: Finish::Lost }
     }
 }
 
@@ -68,7 +78,7 @@ impl Download {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(mut unsent) = self.unsent.take() {
             unsent.extend(bytes);
-            self.socket.write(unsent.rest())?;
+            self.socket.write_noting(unsent.rest(), |count| unsent.note_left(count))?;
             self.answers += unsent.answers() as u64;
             unsent.end();
         } else {
@@ -78,12 +88,12 @@ impl Download {
         Ok(())
     }
 
-    fn end(self, is_whole: bool) -> Streamed {
+    fn end(self, finish: Finish) -> Streamed {
         let Self { token, answers, bytes, after, socket, .. } = self;
         // Gives the socket back to the loop before any closure learns that the answer has left.
         drop(socket);
-        after.end(bytes, is_whole);
-        Streamed { token, answers: answers + u64::from(is_whole), is_whole }
+        after.end(bytes, finish == Finish::Whole);
+        Streamed { token, answers: answers + u64::from(finish == Finish::Whole), finish }
     }
 }
 
@@ -115,8 +125,8 @@ pub(crate) fn write_body(
             answer.response = internal_error();
             Some(Err(answer))
         }
-        Stage::Sending(download) => Some(Ok(download.end(is_whole))),
-        Stage::Failed(download) => download.map(|download| Ok(download.end(false))),
+        Stage::Sending(download) => Some(Ok(download.end(if is_whole { Finish::Whole } else { Finish::Torn }))),
+        Stage::Failed(download) => download.map(|download| Ok(download.end(Finish::Lost))),
     }
 }
 

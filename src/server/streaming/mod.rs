@@ -42,5 +42,5 @@ mod download;
 mod upload;
 
 pub(crate) use arriving::Arriving;
-pub(crate) use download::{Download, Streamed, write_body};
+pub(crate) use download::{Download, Finish, Streamed, write_body};
 pub(crate) use upload::Upload;
