@@ -75,6 +75,8 @@ pub struct Result {
     pub requests: u64,
     pub answered: u64,
     pub steps: u64,
+    /// The world was left in the middle: what is static has not seen its end.
+    pub is_left: bool,
     pub seconds: f64,
     pub tally: BTreeMap<&'static str, u64>,
 }
@@ -94,6 +96,7 @@ pub fn run(choice: Choice, is_traced: bool) -> Result {
         requests: world.diary.requests,
         answered: world.diary.answered,
         steps: world.steps,
+        is_left: world.is_left,
         seconds: world.now as f64 / 1e9,
         tally: world.tally,
     }

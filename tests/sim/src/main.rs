@@ -107,6 +107,9 @@ fn child(options: &Options) -> ExitCode {
         for text in &result.broken {
             let _ = writeln!(out, "BROKEN {}", text.replace('\n', " "));
         }
+        if result.is_left {
+            break;
+        }
     }
     ExitCode::SUCCESS
 }
@@ -197,9 +200,8 @@ fn batch(options: &Options, first: u64, count: u64, sum: &mut Sum) -> u64 {
     });
     if is_begun {
         sum.failed.push((current, vec![format!("the process ends: {status}")]));
-        return current + 1;
     }
-    first + count
+    current + 1
 }
 
 fn lines_of(options: &Options, first: u64, count: u64, mut take: impl FnMut(&str)) -> String {

@@ -106,7 +106,8 @@ pub(crate) struct Connection {
     pub(crate) is_excused: bool,
     /// The server could not write all that it wanted to.
     pub(crate) was_blocked: bool,
-    pub(crate) unread_at_close: usize,
+    /// When the server's end was closed.
+    pub(crate) closed_at: Option<Nanos>,
 }
 
 #[derive(Debug)]
@@ -210,7 +211,7 @@ impl World {
             deliveries: Vec::new(),
             is_excused: false,
             was_blocked: false,
-            unread_at_close: 0,
+            closed_at: None,
         });
         self.note(|| format!("client {client} connects: connection {number}"));
         self.later(self.now + latency, Event::Syn(number));
@@ -225,7 +226,7 @@ impl World {
         let (latency, listener) = (connection.latency, connection.listener);
         let listener = &mut self.net.listeners[listener];
         match () {
-            () if !listener.is_open && listener.kind != Kind::Shared => {
+            () if listener.is_dead || !listener.is_open && listener.kind != Kind::Shared => {
                 self.later(self.now + latency, Event::Reset(number, UP));
             }
             () if listener.kind == Kind::Unix && listener.is_refusing => {
@@ -346,6 +347,17 @@ impl World {
         self.net.pipes[connection].tried_at = self.now;
         self.note(|| format!("accepts connection {connection}"));
         Ok(connection)
+    }
+
+    /// From now on every `accept` fails, and whoever waits is reset, as when somebody shuts the socket down.
+    pub(crate) fn break_listener(&mut self, number: usize) {
+        let listener = &mut self.net.listeners[number];
+        listener.is_dead = true;
+        let waiting: Vec<usize> = listener.queue.drain(..).chain(listener.handshakes.drain(..)).collect();
+        for connection in waiting {
+            self.later(self.now + self.net.pipes[connection].latency, Event::Reset(connection, UP));
+        }
+        self.listener_has_news(number);
     }
 
     pub(crate) fn refuse_newcomers(&mut self, number: usize) -> bool {
@@ -624,7 +636,7 @@ impl World {
         if end == DOWN {
             let marks = (self.now, connection.tried_at);
             connection.ended_at.get_or_insert(marks);
-            connection.unread_at_close = connection.halves[UP].received.len();
+            connection.closed_at = Some(self.now);
         }
         connection.ends[end].is_closed = true;
         let was_reset = connection.ends[end].is_reset;

@@ -169,6 +169,7 @@ impl Plan {
             if plan.ending == Ending::Request {
                 plan.ending = Ending::Trigger;
             }
+            plan.connections_max = 10_000;
         }
         if plan.ending == Ending::Listener && plan.listeners.len() > 1 {
             plan.ending = Ending::Signal;

@@ -451,6 +451,11 @@ impl Builder {
     }
 }
 
+/// As the seam of the crate has it.
+pub(crate) fn spawn(thread: Builder, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+    thread.spawn(body)
+}
+
 /// The destructor of a thread-local value may take its time.
 fn end_slowly() {
     let time = with(|world| {

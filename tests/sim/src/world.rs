@@ -119,6 +119,7 @@ pub(crate) struct World {
     pub(crate) diary: crate::site::Diary,
     pub(crate) signals_to_come: u64,
     pub(crate) is_dead: bool,
+    pub(crate) is_left: bool,
 }
 
 /// Calls `act` with the world. Must not be nested, and `act` must drop nothing that has a place in the world.
@@ -161,6 +162,7 @@ pub(crate) fn run(plan: Plan, is_traced: bool, main: impl FnOnce() + Send + 'sta
         diary: crate::site::Diary::default(),
         signals_to_come: 0,
         is_dead: false,
+        is_left: false,
         plan,
     };
     world.prepare();
@@ -183,6 +185,7 @@ pub(crate) fn run(plan: Plan, is_traced: bool, main: impl FnOnce() + Send + 'sta
     let mut world = WORLD.with(|place| place.borrow_mut().take()).expect("it was there");
     world.look_back();
     // A thread that is stuck keeps its stack for ever: to unwind it would run code of a world that is gone.
+    world.is_left = world.threads.iter().any(|thread| thread.stack.is_some());
     world.threads.iter_mut().filter_map(|thread| thread.stack.take()).for_each(std::mem::forget);
     world
 }
