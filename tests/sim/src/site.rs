@@ -63,8 +63,8 @@ fn ns(time: Nanos) -> Duration {
 /// The first thread of a world.
 pub(crate) fn main() {
     let plan = with(|world| world.plan.clone());
-    let mut numbers: Vec<usize> = plan.listeners.iter().map(|kind| with(|world| world.listen(*kind))).collect();
-    let shared = numbers.extract_if(.., |number| plan.listeners[*number] == Kind::Shared).collect::<Vec<_>>();
+    let numbers = plan.listeners.iter().map(|kind| with(|world| world.listen(*kind)));
+    let (shared, numbers): (Vec<_>, Vec<_>) = numbers.partition(|number| plan.listeners[*number] == Kind::Shared);
     let mut group = Group::new();
     group.lame_duck(ns(plan.lame_duck));
     let stop = group.stop();
@@ -568,7 +568,8 @@ impl World {
                 () => texts.push(format!("LOST: {}", loss.text)),
             }
         }
-        if at_the_deadline > cut_off && !(is_missing && was_frozen) && !is_unknown && !has_died {
+        let is_uncountable = is_missing && was_frozen || is_unknown || has_died;
+        if at_the_deadline > cut_off && !is_uncountable {
             texts.push(format!("{at_the_deadline} were cut off at the deadline, and {cut_off} were counted"));
         }
         let gone = (self.diary.gone + self.unwanted()) as usize;
@@ -629,7 +630,8 @@ impl World {
         for (name, exit) in &report.exits {
             let is_server = name.ends_with("http");
             let may_fail = is_server && (self.diary.has_poller_failed || plan.has(Fault::Threads));
-            if !is_expected(exit) && !(may_fail && matches!(exit, Exit::Failed(_))) {
+            let is_allowed = is_expected(exit) || may_fail && matches!(exit, Exit::Failed(_));
+            if !is_allowed {
                 texts.push(format!("{name}: {exit}"));
             }
             if is_server && *exit == Exit::Missing && !plan.has(Fault::Freezes) && !plan.has(Fault::SlowEnds) {
