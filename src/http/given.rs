@@ -98,8 +98,8 @@ impl AfterAnswer {
     /// The answer has left, with so many bytes of a streamed body. If this is dropped without it, the answer is lost.
     #[inline]
     pub(crate) fn end(self, streamed: u64, is_whole: bool) {
-        if let Some(closures) = self.0 {
-            closures.end(streamed, is_whole);
+        if let Some(mut closures) = self.0 {
+            (closures.streamed, closures.is_whole) = (streamed, is_whole);
         }
     }
 
@@ -109,13 +109,6 @@ impl AfterAnswer {
 
     pub(crate) fn tell(&mut self, on_fault: &OnFault) {
         self.0.iter_mut().flat_map(|closures| &mut closures.given).for_each(|given| given.tell(on_fault));
-    }
-}
-
-impl Closures {
-    #[cold]
-    fn end(mut self: Box<Self>, streamed: u64, is_whole: bool) {
-        (self.streamed, self.is_whole) = (streamed, is_whole);
     }
 }
 

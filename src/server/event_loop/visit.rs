@@ -86,22 +86,26 @@ impl EventLoop {
     }
 
     /// Takes the handler's response to the request in the buffer.
-    pub(crate) fn answer(&mut self, mut response: Response, buffer: &mut ReadBuffer) {
-        let exchange = buffer.exchange();
+    pub(crate) fn answer(&mut self, response: Response, buffer: &mut ReadBuffer) {
         if self.shared.on_answer.is_some() {
-            self.tell_with(&mut response, exchange, buffer);
+            return self.answer_and_tell(response, buffer);
         }
+        let exchange = buffer.exchange();
         buffer.finish_request();
         self.push_answer(response, exchange, buffer);
     }
 
-    /// The end of the answer to the request in the buffer will be told of.
+    /// The same, if the end of the answer is to be told. Apart, so that it costs the others nothing.
     #[cold]
-    fn tell_with(&self, response: &mut Response, exchange: Exchange, buffer: &ReadBuffer) {
-        let Some(visit) = &self.visit else { return };
-        let peer = self.books.table[visit.token()].peer();
-        let asked = Asked::by(&buffer.request(peer), visit.since(), self.books.now);
-        asked.tell_with(response, exchange.is_head, peer, &self.shared);
+    fn answer_and_tell(&mut self, mut response: Response, buffer: &mut ReadBuffer) {
+        let exchange = buffer.exchange();
+        if let Some(visit) = &self.visit {
+            let peer = self.books.table[visit.token()].peer();
+            let asked = Asked::by(&buffer.request(peer), visit.since(), self.books.now);
+            asked.tell_with(&mut response, exchange.is_head, peer, &self.shared);
+        }
+        buffer.finish_request();
+        self.push_answer(response, exchange, buffer);
     }
 
     /// Adds a response to the batch. Its request has left the buffer.
