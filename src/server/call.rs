@@ -105,14 +105,21 @@ impl Calls {
     pub(crate) fn note(&mut self, buffer: &ReadBuffer, peer: &Peer, now: Instant) {
         let request = buffer.request(peer);
         self.target.clear();
-        if let Some(version) = &mut self.told {
-            *version = request.version();
-            keep_whole_target(&request, &mut self.target);
+        if self.told.is_some() {
+            self.note_whole_target(buffer, peer);
         } else {
             self.target.extend_from_slice(beginning(request.raw_path_bytes()));
         }
         self.current = Some((request.method(), now));
         self.note_behind(buffer);
+    }
+
+    /// Apart, and with a request of its own, so that it costs the others nothing.
+    #[cold]
+    fn note_whole_target(&mut self, buffer: &ReadBuffer, peer: &Peer) {
+        let request = buffer.request(peer);
+        self.told = Some(request.version());
+        keep_whole_target(&request, &mut self.target);
     }
 
     fn note_behind(&mut self, buffer: &ReadBuffer) {

@@ -312,6 +312,7 @@ impl<'a> Serving<'a> {
     }
 
     /// Refuses the request in the buffer. The connection closes, since nobody knows where the next request begins.
+    #[cold]
     pub(super) fn reject(&mut self, reject: Reject, end: End, buffer: &mut ReadBuffer) {
         self.shared.tell(&Notice::Rejected { peer: self.connection.peer(), reject });
         let response = Response::text(reject.reason()).with_status(reject.status());
@@ -319,6 +320,7 @@ impl<'a> Serving<'a> {
     }
 
     /// Answers what is no whole request, of which a part may be in the buffer, and closes.
+    #[cold]
     pub(super) fn turn_away(&mut self, mut response: Response, buffer: Option<&ReadBuffer>, end: End) {
         let is_head = buffer.is_some_and(|buffer| buffer.exchange().is_head);
         if self.shared.on_answer.is_some() {
@@ -364,6 +366,7 @@ impl<'a> Serving<'a> {
     }
 
     /// Ends the visit: the handler reads the request's body.
+    #[inline(never)]
     pub(super) fn begin_upload(self, buffer: &mut ReadBuffer) -> Upload {
         let mut call = Call::new(
             &buffer.request(self.connection.peer()),
