@@ -30,7 +30,7 @@ use crate::sync::Arc;
 /// ```
 ///
 /// A handler gives whatever is `Into<Response>`: a [`Response`], a [`Status`] alone, a `Result` of two such, so that it
-/// can use `?` with errors of your own. Text is wrapped, `Response::text("…")`: if it were enough alone, an `Err` with a
+/// can use `?` with errors of your own. Text is wrapped, `Response::text("…")`: were it enough alone, an `Err` with a
 /// text would be answered 200. A closure that only panics has to say which: `|_| -> Response { panic!() }`.
 ///
 /// A clone has the same handlers: give one each to two servers.
