@@ -1,5 +1,7 @@
 //! What is owed at the deadline is counted wherever it lies, and a handler that still runs is named.
 
+use std::io::{self, Read, Write};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use allout::{Router, Server};
 use crate::drain::{SHORT, cut_off, get, routes, start_with_grace};
 #[cfg(unix)]
 use crate::support::Client;
-use crate::support::{Gate, Site};
+use crate::support::{Gate, HANG, Site};
 
 /// Runs a site until its deadline, `SHORT` after the stop, with a gate that opens afterwards; again if the machine stood
 /// still, from which nothing is learned.
@@ -18,11 +20,17 @@ use crate::support::{Gate, Site};
 fn at_the_deadline<T>(config: &Config, run: impl Fn(&Site, &Gate) -> T) -> (Outcome, T) {
     for _ in 0..20 {
         let (gate, stall) = (Gate::new(), Gate::new());
-        let stalling = stall.clone();
-        let router = routes(&gate).at_once(Method::Get, "/stall", move |_| {
-            stalling.pass();
-            Response::text("stalled")
-        });
+        let (stalling, keeping) = (stall.clone(), gate.clone());
+        let router = routes(&gate)
+            .at_once(Method::Get, "/stall", move |_| {
+                stalling.pass();
+                Response::text("stalled")
+            })
+            .stream(Method::Post, "/keep", move |_, body| {
+                io::copy(body, &mut io::sink()).unwrap();
+                keeping.pass();
+                Response::text("kept")
+            });
         let site = start_with_grace(config.clone(), router, SHORT);
         let clients = run(&site, &gate);
         site.stop();
@@ -126,6 +134,93 @@ fn requests_that_nobody_came_to_read_are_owed() {
     });
     let cut_off = expect_owed(&outcome, 11);
     assert_eq!(cut_off.details.iter().filter(|line| line.ends_with(", not begun")).count(), 10, "{cut_off:?}");
+}
+
+#[test]
+fn requests_behind_an_upload_whose_handler_has_read_it_are_owed_too() {
+    let (outcome, _clients) = at_the_deadline(&one_loop(), |site, gate| {
+        let mut client = site.connect();
+        client.send("POST /keep HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nkeep".to_owned() + &get("/n/1"));
+        gate.wait_for(1);
+        client.send(get("/n/2"));
+        client
+    });
+    let cut_off = expect_owed(&outcome, 3);
+    assert!(cut_off.details[0].contains(" (3 owed to it), its handler running for "), "{cut_off:?}");
+}
+
+/// A handler's thread that sends its answer itself takes along what is left of the answers before it.
+#[test]
+#[cfg(unix)]
+fn answers_before_one_that_is_streamed_are_owed_until_they_have_left() {
+    let gate = Gate::new();
+    let coming = gate.clone();
+    let router = Router::new()
+        .get("/bytes/{n}", |request| {
+            let count = request.param("n").unwrap().parse().unwrap();
+            Response::bytes("application/octet-stream", vec![b'x'; count])
+        })
+        .get("/flow", move |_| {
+            let coming = coming.clone();
+            Response::stream("text/plain", move |out| {
+                coming.come();
+                out.write_all(&[b'x'; 1_000_000])
+            })
+        });
+    let path = crate::support::socket_path();
+    let addresses = ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
+    let site = Site::run(Server::bind(addresses, one_loop()).unwrap(), router, SHORT);
+    // With one of these sizes the first two answers fit into the socket and the third does not: it is gathered with the
+    // head of the fourth.
+    let sizes = (60_000..140_000).step_by(5_000).map(|size| [size, size, 60_000]);
+    let connect = |sizes: [usize; 3]| {
+        let mut client = Client::connect_unix(&path);
+        client.send(sizes.map(|size| get(&format!("/bytes/{size}"))).concat() + &get("/flow"));
+        (client, sizes)
+    };
+    let clients: Vec<_> = sizes.map(connect).collect();
+    gate.wait_for(1);
+    thread::sleep(SHORT);
+    site.stop();
+    let cut_off = cut_off(&site.outcome());
+    // What has left is in the clients' sockets.
+    let owed = clients.into_iter().map(|(mut client, sizes)| {
+        let got = client.rest();
+        let mut rest = &got[..];
+        let whole = sizes.iter().take_while(|size| {
+            let head = rest.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+            let behind = head.and_then(|head| rest.get(head + **size..));
+            rest = behind.unwrap_or_default();
+            behind.is_some()
+        });
+        4 - whole.count()
+    });
+    assert_eq!(cut_off.owed, owed.sum::<usize>(), "{cut_off:?}");
+}
+
+/// At the deadline the server looks through the socket for the body's end, and throws away what it finds.
+#[test]
+fn a_handler_that_reads_on_after_the_deadline_never_gets_a_body_with_a_hole() {
+    const BYTES: usize = 300_000;
+    let (gate, (sender, read)) = (Gate::new(), mpsc::channel());
+    let passing = gate.clone();
+    let router = routes(&gate).stream(Method::Post, "/up", move |_, body| {
+        body.read_exact(&mut [0; 1]).unwrap();
+        passing.pass();
+        let rest = io::copy(body, &mut io::sink());
+        sender.send(rest.map(|rest| rest + 1)).unwrap();
+        Response::text("up")
+    });
+    let site = start_with_grace(one_loop(), router, SHORT);
+    let mut client = site.connect();
+    client.send(format!("POST /up HTTP/1.1\r\nHost: test\r\nContent-Length: {BYTES}\r\n\r\n"));
+    client.send(vec![b'x'; BYTES]);
+    gate.wait_for(1);
+    site.stop();
+    let _ = site.outcome();
+    gate.open();
+    let read = read.recv_timeout(HANG).unwrap();
+    assert!(read.as_ref().map_or(true, |read| *read == BYTES as u64), "{read:?}");
 }
 
 /// A client that has not taken its earlier answers is given up, but not the handler that works for it.

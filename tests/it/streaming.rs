@@ -593,6 +593,28 @@ fn a_body_that_fails_half_way_is_cut_short_for_the_client_to_see() {
     check_cut_short(|| Err(std::io::Error::other("no more")), "stream of GET /stream failed: no more");
 }
 
+/// A close with something unread would reset the connection, and destroy what the client has not taken yet.
+#[test]
+fn answers_before_a_body_that_fails_arrive_whole_although_more_was_asked_behind_it() {
+    const BYTES: usize = 200_000;
+    let router = download(|out| {
+        out.write_all(b"some")?;
+        out.flush()?;
+        Err(std::io::Error::other("no more"))
+    })
+    .get("/bytes", |_| Response::bytes("application/octet-stream", vec![b'x'; BYTES]));
+    let (site, told) = told_of_failures(router);
+    let mut client = site.connect();
+    client.send(get("/bytes") + &get("/stream") + &get("/bytes"));
+    told.recv_timeout(HANG).unwrap();
+    // By now it has closed its connection, if it does so at once.
+    assert_eq!(site.connect().ask(PING).status, 200);
+    assert_eq!(client.reply().body.len(), BYTES);
+    client.finish();
+    site.stop();
+    expect_clean(site);
+}
+
 #[test]
 fn a_body_whose_writer_panics_is_cut_short_too() {
     check_cut_short(|| panic!("half way"), "handler of GET /stream panicked: half way");

@@ -374,12 +374,18 @@ impl Gate {
         Self::default()
     }
 
+    /// For a handler: says that it has come.
+    pub fn come(&self) {
+        let (state, changed) = &*self.0;
+        state.lock().unwrap().0 += 1;
+        changed.notify_all();
+    }
+
     /// For a handler: says that it has come, and waits until the gate is open.
     pub fn pass(&self) {
+        self.come();
         let (state, changed) = &*self.0;
-        let mut state = state.lock().unwrap();
-        state.0 += 1;
-        changed.notify_all();
+        let state = state.lock().unwrap();
         let (state, waited) = changed.wait_timeout_while(state, HANG, |(_, is_open)| !*is_open).unwrap();
         drop(state);
         assert!(!waited.timed_out(), "the gate was never opened");
