@@ -15,20 +15,18 @@
 //! A request that comes whole and is answered at once leaves no trace: the phase is the state between two visits.
 //! Dropping a connection closes it for good.
 
-use std::borrow::Cow;
 use std::net::Shutdown;
 use std::time::Instant;
 
 use super::buffer::{Partial, ReadBuffer};
-use super::busy::Work;
-use super::call::{Call, beginning};
+use super::call::Call;
 use super::outgoing::{Outgoing, Unsent, Written};
 use super::phase::{Clock, Discarded, End, Fill, Phase, Sent};
 use super::poller::Event;
 use super::quiet::Rhythm;
 use super::stream::{Moved, Stream};
 use super::transfer::Transfer;
-use crate::http::{Limits, Method, Peer, Progress};
+use crate::http::{Limits, Peer, Progress};
 use crate::sync::{self, Arc};
 
 /// How many reads at a time to throw away.
@@ -231,27 +229,14 @@ impl Connection {
         }
     }
 
-    /// What it is in the middle of, and since when, unless it is idle, within a head, or being closed.
-    pub(crate) fn work(&self) -> Option<(Work, Instant)> {
-        match (self.phase, &self.call, &self.unsent) {
-            (Phase::Away, Some(call), _) => Some((Work::Handler, call.since)),
-            (Phase::Writing, _, Some(unsent)) => Some((Work::Writing, unsent.since())),
-            (Phase::Waiting, ..) => Some((Work::Waiting, self.since)),
-            (Phase::Body, ..) => Some((Work::Body, self.since)),
-            _ => None,
-        }
+    /// The bytes of a request that it has kept.
+    pub(crate) fn partial(&self) -> Option<&Partial> {
+        self.partial.as_deref()
     }
 
-    /// The method and the beginning of the path of the request that this work is for, if it is known.
-    pub(crate) fn request_line(&self) -> Option<(Method, Cow<'_, str>)> {
-        match (self.phase, &self.call, &self.partial) {
-            (Phase::Away, Some(call), _) => Some((call.method, call.path())),
-            (Phase::Waiting | Phase::Body, _, Some(partial)) => {
-                let request = partial.request(&self.peer);
-                Some((request.method(), String::from_utf8_lossy(beginning(request.raw_path_bytes()))))
-            }
-            _ => None,
-        }
+    /// Since when the peer has not taken all earlier answers.
+    pub(crate) fn blocked_since(&self) -> Option<Instant> {
+        self.unsent.as_ref().map(|unsent| unsent.since())
     }
 
     /// The handler that works on its request, if it is away.
