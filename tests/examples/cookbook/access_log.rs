@@ -14,6 +14,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use allout::{Answered, Config, GRACE, Group, MemberResult, Outcome, Peer, Server};
@@ -21,6 +22,8 @@ use allout::{Method, Response, Router, signals};
 
 /// How many lines may wait to be written.
 const LINES_MAX: usize = 10_000;
+/// Between two writes: to wake the writer for each line would cost more than the line.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The Common Log Format, in UTC.
 fn common(answered: &Answered<'_>, since_1970: Duration) -> String {
@@ -104,10 +107,11 @@ fn write(
     lost: &AtomicUsize,
 ) -> MemberResult {
     while let Ok(mut text) = lines.recv() {
-        text.extend(lines.try_iter().take(1000));
+        text.extend(lines.try_iter().take(LINES_MAX));
         if file.write_all(text.as_bytes()).is_err() {
             lost.fetch_add(text.lines().count(), Relaxed); // a full disk ends nothing
         }
+        sleep(PAUSE);
     }
     Ok(())
 }
