@@ -7,6 +7,7 @@
 //! Lines contain what clients have sent. What could end a text or a line is escaped, so
 //! that nobody can forge one. A query may be secret: leave it out if yours is.
 
+use std::borrow::Cow;
 use std::env::args;
 use std::error::Error;
 use std::fs::File;
@@ -30,9 +31,10 @@ fn common(answered: &Answered<'_>, since_1970: Duration) -> String {
     let (date, time) = calendar(since_1970.as_secs());
     let request = match (answered.method, answered.version) {
         (Some(method), Some(version)) => {
-            let query =
-                answered.query.map_or(String::new(), |query| format!("?{query}"));
-            escaped(&format!("{method} {}{query} {version}", answered.path), "\\x")
+            let (path, mark) =
+                (escaped(answered.path, "\\x"), answered.query.map_or("", |_| "?"));
+            let query = escaped(answered.query.unwrap_or_default(), "\\x");
+            format!("{method} {path}{mark}{query} {version}")
         }
         _ => "-".to_owned(),
     };
@@ -68,7 +70,12 @@ fn host(peer: &Peer) -> String {
 }
 
 /// Without what could end a text or a line. `hex` begins an escape of two digits.
-fn escaped(text: &str, hex: &str) -> String {
+fn escaped<'a>(text: &'a str, hex: &str) -> Cow<'a, str> {
+    let is_plain =
+        |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        return text.into();
+    }
     let mut safe = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
@@ -79,7 +86,7 @@ fn escaped(text: &str, hex: &str) -> String {
             char => safe.push(char),
         }
     }
-    safe
+    safe.into()
 }
 
 /// Day and time of day, from the days since 1 March 2000, with which 400 years begin.
