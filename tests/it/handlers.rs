@@ -395,6 +395,7 @@ fn what_a_client_has_sent_before_does_not_hide_its_end() {
         gate.open();
         assert_eq!(found.recv_timeout(HANG), Ok((is_gone, true)));
         drop(half);
+        site.stop();
         crate::drain::expect_clean(site);
     }
 }
