@@ -73,7 +73,10 @@ impl Permits {
 
     /// How many handlers run.
     pub(crate) fn running(&self) -> usize {
-        self.displaced() + self.words.iter().filter(|word| word.load().is_busy()).count()
+        // The words first: a handler that a spare displaces in between then counts twice. In the other order it would
+        // not count at all, and one more than `max` could run.
+        let busy = self.words.iter().filter(|word| word.load().is_busy()).count();
+        busy + self.displaced()
     }
 
     fn enter_among_few(&self, index: usize) -> bool {
