@@ -1,6 +1,8 @@
 //! What is owed at the deadline is counted wherever it lies, and a handler that still runs is named.
 
-use std::io::{self, Read, Write};
+#[cfg(unix)]
+use std::io::Write;
+use std::io::{self, Read};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
