@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::path::Path;
-use crate::http::Present;
 use super::play::Script;
+use crate::http::Present;
 
 /// Both ends of a connection. The peer's is moved by its script.
 #[derive(Debug)]
