@@ -107,10 +107,12 @@ impl Stream {
     pub(crate) fn present(&self) -> Present {
         #[cfg(all(target_os = "linux", feature = "sys"))]
         return super::sys::present(self);
-        // What std has: a look at the next byte.
+        // What std has: a look at the next byte. At the end, a peer that has reset cannot be sent even nothing; nor can
+        // one that a stop has cut off.
         #[cfg(not(all(target_os = "linux", feature = "sys")))]
         match self {
             Self::Tcp(stream) => match sorted(stream.peek(&mut [0])) {
+                Some(Moved::Bytes(0)) if matches!(self.write(&[]), Moved::Failed) => Present::Gone,
                 Some(Moved::Bytes(0)) => Present::Ended,
                 Some(Moved::Failed) => Present::Gone,
                 Some(Moved::Bytes(_) | Moved::WouldBlock) | None => Present::There,
