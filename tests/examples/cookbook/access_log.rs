@@ -10,8 +10,9 @@
 use std::borrow::Cow;
 use std::env::args;
 use std::error::Error;
+use std::fmt::{self, Write as _};
 use std::fs::File;
-use std::io::Write;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -27,45 +28,57 @@ const LINES_MAX: usize = 10_000;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The Common Log Format, in UTC.
-fn common(answered: &Answered<'_>, since_1970: Duration) -> String {
-    let (date, time) = calendar(since_1970.as_secs());
-    let request = match (answered.method, answered.version) {
+fn common(
+    answered: &Answered<'_>,
+    since_1970: Duration,
+    line: &mut String,
+) -> fmt::Result {
+    write_host(answered.peer, line)?;
+    line.push_str(" - - [");
+    write_calendar(since_1970.as_secs(), line)?;
+    line.push_str(" +0000] \"");
+    match (answered.method, answered.version) {
         (Some(method), Some(version)) => {
-            let (path, mark) =
-                (escaped(answered.path, "\\x"), answered.query.map_or("", |_| "?"));
-            let query = escaped(answered.query.unwrap_or_default(), "\\x");
-            format!("{method} {path}{mark}{query} {version}")
+            write!(line, "{method} {}", escaped(answered.path, "\\x"))?;
+            if let Some(query) = answered.query {
+                write!(line, "?{}", escaped(query, "\\x"))?;
+            }
+            write!(line, " {version}")?;
         }
-        _ => "-".to_owned(),
-    };
-    let (status, bytes) = (answered.status.code(), answered.bytes);
-    let host = host(answered.peer);
-    format!("{host} - - [{date}:{time} +0000] \"{request}\" {status} {bytes}\n")
+        _ => line.push('-'),
+    }
+    writeln!(line, "\" {} {}", answered.status.code(), answered.bytes)
 }
 
 /// One JSON object a line.
-fn json(answered: &Answered<'_>, since_1970: Duration) -> String {
-    let text = |text: &str| format!("\"{}\"", escaped(text, "\\u00"));
-    let method =
-        answered.method.map_or("null".to_owned(), |one| text(&one.to_string()));
+fn json(
+    answered: &Answered<'_>,
+    since_1970: Duration,
+    line: &mut String,
+) -> fmt::Result {
     let (time_ms, took_us) = (since_1970.as_millis(), answered.took.as_micros());
+    write!(line, "{{\"time_ms\":{time_ms},\"host\":\"")?;
+    write_host(answered.peer, line)?;
+    match answered.method {
+        Some(method) => write!(line, "\",\"method\":\"{method}\"")?,
+        None => line.push_str("\",\"method\":null"),
+    }
+    write!(line, ",\"path\":\"{}\"", escaped(answered.path, "\\u00"))?;
+    match answered.query {
+        Some(query) => write!(line, ",\"query\":\"{}\"", escaped(query, "\\u00"))?,
+        None => line.push_str(",\"query\":null"),
+    }
     let (status, bytes, is_whole) =
         (answered.status.code(), answered.bytes, answered.is_whole);
-    let (host, path) = (text(&host(answered.peer)), text(answered.path));
-    let (query, waited_us) =
-        (answered.query.map_or("null".to_owned(), text), answered.waited.as_micros());
-    format!(
-        "{{\"time_ms\":{time_ms},\"host\":{host},\"method\":{method},\"path\":{path},\
-        \"query\":{query},\"status\":{status},\"bytes\":{bytes},\"whole\":{is_whole},\
-        \"waited_us\":{waited_us},\"took_us\":{took_us}}}\n"
-    )
+    write!(line, ",\"status\":{status},\"bytes\":{bytes},\"whole\":{is_whole}")?;
+    let waited_us = answered.waited.as_micros();
+    writeln!(line, ",\"waited_us\":{waited_us},\"took_us\":{took_us}}}")
 }
 
-fn host(peer: &Peer) -> String {
-    if let Peer::Tcp(address) = peer {
-        address.ip().to_string()
-    } else {
-        "-".to_owned()
+fn write_host(peer: &Peer, line: &mut String) -> fmt::Result {
+    match peer {
+        Peer::Tcp(address) => write!(line, "{}", address.ip()),
+        _ => line.write_char('-'),
     }
 }
 
@@ -90,7 +103,7 @@ fn escaped<'a>(text: &'a str, hex: &str) -> Cow<'a, str> {
 }
 
 /// Day and time of day, from the days since 1 March 2000, with which 400 years begin.
-fn calendar(seconds: u64) -> (String, String) {
+fn write_calendar(seconds: u64, line: &mut String) -> fmt::Result {
     const MONTHS: [&str; 12] = [
         "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan",
         "Feb",
@@ -104,7 +117,7 @@ fn calendar(seconds: u64) -> (String, String) {
         (day - (153 * month + 2) / 5 + 1, 2000 + 400 * era + year + month / 10);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let name = MONTHS[usize::try_from(month).unwrap_or_default()];
-    (format!("{day:02}/{name}/{year}"), format!("{hour:02}:{minute:02}:{second:02}"))
+    write!(line, "{day:02}/{name}/{year}:{hour:02}:{minute:02}:{second:02}")
 }
 
 /// Writes what there is, many lines at a time.
@@ -136,7 +149,10 @@ fn main() -> Result<Outcome, Box<dyn Error>> {
     let server = Server::bind(address, Config::default())?.on_answer(move |answered| {
         let since_1970 =
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        if sender.try_send(format(answered, since_1970)).is_err() {
+        let mut line = String::with_capacity(160);
+        // To write to a text cannot fail.
+        let _ = format(answered, since_1970, &mut line);
+        if sender.try_send(line).is_err() {
             unsent.fetch_add(1, Relaxed);
         }
     });
