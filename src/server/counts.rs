@@ -194,12 +194,13 @@ mod wide {
 
 #[cfg(test)]
 mod tests {
+    use super::wide::Counter as Wide;
     use super::*;
 
     #[test]
     fn a_count_in_two_halves_never_goes_back() {
         const STEP: u64 = (1 << 31) - 7;
-        let (count, rounds) = (wide::Counter::default(), 200_000);
+        let (count, rounds) = (Wide::default(), 200_000);
         std::thread::scope(|scope| {
             scope.spawn(|| (0..rounds).for_each(|_| count.add(STEP)));
             let mut before = 0;

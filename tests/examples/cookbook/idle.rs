@@ -7,7 +7,7 @@
 use std::env::args;
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use allout::{
@@ -19,7 +19,7 @@ fn main() -> Result<Outcome, Box<dyn Error>> {
     let seconds = args().nth(2).unwrap_or("60".to_owned());
     let idle_max = Duration::from_secs_f64(seconds.parse()?);
 
-    let events = Arc::new(AtomicU64::new(0));
+    let events = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&events);
     let router = Router::new().get("/", |_| Response::text("hello\n"));
     let handler = around(router, move |request, next| {

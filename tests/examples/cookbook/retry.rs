@@ -9,7 +9,7 @@ use std::error::Error;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use allout::{Config, GRACE, Group, MemberResult, Outcome, Server, Stop, signals};
@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const FAILURES_MAX: u32 = 6;
 
 /// Keeps a value up to date.
-fn follow(source: SocketAddr, value: &AtomicU64, stop: &Stop) -> MemberResult {
+fn follow(source: SocketAddr, value: &AtomicUsize, stop: &Stop) -> MemberResult {
     let mut failures = 0;
     loop {
         let pause = match fetch(source) {
@@ -43,7 +43,7 @@ fn follow(source: SocketAddr, value: &AtomicU64, stop: &Stop) -> MemberResult {
 }
 
 /// No wait in here may be longer than the grace period.
-fn fetch(source: SocketAddr) -> io::Result<u64> {
+fn fetch(source: SocketAddr) -> io::Result<usize> {
     let mut stream = TcpStream::connect_timeout(&source, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     let mut text = String::new();
@@ -57,7 +57,7 @@ fn main() -> Result<Outcome, Box<dyn Error>> {
     let mut group = Group::new();
     let signals = signals::install(&group.stop())?;
     let server = Server::bind(address, Config::default())?;
-    let value = Arc::new(AtomicU64::new(0));
+    let value = Arc::new(AtomicUsize::new(0));
     let read = Arc::clone(&value);
     let router = Router::new()
         .get("/", move |_| Response::text(format!("{}\n", read.load(Relaxed))));

@@ -5,7 +5,7 @@
 use std::env::args;
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use allout::{Cause, Config, GRACE, Group, Outcome, Response, Router, Server, signals};
@@ -19,7 +19,7 @@ fn main() -> Result<Outcome, Box<dyn Error>> {
     // One event loop is enough for those few.
     let admin = Server::bind(admin, Config { loops: 1, ..Config::default() })?;
 
-    let requests = Arc::new(AtomicU64::new(0));
+    let requests = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&requests);
     let pages = Router::new().get("/", move |_| {
         counted.fetch_add(1, Relaxed);

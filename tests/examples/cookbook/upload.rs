@@ -7,12 +7,12 @@ use std::env::args;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use allout::{BodyReader, Config, GRACE, Group, Outcome, Server, signals};
 use allout::{Method, Request, Router, Status};
 
-static COUNT: AtomicU64 = AtomicU64::new(0);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 fn upload(
     request: &Request<'_>,

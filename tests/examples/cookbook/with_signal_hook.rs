@@ -13,7 +13,7 @@ use std::env::args;
 use std::error::Error;
 use std::process::exit;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use signal_hook::low_level::signal_name;
 /// Supervisors and terminals may send one signal twice.
 const REPEAT: Duration = Duration::from_millis(500);
 
-fn listen(mut signals: Signals, stop: &Stop, requests: &AtomicU64) {
+fn listen(mut signals: Signals, stop: &Stop, requests: &AtomicUsize) {
     let mut first = None;
     for signal in signals.forever() {
         match signal {
@@ -47,7 +47,7 @@ fn listen(mut signals: Signals, stop: &Stop, requests: &AtomicU64) {
 fn main() -> Result<Outcome, Box<dyn Error>> {
     let address = args().nth(1).unwrap_or("127.0.0.1:8080".to_owned());
     let mut group = Group::new();
-    let requests = Arc::new(AtomicU64::new(0));
+    let requests = Arc::new(AtomicUsize::new(0));
 
     // First of all: from here on no signal is lost.
     let signals = Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1])?;

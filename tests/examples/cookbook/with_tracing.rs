@@ -10,7 +10,7 @@
 use std::env::args;
 use std::error::Error;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use allout::{Config, GRACE, Group, Handler, Notice, Outcome, Server, around, signals};
@@ -18,7 +18,7 @@ use allout::{Response, Router};
 use tracing::{Span, debug, info, info_span, warn};
 
 fn traced(inner: impl Handler) -> impl Handler {
-    let count = AtomicU64::new(1);
+    let count = AtomicUsize::new(1);
     around(inner, move |request, next| {
         let id = count.fetch_add(1, Relaxed);
         let (method, path) = (request.method(), request.raw_path());

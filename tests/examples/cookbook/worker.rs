@@ -6,12 +6,12 @@
 use std::env::args;
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use allout::{Config, GRACE, Group, MemberResult, Outcome, Server, Stop, signals};
 use allout::{Response, Router};
 
-fn import(lines: &str, sum: &AtomicU64, stop: &Stop) -> MemberResult {
+fn import(lines: &str, sum: &AtomicUsize, stop: &Stop) -> MemberResult {
     for line in lines.lines() {
         if stop.is_set() {
             return Ok(()); // the rest is for the next start
@@ -28,7 +28,7 @@ fn main() -> Result<Outcome, Box<dyn Error>> {
     let mut group = Group::new();
     let signals = signals::install(&group.stop())?;
     let server = Server::bind(address, Config::default())?;
-    let sum = Arc::new(AtomicU64::new(0));
+    let sum = Arc::new(AtomicUsize::new(0));
     let read = Arc::clone(&sum);
     let router = Router::new()
         .get("/sum", move |_| Response::text(format!("{}\n", read.load(Relaxed))));

@@ -9,7 +9,7 @@
 use std::env::args;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use allout::{Config, GRACE, Group, Handler, Method, Outcome, Server, signals};
 use allout::{Request, Response, Router, Status, around};
@@ -72,7 +72,7 @@ fn site() -> impl Handler {
         };
         response.with_field("Access-Control-Allow-Origin", ORIGIN)
     });
-    let count = AtomicU64::new(1);
+    let count = AtomicUsize::new(1);
     around(shared, move |request, next| {
         let id = format!("{:x}", count.fetch_add(1, Relaxed));
         next(request).with_field("X-Request-Id", id)
