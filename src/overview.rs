@@ -36,7 +36,7 @@ const BEFORE_DEADLINE: Duration = Duration::from_millis(200);
 /// After how many bytes a stream ends: any system takes so many for a client that reads nothing. Before a stop, some
 /// are left for it.
 const STREAM_BYTES_MAX: usize = 48 * 1024;
-const SERVING_BYTES_MAX: usize = 20 * 1024;
+const SERVING_BYTES_MAX: usize = 10 * 1024;
 /// How many of those that are busy are named, and how long to wait for the event loops to tell of them.
 const BUSY_MAX: usize = 10;
 const BUSY_TIME: Duration = Duration::from_millis(100);
