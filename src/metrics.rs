@@ -5,10 +5,23 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use allout::Figures;
+use allout::{Connections, Figures};
 
 /// The media type of the format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Open connections, by what they are in the middle of.
+pub(crate) fn states(connections: &Connections) -> [(&'static str, usize); 6] {
+    let Connections { idle, reading, waiting, working, writing, lingering, .. } = *connections;
+    [
+        ("idle", idle),
+        ("reading", reading),
+        ("waiting", waiting),
+        ("working", working),
+        ("writing", writing),
+        ("lingering", lingering),
+    ]
+}
 
 /// The figures; `left` is how long is left until the deadline of a stop, if there is one.
 pub(crate) fn text(figures: &Figures, left: Option<Duration>) -> String {
@@ -17,16 +30,10 @@ pub(crate) fn text(figures: &Figures, left: Option<Duration>) -> String {
     let answers = Figures::CLASSES.into_iter().zip(figures.answers);
     family(&mut out, "http_requests_total", "counter", "Answers given, by class of status.");
     answers.for_each(|(class, count)| sample(&mut out, "http_requests_total", "code", class, count));
-    let states = [
-        ("idle", connections.idle),
-        ("reading", connections.reading),
-        ("waiting", connections.waiting),
-        ("working", connections.working),
-        ("writing", connections.writing),
-        ("lingering", connections.lingering),
-    ];
     family(&mut out, "http_connections", "gauge", "Open connections, by what they are in the middle of.");
-    states.into_iter().for_each(|(state, count)| sample(&mut out, "http_connections", "state", state, count as u64));
+    states(connections)
+        .into_iter()
+        .for_each(|(state, count)| sample(&mut out, "http_connections", "state", state, count as u64));
     let refused = [
         ("connections", figures.refused_for_connections),
         ("handlers", figures.refused_for_handlers),

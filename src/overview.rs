@@ -317,16 +317,8 @@ fn write_busy(sheet: &mut Sheet, stage: Stage, busy: &[Busy]) {
 }
 
 fn write_tables(sheet: &mut Sheet, figures: &Figures) {
-    let connections = &figures.connections;
     sheet.table("Connections", "");
-    for (name, count) in [
-        ("idle", connections.idle),
-        ("reading", connections.reading),
-        ("waiting", connections.waiting),
-        ("working", connections.working),
-        ("writing", connections.writing),
-        ("lingering", connections.lingering),
-    ] {
+    for (name, count) in metrics::states(&figures.connections) {
         sheet.row(&name, &count);
     }
     sheet.end_table();
