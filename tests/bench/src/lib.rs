@@ -8,6 +8,7 @@
 //! | `compare` | speed and footprint, beside the peers of `peers/` and the no-parse limit |
 //! | `stops` | how long a start and a stop take |
 //! | `handoff` | what the hand-off is worth, and what it costs |
+//! | `versions` | what a change costs: builds of several commits beside each other |
 //! | `busy` | how long a newcomer waits at a busy server |
 
 pub mod builds;

@@ -31,13 +31,20 @@ impl Process {
     /// The same with more options.
     pub fn start_with(program: &Path, options: &[&str]) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(["--listen", "127.0.0.1:0"]).args(options).stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        command.args(options);
+        Self::start_by(command)
+    }
+
+    /// The same by a command that begins otherwise: under `valgrind`, for example.
+    pub fn start_by(mut command: Command) -> Result<Self> {
+        let name = format!("{:?}", command.get_program());
+        command.args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
         let mut lines = child.stderr.take().map(|stderr| BufReader::new(stderr).lines()).into_iter().flatten();
         let place = lines.find_map(|line| line.ok()?.strip_prefix("listening on http://").map(str::to_owned));
         let Some(address) = place.and_then(|place| place.parse().ok()) else {
             let _ = child.kill();
-            return Err(format!("{} does not listen: {}", program.display(), child.wait()?).into());
+            return Err(format!("{name} does not listen: {}", child.wait()?).into());
         };
         // A pipe that is full would hold it up.
         thread::spawn(move || lines.for_each(drop));
