@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `config`, `budget` | every limit; the memory for bodies, which all loops share |
 //! | `notice`, `answered`, `throttle` | what the server reports to its operator, and how often |
-//! | `counts`, `stats`, `busy`, `survey` | what it counts and is busy with, and what others see of that |
+//! | `counts`, `stats`, `busy` | what it counts and is busy with, and what others see of that |
 //! | `address`, `bind`, `listener`, `accept_error` | where to listen; accepting, and its errors |
 //! | `inherited` | listeners that another process or the embedder has bound |
 //! | `shared_listener`, `handshakes`, `sock_diag` | a listener that all loops share, and how it closes |
@@ -19,7 +19,7 @@
 //! | `presence` | whether a handler's client is still there |
 //! | `shared`, `inbox`, `transfer` | what all loops share, and how they reach each other |
 //! | `reply` | one value from one thread to another |
-//! | `path` | what the system knows of the network path to a peer |
+//! | `network_path` | what the system knows of the network path to a peer |
 //! | `liveness` | whether every loop responds |
 //! | `streaming` | bodies that a handler's thread reads or writes itself |
 //! | `handoff` | which thread runs a loop, and which takes it over while a handler blocks |
@@ -46,9 +46,9 @@ mod inbox;
 mod inherited;
 mod listener;
 mod liveness;
+mod network_path;
 mod notice;
 mod outgoing;
-mod path;
 mod patience;
 mod phase;
 mod poller;
@@ -63,7 +63,6 @@ mod socket_file;
 mod stats;
 mod stream;
 mod streaming;
-mod survey;
 #[cfg(all(target_os = "linux", feature = "sys"))]
 mod sys;
 mod table;

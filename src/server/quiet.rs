@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::path::Path;
+use super::network_path::NetworkPath;
 
 /// How long a long path gets: this many retransmission timeouts, but at most this many round trips, since the system
 /// counts no retransmission timeout below 200 ms. Twice as long if it has lost packets of this connection, since the
@@ -46,7 +46,7 @@ pub(crate) fn kept_until(
     now: Instant,
     idle_grace: Duration,
     latest: Instant,
-    path: Option<Path>,
+    path: Option<NetworkPath>,
     rhythm: Rhythm,
     answered: Option<Instant>,
 ) -> Instant {
@@ -77,8 +77,12 @@ mod tests {
         let answered = sync::now();
         let (now, mut rhythm) = (answered + ms(quiet), Rhythm::default());
         rhythm.note(ms(pause));
-        let path =
-            Path { round_trip: ms(round_trip), retransmission: ms(retransmission), has_lost, is_delivered: true };
+        let path = NetworkPath {
+            round_trip: ms(round_trip),
+            retransmission: ms(retransmission),
+            has_lost,
+            is_delivered: true,
+        };
         let until = kept_until(now, ms(250), now + ms(2750), Some(path), rhythm, Some(answered));
         assert_eq!(until - now, ms(kept));
     }

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::busy::Busy;
+use super::busy::{Busy, Survey};
 use super::counts::{BOUNDS_US, Counter, Counts, Totals};
 use super::liveness::Liveness;
 use super::phase::Clock;
-use super::survey::Survey;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// Counts what a server does. It can be asked at any time, before, during and after the server's run; clones ask the

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::path::Path;
+use super::network_path::NetworkPath;
 use crate::http::Present;
 
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Stream {
     }
 
     /// What the system knows of the path to the peer, if anything.
-    pub(crate) fn path(&self) -> Option<Path> {
+    pub(crate) fn path(&self) -> Option<NetworkPath> {
         match self {
             #[cfg(all(target_os = "linux", feature = "sys"))]
             Self::Tcp(stream) => super::sys::path(stream),

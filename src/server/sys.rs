@@ -12,7 +12,7 @@ use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::path::Path;
+use super::network_path::NetworkPath;
 use crate::http::Present;
 
 unsafe extern "C" {
@@ -322,7 +322,7 @@ pub(crate) fn empty_stdin() {
 // ---- Connections ---------------------------------------------------------------------------------------------------
 
 /// What the system has learnt of the path of a TCP connection. `None` if it does not tell.
-pub(crate) fn path(stream: &impl AsFd) -> Option<Path> {
+pub(crate) fn path(stream: &impl AsFd) -> Option<NetworkPath> {
     const IPPROTO_TCP: c_int = 6;
     const TCP_INFO: c_int = 11;
     // Where things are in `struct tcp_info` of <linux/tcp.h>, counted in words. The system writes as much as it has of
@@ -340,7 +340,7 @@ pub(crate) fn path(stream: &impl AsFd) -> Option<Path> {
         getsockopt(stream.as_fd().as_raw_fd(), IPPROTO_TCP, TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
     };
     let is_whole = checked(result).is_ok() && length == length_of::<[u32; RTT_MIN_US + 1]>();
-    is_whole.then(|| Path {
+    is_whole.then(|| NetworkPath {
         round_trip: Duration::from_micros(u64::from(info[RTT_MIN_US])),
         retransmission: Duration::from_micros(u64::from(info[RTO_US])),
         has_lost: info[RETRANSMITTED] > 0,

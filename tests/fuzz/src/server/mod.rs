@@ -27,12 +27,12 @@ mod event_loop;
 mod handoff;
 #[path = "../../../../src/server/inbox.rs"]
 mod inbox;
+#[path = "../../../../src/server/network_path.rs"]
+mod network_path;
 #[path = "../../../../src/server/notice.rs"]
 mod notice;
 #[path = "../../../../src/server/outgoing.rs"]
 mod outgoing;
-#[path = "../../../../src/server/path.rs"]
-mod path;
 #[path = "../../../../src/server/patience.rs"]
 mod patience;
 #[path = "../../../../src/server/phase.rs"]
@@ -47,8 +47,6 @@ mod reply;
 mod shared;
 #[path = "../../../../src/server/streaming/mod.rs"]
 mod streaming;
-#[path = "../../../../src/server/survey.rs"]
-mod survey;
 #[path = "../../../../src/server/table.rs"]
 mod table;
 #[path = "../../../../src/server/throttle.rs"]

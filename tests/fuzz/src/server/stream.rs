@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::path::Path;
+use super::network_path::NetworkPath;
 use super::play::Script;
 use crate::http::Present;
 
@@ -156,7 +156,7 @@ impl Stream {
     }
 
     /// The peer is on this machine.
-    pub(crate) fn path(&self) -> Option<Path> {
+    pub(crate) fn path(&self) -> Option<NetworkPath> {
         None
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use super::path::Path;
+use super::network_path::NetworkPath;
 use crate::http::Present;
 use crate::net::{DOWN, Done, Kind, UP};
 use crate::plan::Fault;
@@ -120,7 +120,7 @@ impl Stream {
         })
     }
 
-    pub(crate) fn path(&self) -> Option<Path> {
+    pub(crate) fn path(&self) -> Option<NetworkPath> {
         world::step(US);
         with(|world| {
             let connection = &world.net.pipes[self.0];
@@ -129,7 +129,7 @@ impl Stream {
                 return None;
             }
             let round_trip = Duration::from_nanos(2 * connection.latency);
-            Some(Path {
+            Some(NetworkPath {
                 round_trip,
                 retransmission: Duration::from_millis(200) + round_trip,
                 has_lost: connection.has_lost,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What the system knows about the path to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Path {
+pub(crate) struct NetworkPath {
     /// The shortest recent round trip.
     pub(crate) round_trip: Duration,
     /// How long the system waits for an acknowledgement before it sends again.
