@@ -14,8 +14,8 @@ use crate::check;
 use crate::log::{self, say};
 use crate::notify::Manager;
 use crate::options::{self, Command, Options, UsageError, Volume};
-use crate::overview::Overview;
 use crate::routes::{self, Access};
+use crate::status::Overview;
 use crate::threads;
 
 /// Runs the command called `name`. `extend` adds routes to the command's own.

@@ -140,7 +140,7 @@
 //! | `answer` | a handler's answer without a socket, for tests | `http`, `server` |
 //! | `server` | sockets, event loops, the hand-off | `http`, `stop`, `group`, `helpers`, `panics` |
 //! | `main`, `command`, `options`, `log`, `notify`, `check` | the binary | this crate's public face |
-//! | `routes`, `admin`, `overview`, `metrics`, `sheet`, `threads` | what the binary shows; its threads | the same |
+//! | `routes`, `admin`, `status`, `metrics`, `threads` | what the binary shows, and where; its threads | the same |
 //!
 #![cfg_attr(not(feature = "signals"), doc = "[signals]: https://docs.rs/allout/latest/allout/signals")]
 #![cfg_attr(not(feature = "signals"), doc = "[`signals`]: https://docs.rs/allout/latest/allout/signals")]

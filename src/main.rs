@@ -9,9 +9,8 @@ mod log;
 mod metrics;
 mod notify;
 mod options;
-mod overview;
 mod routes;
-mod sheet;
+mod status;
 mod threads;
 
 fn main() -> std::process::ExitCode {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use allout::{Cause, Handler, Method, Request, Response, Router, Status};
 
-use crate::overview::Overview;
+use crate::status::Overview;
 
 /// The public listener's own route.
 pub(crate) fn ping() -> Router {

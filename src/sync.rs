@@ -1,6 +1,7 @@
 //! The seam between this crate and the machine: what threads share state by, threads themselves, and time. All of it is
 //! std's here. A model checker puts its own in this place and runs the group, the stop and the hand-off, unchanged,
-//! through every order that it can think of (`tests/model`); a simulator could do the same with the clock.
+//! through every order that it can think of (`tests/model`); a simulator runs the whole server in a world with a clock
+//! of its own (`tests/sim`).
 //!
 //! No lock here is ever poisoned. Either nothing panics while it is held, or whoever finds the panic gives up what it
 //! guards as a whole.

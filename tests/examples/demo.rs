@@ -25,12 +25,10 @@ mod metrics;
 mod notify;
 #[path = "../../src/options.rs"]
 mod options;
-#[path = "../../src/overview.rs"]
-mod overview;
 #[path = "../../src/routes.rs"]
 mod routes;
-#[path = "../../src/sheet.rs"]
-mod sheet;
+#[path = "../../src/status/mod.rs"]
+mod status;
 #[path = "../../src/threads.rs"]
 mod threads;
 

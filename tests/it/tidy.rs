@@ -34,15 +34,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("notify", &["log"]),
     ("check", &["threads"]),
     ("admin", &["threads"]),
-    ("sheet", &[]),
     ("metrics", &[]),
-    ("overview", &["metrics", "sheet"]),
-    ("routes", &["overview"]),
-    ("command", &["admin", "check", "log", "notify", "options", "overview", "routes", "threads"]),
-    (
-        "main",
-        &["admin", "check", "command", "log", "metrics", "notify", "options", "overview", "routes", "sheet", "threads"],
-    ),
+    ("status", &["metrics"]),
+    ("routes", &["status"]),
+    ("command", &["admin", "check", "log", "notify", "options", "routes", "status", "threads"]),
+    ("main", &["admin", "check", "command", "log", "metrics", "notify", "options", "routes", "status", "threads"]),
 ];
 
 /// Words that were given up, each with where in the tree that is so, and what is said instead. Words that belong
@@ -103,8 +99,8 @@ const NO_SEAM: &[&str] = &[
     "src/main.rs",
     "src/notify.rs",
     "src/options.rs",
-    "src/overview.rs",
     "src/routes.rs",
+    "src/status/",
     "src/threads.rs",
     "src/server/tests.rs",
 ];

@@ -4,12 +4,12 @@ use std::fmt;
 use std::fmt::Write as _;
 
 /// Text or HTML that is being written.
-pub(crate) struct Sheet {
+pub(crate) struct Markup {
     out: String,
     is_html: bool,
 }
 
-impl Sheet {
+impl Markup {
     pub(crate) fn new(is_html: bool) -> Self {
         Self { out: String::new(), is_html }
     }
@@ -96,11 +96,11 @@ mod tests {
             ),
             (false, "\na\n  <b>&\"' ü                x  y\n"),
         ] {
-            let mut sheet = Sheet::new(is_html);
-            sheet.table("a", "b");
-            sheet.row(&"<b>&\"'\nü", &"x\r\ny");
-            sheet.end_table();
-            assert_eq!(sheet.into_text(), wanted);
+            let mut out = Markup::new(is_html);
+            out.table("a", "b");
+            out.row(&"<b>&\"'\nü", &"x\r\ny");
+            out.end_table();
+            assert_eq!(out.into_text(), wanted);
         }
     }
 }

@@ -14,6 +14,8 @@
 //!
 //! So no page holds up a stop, and none can keep a handler for long; [`PAGES_MAX`] bounds how many handlers they have.
 
+mod markup;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 use allout::{BodyWriter, Busy, Figures, Response, Stats, Status, Stop};
 
 use crate::metrics;
-use crate::sheet::Sheet;
+use markup::Markup;
 
 /// How many streams of events there may be.
 const PAGES_MAX: usize = 4;
@@ -43,8 +45,8 @@ const BUSY_TIME: Duration = Duration::from_millis(100);
 /// How many are named at half the grace, in one line.
 const STILL_HERE_MAX: usize = 3;
 
-const STYLE: &str = include_str!("page/page.css");
-const SCRIPT: &str = include_str!("page/page.js");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
 /// Nothing but the page's own style and script, by their SHA-256, and its own events. A test holds them together.
 const POLICY: &str = concat!(
     "default-src 'none'; style-src 'sha256-/1oCqFMckqvtW0G3pVcAgdMUdOfo/uvl5SMio2pgYko='; ",
@@ -147,23 +149,23 @@ impl Overview {
     }
 
     pub(crate) fn text(&self) -> Response {
-        let mut sheet = Sheet::new(false);
-        self.write(&mut sheet);
-        Response::text(sheet.into_text())
+        let mut out = Markup::new(false);
+        self.write(&mut out);
+        Response::text(out.into_text())
     }
 
     pub(crate) fn page(&self) -> Response {
-        let mut sheet = Sheet::new(true);
-        sheet.html("<!doctype html><html lang=en><meta charset=utf-8><title>allout</title>");
-        sheet.html("<meta name=viewport content='width=device-width'><link rel=icon href=data:,>");
-        sheet.html("<noscript><meta http-equiv=refresh content=2></noscript><style>");
-        sheet.html(STYLE);
-        sheet.html("</style><div id=all>");
-        self.write(&mut sheet);
-        sheet.html("</div><script>");
-        sheet.html(SCRIPT);
-        sheet.html("</script>");
-        Response::bytes("text/html; charset=utf-8", sheet.into_text())
+        let mut out = Markup::new(true);
+        out.html("<!doctype html><html lang=en><meta charset=utf-8><title>allout</title>");
+        out.html("<meta name=viewport content='width=device-width'><link rel=icon href=data:,>");
+        out.html("<noscript><meta http-equiv=refresh content=2></noscript><style>");
+        out.html(STYLE);
+        out.html("</style><div id=all>");
+        self.write(&mut out);
+        out.html("</div><script>");
+        out.html(SCRIPT);
+        out.html("</script>");
+        Response::bytes("text/html; charset=utf-8", out.into_text())
             .with_field("Content-Security-Policy", POLICY)
             .with_field("X-Content-Type-Options", "nosniff")
             .with_field("Referrer-Policy", "no-referrer")
@@ -225,7 +227,7 @@ impl Overview {
 
     // ---- What is written -------------------------------------------------------------------------------------------
 
-    fn write(&self, sheet: &mut Sheet) {
+    fn write(&self, out: &mut Markup) {
         let (stage, figures, busy) = (self.stage(), self.stats.figures(), self.stats.busy(BUSY_MAX, BUSY_TIME));
         let (class, title) = match stage {
             Stage::Serving => ("serving", "Serving"),
@@ -234,101 +236,101 @@ impl Overview {
             Stage::Over if figures.cut_off == 0 => ("over", "All out"),
             Stage::Over => ("'over cut'", "All out"),
         };
-        sheet.html("<main class=");
-        sheet.html(class);
-        sheet.html("><header><h1>allout</h1><p>");
-        sheet.plain("allout ");
-        sheet.text(concat!(env!("CARGO_PKG_VERSION"), ", up "));
-        sheet.text(&age(self.started.elapsed()));
-        sheet.html("</header><section class=hero><h2>");
-        sheet.plain("\n\n");
-        sheet.text(title);
-        sheet.html("</h2>");
-        self.write_stop(sheet, stage, &figures);
-        sheet.html("</section>");
+        out.html("<main class=");
+        out.html(class);
+        out.html("><header><h1>allout</h1><p>");
+        out.plain("allout ");
+        out.text(concat!(env!("CARGO_PKG_VERSION"), ", up "));
+        out.text(&age(self.started.elapsed()));
+        out.html("</header><section class=hero><h2>");
+        out.plain("\n\n");
+        out.text(title);
+        out.html("</h2>");
+        self.write_stop(out, stage, &figures);
+        out.html("</section>");
         if !busy.is_empty() {
-            write_busy(sheet, stage, &busy);
+            write_busy(out, stage, &busy);
         }
-        write_rates(sheet, &figures);
-        write_tables(sheet, &figures);
-        sheet.table("Members", "");
+        write_rates(out, &figures);
+        write_tables(out, &figures);
+        out.table("Members", "");
         for (name, has_left) in &self.state().members {
-            sheet.row(name, if *has_left { &"has left" } else { &"runs" });
+            out.row(name, if *has_left { &"has left" } else { &"runs" });
         }
-        sheet.end_table();
-        sheet.html("</main>");
+        out.end_table();
+        out.html("</main>");
     }
 
-    fn write_stop(&self, sheet: &mut Sheet, stage: Stage, figures: &Figures) {
+    fn write_stop(&self, out: &mut Markup, stage: Stage, figures: &Figures) {
         if matches!(stage, Stage::LameDuck | Stage::Draining) {
             let left = self.left().unwrap_or_default();
             let whole = if stage == Stage::Draining { self.grace } else { self.lame_duck };
             let (left_ms, whole_ms) = (millis(left), millis(whole).max(1));
-            sheet.html(&format!("<p class=left data-left={left_ms} data-of={whole_ms}><b>"));
-            sheet.plain(", ");
-            sheet.text(&tenths(left));
-            sheet.html("</b><small>");
-            sheet.plain(" ");
-            sheet.text("s left");
-            sheet.html("</small></p><svg viewBox='0 0 100 4' preserveAspectRatio=none><rect width=100 height=4 />");
-            sheet.html(&format!("<rect width={} height=4 /></svg>", left_ms * 100 / whole_ms));
+            out.html(&format!("<p class=left data-left={left_ms} data-of={whole_ms}><b>"));
+            out.plain(", ");
+            out.text(&tenths(left));
+            out.html("</b><small>");
+            out.plain(" ");
+            out.text("s left");
+            out.html("</small></p><svg viewBox='0 0 100 4' preserveAspectRatio=none><rect width=100 height=4 />");
+            out.html(&format!("<rect width={} height=4 /></svg>", left_ms * 100 / whole_ms));
         }
-        sheet.html("<p>");
-        sheet.plain("\n");
+        out.html("<p>");
+        out.plain("\n");
         if let Some(line) = &self.state().last_line {
-            return sheet.text(line);
+            return out.text(line);
         }
         let (connections, handlers) = (figures.connections.total(), figures.handlers);
         if let Some(cause) = self.stop.cause() {
-            sheet.text(&format!("stopping: {cause}; "));
+            out.text(&format!("stopping: {cause}; "));
             if stage == Stage::Draining {
-                sheet.text(&format!("{} finished since; still here: ", figures.drained));
+                out.text(&format!("{} finished since; still here: ", figures.drained));
             }
         }
-        sheet.text(&format!("{}, {}", counted(connections, "connection"), counted(handlers, "running handler")));
+        out.text(&format!("{}, {}", counted(connections, "connection"), counted(handlers, "running handler")));
         if figures.connections.waiting > 0 {
-            sheet.text(&format!(", {}", counted(figures.connections.waiting, "waiting request")));
+            out.text(&format!(", {}", counted(figures.connections.waiting, "waiting request")));
         }
-        sheet.plain("\n");
+        out.plain("\n");
     }
 }
 
 /// Totals; the page's script draws how fast they grow.
-fn write_rates(sheet: &mut Sheet, figures: &Figures) {
+fn write_rates(out: &mut Markup, figures: &Figures) {
     let answers = figures.answers.iter().sum::<u64>();
     for (name, total) in [("requests", answers), ("connections", figures.accepted), ("bytes sent", figures.bytes_out)] {
-        sheet.html(&format!("<figure data-n={total}><b>{total}</b><span>{name}</span>"));
-        sheet.html("<svg viewBox='0 0 120 32' preserveAspectRatio=none>");
-        sheet.html("<polyline points=''/></svg></figure>");
+        out.html(&format!("<figure data-n={total}><b>{total}</b><span>{name}</span>"));
+        out.html("<svg viewBox='0 0 120 32' preserveAspectRatio=none>");
+        out.html("<polyline points=''/></svg></figure>");
     }
 }
 
-fn write_busy(sheet: &mut Sheet, stage: Stage, busy: &[Busy]) {
-    sheet.table(if stage == Stage::Serving { "Busy for longest" } else { "Still here" }, "wide");
+fn write_busy(out: &mut Markup, stage: Stage, busy: &[Busy]) {
+    out.table(if stage == Stage::Serving { "Busy for longest" } else { "Still here" }, "wide");
     for Busy { peer, work, method, path, age, client_has_gone, .. } in busy {
         let gone = if *client_has_gone { ", which has gone" } else { "" };
         let value = format!("{peer}{gone}, {work} for {} s", tenths(*age));
         match method {
-            Some(method) => sheet.row(&format_args!("{method} {path}"), &value),
-            None => sheet.row(&"a client", &value),
+            Some(method) => out.row(&format_args!("{method} {path}"), &value),
+            None => out.row(&"a client", &value),
         }
     }
-    sheet.end_table();
+    out.end_table();
 }
 
-fn write_tables(sheet: &mut Sheet, figures: &Figures) {
-    sheet.table("Connections", "");
+fn write_tables(out: &mut Markup, figures: &Figures) {
+    out.table("Connections", "");
     for (name, count) in metrics::states(&figures.connections) {
-        sheet.row(&name, &count);
+        out.row(&name, &count);
     }
-    sheet.end_table();
-    sheet.table("Answers", "");
-    Figures::CLASSES.into_iter().zip(figures.answers).for_each(|(class, count)| sheet.row(&class, &count));
+    out.end_table();
+    out.table("Answers", "");
+    Figures::CLASSES.into_iter().zip(figures.answers).for_each(|(class, count)| out.row(&class, &count));
     for (name, count) in [("while draining", figures.drained), ("cut off", figures.cut_off)] {
-        sheet.row(&name, &count);
+        out.row(&name, &count);
     }
-    sheet.end_table();
-    sheet.table("Since the start", "");
+    out.end_table();
+    out.table("Since the start", "");
     for (name, count) in [
         ("connections", figures.accepted),
         ("bytes in", figures.bytes_in),
@@ -337,9 +339,9 @@ fn write_tables(sheet: &mut Sheet, figures: &Figures) {
         ("panics", figures.panics),
         ("refused", figures.refused_for_connections + figures.refused_for_handlers + figures.refused_for_memory),
     ] {
-        sheet.row(&name, &count);
+        out.row(&name, &count);
     }
-    sheet.end_table();
+    out.end_table();
 }
 
 impl Page {
@@ -349,9 +351,9 @@ impl Page {
         out.write_all(b"retry: 250\n\n")?;
         loop {
             let (stage, changes) = (overview.stage(), overview.state().changes);
-            let mut sheet = Sheet::new(true);
-            overview.write(&mut sheet);
-            let event = format!("data: {}\n\n", sheet.into_text());
+            let mut html = Markup::new(true);
+            overview.write(&mut html);
+            let event = format!("data: {}\n\n", html.into_text());
             out.write_all(event.as_bytes())?;
             out.flush()?;
             bytes += event.len();
