@@ -3,22 +3,21 @@
 
 use std::time::Duration;
 
-use super::buffer::{Caller, ReadBuffer};
 use super::connection::Connection;
 use super::inbox::Message;
 use super::reply::reply;
 use super::shared::Shared;
 use super::stream::Stream;
 use super::table::{Table, Token};
-use crate::http::{Presence, Present, Response};
+use crate::http::{Presence, Present};
 use crate::sync::{Arc, OnceLock, Weak};
 
 /// How long to wait for the loop. It replies in a few milliseconds, even if its own thread runs the handler, since a
 /// spare then takes it over.
 const REPLY_TIME: Duration = Duration::from_secs(1);
 
-/// The client of a handler's request.
-struct Asker<'a> {
+/// The client of a handler's request, whose connection's loop must be able to go on while the handler runs.
+pub(crate) struct Client<'a> {
     shared: &'a Shared,
     /// The index of its loop.
     index: usize,
@@ -27,14 +26,12 @@ struct Asker<'a> {
     stream: OnceLock<Weak<Stream>>,
 }
 
-/// Calls the handler for the request in the buffer, of a connection of this loop: the loop must be able to go on.
-#[inline]
-pub(crate) fn call(shared: &Arc<Shared>, index: usize, caller: &Caller, buffer: &ReadBuffer) -> Response {
-    let client = Asker { shared, index, token: caller.token, stream: OnceLock::new() };
-    shared.call(&buffer.request(&caller.peer).of(&client))
-}
+impl<'a> Client<'a> {
+    /// That of a connection of this loop.
+    pub(crate) fn of(shared: &'a Shared, index: usize, token: Token) -> Self {
+        Self { shared, index, token, stream: OnceLock::new() }
+    }
 
-impl Asker<'_> {
     /// `None`: the loop has not replied in time.
     fn stream(&self) -> Option<&Weak<Stream>> {
         if self.stream.get().is_none() {
@@ -53,7 +50,7 @@ impl Asker<'_> {
     }
 }
 
-impl Presence for Asker<'_> {
+impl Presence for Client<'_> {
     fn present(&self) -> Present {
         self.stream().map_or(Present::There, present)
     }

@@ -10,7 +10,7 @@ use crate::panics::caught;
 use crate::server::buffer::{Answer, Caller, ReadBuffer};
 use crate::server::event_loop::{EventLoop, Turn};
 use crate::server::inbox::Message;
-use crate::server::presence;
+use crate::server::presence::Client;
 use crate::server::reply::reply;
 use crate::server::shared::Shared;
 use crate::server::streaming::{Streamed, Upload, write_body};
@@ -248,7 +248,8 @@ impl WorkerPool {
         buffer: &mut ReadBuffer,
     ) -> Option<MutexGuard<'a, EventLoop>> {
         let lending = self.let_go(index, event_loop);
-        let response = presence::call(&self.shared, index, caller, buffer);
+        let client = Client::of(&self.shared, index, caller.token);
+        let response = self.shared.call(&buffer.request(&caller.peer).of(&client));
         if !response.is_streamed() && self.word(index).claim(lending) {
             let mut event_loop = self.take_back(index);
             event_loop.answer(response, buffer);
