@@ -97,8 +97,15 @@ pub(crate) struct Loss {
     pub(crate) text: String,
 }
 
+/// The body of so many bytes that belongs to this request. A byte that is missing, or stands in another's place, shows.
 pub(crate) fn pattern(id: u64, count: usize) -> Vec<u8> {
-    (0..count).map(|at| b'a' + ((id as usize * 7 + at + at / 25) % 25) as u8).collect()
+    /// After so many, the bytes repeat.
+    const PERIOD: usize = 25 * 25;
+    let beginning = 0..count.min(PERIOD);
+    let bytes: Vec<u8> = beginning.map(|at| b'a' + ((id as usize * 7 + at + at / 25) % 25) as u8).collect();
+    let mut bytes = bytes.repeat(count.div_ceil(PERIOD));
+    bytes.truncate(count);
+    bytes
 }
 
 impl World {
