@@ -6,6 +6,7 @@
 //! listener wakes one of the pollers that wait.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::plan::Fault;
@@ -426,7 +427,9 @@ impl World {
                 0 => return,
                 _ => {
                     half.window -= count;
-                    Segment::Data(half.unsent.drain(..count).collect())
+                    let mut bytes = vec![0; count];
+                    take(&mut half.unsent, &mut bytes);
+                    Segment::Data(bytes)
                 }
             };
             let jitter = self.paths.below(latency / 10 + 2);
@@ -572,9 +575,7 @@ impl World {
         let half = &mut connection.halves[way];
         let count = half.received.len().min(buffer.len());
         if count > 0 {
-            for (to, from) in buffer.iter_mut().zip(half.received.drain(..count)) {
-                *to = from;
-            }
+            take(&mut half.received, &mut buffer[..count]);
             half.read += count as u64;
             let latency = connection.latency;
             self.later(now + latency, Event::Widen(number, way, count));
@@ -765,4 +766,9 @@ impl Poller {
         self.watched.remove(&token);
         self.ready.retain(|other| *other != token);
     }
+}
+
+/// Fills `bytes` from a queue that has as many.
+fn take(queue: &mut VecDeque<u8>, bytes: &mut [u8]) {
+    queue.read_exact(bytes).expect("the queue has as many");
 }
