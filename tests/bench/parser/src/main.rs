@@ -20,16 +20,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use allout_bench::Result;
-
 use fields::Span;
 use head::{Head, HeadLimits};
 
-/// The parser itself: the crate's own files, not all of each being used here.
+/// The parser itself: the crate's own files. Not all of each is used here, which is why this is a package of its own.
 macro_rules! parser {
     ($($name:ident = $path:literal;)*) => {
         $(
-            #[allow(dead_code, unreachable_pub, unfulfilled_lint_expectations)]
             #[path = $path]
             mod $name;
         )*
@@ -59,6 +56,9 @@ mod sync {
     pub(crate) use std::sync::Arc;
     pub(crate) use std::thread::panicking;
 }
+
+/// Whatever goes wrong ends the benchmark: a figure of a failed run is none.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const ROUNDS: usize = 100;
 /// Requests in one round, and in the shorter of the two counted runs.
@@ -280,11 +280,11 @@ fn nanoseconds(bytes: &[u8], rounds: usize) -> [f64; READERS.len()] {
 
 /// This program once more, built with a `httparse` that leaves SIMD alone.
 fn without_simd() -> Result<PathBuf> {
-    let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = bench.join("target").join("no-simd");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = own.with_file_name("target").join("no-simd");
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--release", "--locked", "--quiet", "--bin", "parser", "--manifest-path"])
-        .arg(bench.join("Cargo.toml"))
+        .arg(own.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(&target)
         .env("CARGO_CFG_HTTPARSE_DISABLE_SIMD", "1")
