@@ -156,7 +156,8 @@ fn serve(
         // Stopped before it was bound: nothing has started, so nothing must end.
         None => return finish(volume, &Stats::default(), &group.run(options.grace), None),
     };
-    let (stats, liveness) = (server.stats(), server.liveness());
+    let stats = server.stats();
+    let liveness: Vec<_> = std::iter::once(&server).chain(&admin).map(Server::liveness).collect();
     let overview = Overview::new(stats.clone(), &stop, options.lame_duck, options.grace);
     let access = Access { token: options.shutdown_token, is_admin: admin.is_some() };
     let (router, admin) = match operate(routes::ping(), admin, volume, &overview, access) {

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use allout::{Cause, Liveness, MemberResult, Stop};
 
@@ -76,13 +76,14 @@ impl Manager {
         self.watchdog.is_some()
     }
 
-    /// Runs as a member: tells it again and again that all event loops respond, as long as they do.
-    pub(crate) fn watch(&self, liveness: &Liveness, stop: &Stop) -> MemberResult {
-        // Twice as often as needed, even if every answer takes as long as it may.
+    /// Runs as a member: tells it again and again that all event loops of these servers respond, as long as they do.
+    pub(crate) fn watch(&self, servers: &[Liveness], stop: &Stop) -> MemberResult {
+        // Twice as often as needed, even if all answers together take as long as they may.
         let pause = self.watchdog.unwrap_or(Duration::MAX) / 4;
         let mut was_alive = true;
         while !stop.wait_timeout(pause) {
-            let is_alive = liveness.check(pause);
+            let asked_at = Instant::now();
+            let is_alive = servers.iter().all(|server| server.check(pause.saturating_sub(asked_at.elapsed())));
             if is_alive {
                 self.send(format_args!("WATCHDOG=1"));
             } else if was_alive && self.is_ready.load(Ordering::Relaxed) && !stop.is_set() {

@@ -1,6 +1,8 @@
 //! What the command tells a service manager, on a socket as the manager would have it, and what becomes of it if that
 //! socket is no good.
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::net::SocketAddr;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::Command;
@@ -138,6 +140,33 @@ fn a_watchdog_hears_from_us_although_every_handler_blocks_and_not_if_it_is_for_a
         let messages = rest(&socket);
         assert!(messages.len() == 2 && messages[1].starts_with("STOPPING=1\n"), "{messages:?}");
     }
+}
+
+/// Under a library that holds one of its system calls up.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn a_watchdog_does_not_hear_from_us_while_the_loop_of_the_admin_listener_stands_still() {
+    let folder = Folder::new("watchdog-admin");
+    let Some(shim) = crate::support::shim(&folder) else { return };
+    let (path, hold) = (folder.path("socket"), folder.path("hold"));
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let [path, shim, held] = [&path, &shim, &hold].map(|path| path.to_str().unwrap());
+    let variables = [("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "400000"), ("LD_PRELOAD", shim), ("SHIM_HOLD", held)];
+    let mut process = start(ALLOUT.as_ref(), &["--admin", "127.0.0.1:0"], &variables);
+    let line = process.line_with("admin on http://");
+    let admin: SocketAddr = line.rsplit('/').next().unwrap().parse().unwrap();
+    while message(&socket) != "WATCHDOG=1" {}
+    std::fs::write(&hold, admin.port().to_string()).unwrap();
+    // Its loop is to accept this one, which now takes as long as the file is there.
+    let mut client = Client::connect(admin);
+    process.line_with("an event loop does not respond: the watchdog is not told that all is well");
+    rest(&socket);
+    socket.set_nonblocking(false).unwrap();
+    std::fs::remove_file(&hold).unwrap();
+    assert_eq!(message(&socket), "WATCHDOG=1");
+    assert_eq!(client.ask(SHUTDOWN).status, 200);
+    drop(client);
+    assert_eq!(process.end().0, Some(0));
 }
 
 // ---- Liveness ------------------------------------------------------------------------------------------------------
