@@ -15,7 +15,7 @@ const LONG: &str = "1000";
 
 // ---- Helpers -------------------------------------------------------------------------------------------------------
 
-fn with_admin(start: fn(&[&str]) -> Process, arguments: &[&str]) -> (Process, SocketAddr, SocketAddr) {
+fn with_admin(start: impl Fn(&[&str]) -> Process, arguments: &[&str]) -> (Process, SocketAddr, SocketAddr) {
     let mut process = start(&[&["--listen", ANY, "--admin", ANY], arguments].concat());
     // Which of the two lines comes first is nobody's promise.
     let (mut public, mut admin) = (None, None);
@@ -128,6 +128,44 @@ fn an_admin_listener_may_be_a_unix_socket_whose_file_goes_at_the_end() {
     assert!(!path.exists());
 }
 
+/// Under a library that has its system calls fail.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn an_admin_listener_that_cannot_accept_is_told_and_one_that_fails_stops_the_public_one_too() {
+    let folder = crate::support::Folder::new("admin-fails");
+    let Some(shim) = crate::support::shim(&folder) else { return };
+    let (deny, broken) = (folder.path("deny"), folder.path("broken"));
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(crate::support::example("demo"));
+        command.env("LD_PRELOAD", &shim).env("SHIM_DENY", &deny).env("SHIM_BREAK", &broken);
+        Process::spawn(command.args(arguments))
+    };
+    let (mut process, public, admin) = with_admin(start, &["--grace", LONG]);
+    // It holds the drain up until the rest comes.
+    let mut upload = Client::connect(public);
+    assert_eq!(upload.ask(PING).text(), "pong");
+    upload.send("POST /count HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nab");
+
+    std::fs::write(&deny, "").unwrap();
+    let mut waiting = Client::connect(admin);
+    waiting.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    process.line_with(&format!("cannot accept on `{admin}`: "));
+    std::fs::remove_file(&deny).unwrap();
+    assert_eq!(waiting.reply().text(), "live\n");
+
+    std::fs::write(&broken, admin.port().to_string()).unwrap();
+    let _ = std::net::TcpStream::connect(admin);
+    let cause = process.line_with("stopping: ").replace("stopping: ", "");
+    assert!(cause.contains(&admin.to_string()), "{cause}");
+    upload.send("c");
+    assert_eq!(upload.reply().text(), "3\n");
+    drop((upload, waiting));
+    let (code, said) = process.end();
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(said.matches(&cause).count(), 2, "it is told as the cause, and at the end: {said}");
+    assert!(said.lines().last().unwrap().starts_with(&format!("all out: {cause}; 1 request finished ")), "{said}");
+}
+
 #[test]
 fn without_an_admin_listener_only_those_may_look_who_may_stop() {
     let mut process = allout(&["--listen", ANY, "--shutdown-token", "sesame"]);
@@ -155,12 +193,13 @@ fn without_an_admin_listener_only_those_may_look_who_may_stop() {
 #[test]
 fn the_page_shows_the_drain_to_the_last_line() {
     let (process, public, admin) = with_admin(demo, &["--grace", LONG]);
-    let mut slow = Client::connect(public);
-    slow.send("GET /stream/300 HTTP/1.1\r\nHost: test\r\n\r\n");
-    assert_eq!(slow.next_head().unwrap().status, 200);
+    // It holds the drain up until the rest comes.
+    let mut upload = Client::connect(public);
+    upload.send("POST /count HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nab");
+    poll(|| text_of_status(admin).contains("POST /count").then_some(())).expect("its handler runs");
     let mut events = Events::open(admin);
-    assert!(events.next().unwrap().starts_with("<main class=serving>"));
-    events.next_with("GET /stream/300");
+    let first = events.next().unwrap();
+    assert!(first.starts_with("<main class=serving>") && first.contains("POST /count"), "{first}");
     assert_eq!(Client::connect(admin).ask(SHUTDOWN).status, 200);
     let draining = events.next_with("<main class=draining>");
     for text in
@@ -172,10 +211,11 @@ fn the_page_shows_the_drain_to_the_last_line() {
     assert_eq!(get(admin, "/livez", "").status, 200);
     assert_eq!(get(admin, "/readyz", "").status, 503);
     let text = text_of_status(admin);
-    assert!(text.contains("\nDraining, ") && text.contains("GET /stream/300"), "{text}");
+    assert!(text.contains("\nDraining, ") && text.contains("POST /count"), "{text}");
     assert!(get(admin, "/metrics", "").text().contains("\nallout_draining 1\n"));
-    while slow.chunk().is_some() {}
-    drop(slow);
+    upload.send("c");
+    assert_eq!(upload.reply().text(), "3\n");
+    drop(upload);
     let over = events.next_with("<main class=over>");
     assert_eq!(events.next(), None, "it ends with the last line");
     let (code, said) = process.end();
@@ -217,12 +257,16 @@ fn pages_hold_up_no_stop_whether_somebody_reads_or_not() {
 
 #[test]
 fn four_pages_are_shown_at_once_and_a_stream_comes_to_an_end_by_itself() {
-    let (_process, _, admin) = with_admin(allout, &[]);
+    let (_process, public, admin) = with_admin(demo, &[]);
     let mut pages: Vec<_> = (0..4).map(|_| Events::open(admin)).collect();
     let fifth = get(admin, "/status", "Accept: text/event-stream\r\n");
     assert_eq!(fifth.status, 503);
     assert_eq!(get(admin, "/livez", "").status, 200);
     assert!(text_of_status(admin).contains("Serving"));
+    // The more there is to see, the sooner they end.
+    let long = format!("GET /sleep/{:0>240} HTTP/1.1\r\nHost: test\r\n\r\n", 1_000_000);
+    let mut slow: Vec<_> = (0..10).map(|_| Client::connect(public)).collect();
+    slow.iter_mut().for_each(|client| client.send(&long));
     // Before a client that does not read could make it wait.
     let bytes: usize = std::iter::from_fn(|| pages[0].next()).map(|event| event.len()).sum();
     assert!(bytes < 48 * 1024, "{bytes}");
@@ -232,7 +276,7 @@ fn four_pages_are_shown_at_once_and_a_stream_comes_to_an_end_by_itself() {
 
 #[test]
 fn at_half_the_grace_the_command_says_who_is_still_here() {
-    let (mut process, public, admin) = with_admin(demo, &["--grace", "1"]);
+    let (mut process, public, admin) = with_admin(demo, &["--grace", "0.5"]);
     let mut slow: Vec<_> = (0..5).map(|_| Client::connect(public)).collect();
     slow.iter_mut().for_each(|client| client.send("GET /sleep/100000 HTTP/1.1\r\nHost: test\r\n\r\n"));
     poll(|| text_of_status(admin).contains("working                 5").then_some(())).expect("they run");

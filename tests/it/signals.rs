@@ -12,10 +12,10 @@ use nix::sys::signal::Signal;
 
 #[cfg(target_os = "linux")]
 use crate::support::poll;
-use crate::support::{Client, Folder, Gate, HANG, Process, allout, demo};
+use crate::support::{Client, Folder, Gate, HANG, Process, allout, at_once, demo};
 
 /// Later than what is taken for a repeat of the first signal. There is no event to wait for: time is what it is about.
-const LATER: Duration = Duration::from_millis(600);
+const LATER: Duration = Duration::from_millis(520);
 
 /// The end of a process that a signal has stopped gracefully.
 #[track_caller]
@@ -63,7 +63,7 @@ fn sigint_stops_although_the_parent_has_ignored_it() {
 
 #[test]
 fn a_repeat_at_once_is_ignored_and_the_running_answer_is_finished() {
-    for second in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    at_once([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP], |second| {
         let mut process = demo(&["--listen", "127.0.0.1:0", "--grace", "30"]);
         let mut client = Client::connect(process.address());
         client.send("GET /sleep/300 HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -77,7 +77,7 @@ fn a_repeat_at_once_is_ignored_and_the_running_answer_is_finished() {
         let (code, said) = process.end();
         assert_eq!(code, Some(0), "{said}");
         assert!(said.contains("all out: signal; ") && !said.contains("second signal"), "{said}");
-    }
+    });
 }
 
 #[track_caller]
@@ -119,7 +119,7 @@ fn a_process_that_was_frozen_past_its_deadline_still_says_what_it_owed() {
     process.signal(Signal::SIGTERM);
     process.line_with("stopping: signal");
     process.signal(Signal::SIGSTOP);
-    thread::sleep(Duration::from_millis(700));
+    thread::sleep(Duration::from_millis(500));
     process.signal(Signal::SIGCONT);
     let (code, said) = process.end();
     assert_eq!(code, Some(124), "{said}");
@@ -193,15 +193,17 @@ impl Busy {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn has_thread(process: &Process, name: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+    let mut names = threads.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.any(|has| has.trim_end() == name)
+}
+
 /// Waits until a process binds: that is when it has a thread of this name.
 #[cfg(target_os = "linux")]
 fn wait_until_it_binds(process: &Process) {
-    let is_binding = || {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
-        let mut names = threads.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-        names.any(|name| name == "bind\n")
-    };
-    poll(|| is_binding().then_some(())).expect("it comes to binding");
+    poll(|| has_thread(process, "bind").then_some(())).expect("it comes to binding");
 }
 
 #[cfg(target_os = "linux")]
@@ -287,8 +289,10 @@ fn a_signal_stops_a_process_for_which_the_system_has_no_thread() {
     if !as_other("prlimit".as_ref()).arg("--nproc").output().is_ok_and(|output| output.status.success()) {
         return eprintln!("skipped: there is no prlimit, or nobody to run it");
     }
-    let mut process = Process::spawn(as_other(program.as_ref()).args(["--listen", "127.0.0.1:0"]));
-    process.address();
+    let arguments = ["--listen", "127.0.0.1:0", "--loops", "1"];
+    let process = Process::spawn(as_other(program.as_ref()).args(arguments));
+    // The last that start: the loop's thread and a member's.
+    poll(|| ["worker-0", "signals"].iter().all(|name| has_thread(&process, name)).then_some(())).expect("all run");
     let mut limiting = as_other("prlimit".as_ref());
     limiting.args([format!("--pid={}", process.id()), "--nproc=1:1".to_owned()]);
     assert!(limiting.status().unwrap().success());
