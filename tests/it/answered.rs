@@ -87,8 +87,9 @@ impl Watched {
     }
 }
 
+/// Whoever is idle when the stop comes is not waited for.
 fn one_loop() -> Config {
-    Config { loops: 1, ..Config::default() }
+    Config { loops: 1, idle_grace: Duration::ZERO, ..Config::default() }
 }
 
 #[test]
@@ -126,9 +127,11 @@ fn refusals_of_the_server_are_told_too() {
     let watched = Watched::start(config, &gate, HANG);
     let mut client = watched.connect();
     assert_eq!(client.ask("GET /ping HTTP/1.1\r\nbad field\r\n\r\n").status, 400);
+    drop(client);
     watched.expect("-  400 23 whole");
     let mut client = watched.connect();
     assert_eq!(client.ask("POST /ping HTTP/1.1\r\nHost: test\r\nContent-Length: 11\r\n\r\n").status, 413);
+    drop(client);
     watched.expect("POST /ping 413 23 whole");
     let mut slow = watched.connect();
     slow.send(get("/slow"));
@@ -152,6 +155,7 @@ fn an_answer_that_is_lost_is_told_once() {
     let mut client = watched.connect();
     client.send(get("/fails"));
     client.rest();
+    drop(client);
     watched.expect("GET /fails 200 4 lost");
     assert_eq!(watched.notices.recv_timeout(HANG).as_deref(), Ok("stream of GET /fails failed: asked to fail"));
     // Clients that do not read: of what is held, and of what is written as it is made.
@@ -302,6 +306,7 @@ fn a_long_target_is_told_whole_and_a_refused_body_once() {
     client.send(format!("POST {path}?a?b HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"));
     assert_eq!(client.reply().text(), "refused");
     client.expect_fin();
+    drop(client);
     site.stop();
     assert_eq!(site.outcome().exit_code(), 0);
     assert_eq!(lines.iter().collect::<Vec<_>>(), [format!("{path} a?b true")]);

@@ -256,14 +256,26 @@ fn new_connections_are_refused_while_old_ones_are_still_served() {
     expect_clean(site);
 }
 
-/// The example, with so few descriptors that only some of so many clients can be accepted. Each has asked for a handler
-/// of so many milliseconds, and then the first asks for the stop.
+/// The example, with so few descriptors that only some of so many clients can be accepted. Each has asked for this, and
+/// then the first asks for the stop.
 #[cfg(target_os = "linux")]
-fn stop_without_descriptors(options: &[&str], clients: usize, sleep_ms: u32) -> (Process, Vec<Client>) {
+fn stop_without_descriptors(options: &[&str], clients: usize, request: &str) -> (Process, Vec<Client>) {
     let mut process = few_descriptors(&[&["--listen", "127.0.0.1:0"], options].concat());
     let address = process.address();
-    let clients = stop_while_full(&mut process, || Client::connect(address), clients, sleep_ms);
+    let clients = stop_while_full(&mut process, || Client::connect(address), clients, request);
     (process, clients)
+}
+
+/// Has its handler wait until the rest has come.
+#[cfg(target_os = "linux")]
+const HALF: &str = "POST /count HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha";
+
+/// Sends the rest of [`HALF`], and returns how many are answered.
+#[cfg(target_os = "linux")]
+fn complete(clients: &mut [Client]) -> usize {
+    clients.iter_mut().for_each(|client| client.send("lf"));
+    let answers = clients.iter_mut().filter_map(|client| client.next_reply(false));
+    answers.map(|reply| assert_eq!((reply.status, reply.text().as_str()), (200, "4\n"))).count()
 }
 
 #[cfg(target_os = "linux")]
@@ -275,7 +287,7 @@ fn few_descriptors(options: &[&str]) -> Process {
 }
 
 #[cfg(target_os = "linux")]
-fn stop_while_full(process: &mut Process, connect: impl Fn() -> Client, clients: usize, sleep_ms: u32) -> Vec<Client> {
+fn stop_while_full(process: &mut Process, connect: impl Fn() -> Client, clients: usize, request: &str) -> Vec<Client> {
     let mut first = connect();
     assert_eq!(first.ask(PING).status, 200);
     // Busy, so that it does not make room for others.
@@ -283,7 +295,7 @@ fn stop_while_full(process: &mut Process, connect: impl Fn() -> Client, clients:
     // Each asks before the next one comes: one that the machine left standing before that would make room.
     let ask = |_| {
         let mut client = connect();
-        client.send(get(&format!("/sleep/{sleep_ms}")));
+        client.send(request);
         client
     };
     let clients = (0..clients).map(ask).collect();
@@ -299,14 +311,14 @@ fn the_file_of_a_unix_socket_goes_before_its_queue_is_emptied() {
     let listen = format!("unix:{}", path.display());
     let mut process = few_descriptors(&["--listen", &listen, "--loops", "1", "--grace", "20"]);
     process.line_with("listening on unix:");
-    let mut clients = stop_while_full(&mut process, || Client::connect_unix(&path), 30, 2000);
+    let mut clients = stop_while_full(&mut process, || Client::connect_unix(&path), 30, HALF);
     poll(|| (!path.exists()).then_some(())).expect("nobody new finds it");
     for client in &clients {
         client.stream.set_nonblocking(true).unwrap();
         assert!(client.stream.peek(&mut [0]).is_err(), "nobody is answered yet, and so the queue is as long as before");
         client.stream.set_nonblocking(false).unwrap();
     }
-    assert_eq!(clients.iter_mut().filter_map(|client| client.next_reply(false)).count(), 30);
+    assert_eq!(complete(&mut clients), 30);
     drop(clients);
     assert_eq!(process.end().0, Some(0));
 }
@@ -315,8 +327,8 @@ fn the_file_of_a_unix_socket_goes_before_its_queue_is_emptied() {
 #[cfg(target_os = "linux")]
 fn requests_in_the_accept_queue_are_answered_though_no_descriptor_is_left_at_the_stop() {
     crate::support::at_once(["1", "2"], |loops| {
-        let (process, mut clients) = stop_without_descriptors(&["--loops", loops, "--grace", "20"], 30, 200);
-        let answered = clients.iter_mut().filter_map(|client| client.next_reply(false)).count();
+        let (process, mut clients) = stop_without_descriptors(&["--loops", loops, "--grace", "20"], 30, HALF);
+        let answered = complete(&mut clients);
         drop(clients);
         let (code, said) = process.end();
         assert_eq!((answered, code), (30, Some(0)), "{loops} loops: {said}");
@@ -328,7 +340,7 @@ fn requests_in_the_accept_queue_are_answered_though_no_descriptor_is_left_at_the
 #[cfg(target_os = "linux")]
 fn requests_that_are_in_the_accept_queue_at_the_deadline_are_counted() {
     let run = || {
-        let (process, clients) = stop_without_descriptors(&["--loops", "1", "--grace", "0.2"], 30, 3000);
+        let (process, clients) = stop_without_descriptors(&["--loops", "1", "--grace", "0.2"], 30, &get("/sleep/3000"));
         let (code, said) = process.end();
         drop(clients);
         assert_eq!(code, Some(124), "{said}");
@@ -485,7 +497,8 @@ fn a_body_that_never_completes_gets_408_at_the_deadline_and_was_not_owed() {
 /// A client sends this, answered by so many responses, and falls silent: what comes after the idle grace.
 #[track_caller]
 fn check_quiet(sent: &str, answers: usize, end: Option<u16>) {
-    let site = start(Config { idle_grace: SHORT, ..Config::default() }, routes(&Gate::new()));
+    let config = Config { idle_grace: SHORT, linger: SHORT, ..Config::default() };
+    let site = start(config, routes(&Gate::new()));
     let mut client = site.connect();
     client.send(sent);
     for _ in 0..answers {
@@ -560,7 +573,7 @@ fn a_request_within_the_grace_is_answered_and_the_last() {
 
 #[test]
 fn the_grace_is_counted_from_the_last_byte() {
-    const GRACE: Duration = Duration::from_secs(1);
+    const GRACE: Duration = Duration::from_millis(500);
     let pieces = ["GET /ping", " HTTP/1.1\r\n", "Host:", " test\r\n", "\r\n"];
     for _ in 0..10 {
         let site = start(Config { idle_grace: GRACE, ..Config::default() }, routes(&Gate::new()));

@@ -74,6 +74,7 @@ fn two_ports_stop_together() {
     assert_eq!(connect(&admin).ask(get("/metrics", "")).text(), "requests_total 1\n");
     let mut last = connect(&admin);
     assert_eq!(last.ask("POST /stop HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n").text(), "stopping\n");
+    drop(last);
     assert_eq!(page.process.code(), Some(0));
 }
 
@@ -113,6 +114,7 @@ fn wrappers_see_every_request() {
     assert_eq!((reply.status, reply.is_last()), (500, false));
     assert_eq!(reply.text(), "<h1>Our fault</h1>\n");
     assert_eq!(client.ask(get("/", "")).header("x-request-id"), Some("b"));
+    drop(client);
     assert_eq!(page.stop(), Some(0));
 }
 
@@ -129,6 +131,7 @@ fn server_sent_events_end_in_order_when_it_stops() {
     let rest: Vec<u8> = std::iter::from_fn(|| client.chunk()).flatten().collect();
     assert!(rest.ends_with(b"event: bye\ndata: restarting\n\n"), "{}", String::from_utf8_lossy(&rest));
     client.expect_fin();
+    drop(client);
     assert_eq!(page.process.code(), Some(0));
 }
 
@@ -207,6 +210,7 @@ fn a_download_goes_on_where_it_broke_off() {
     }
     let of_another = client.ask(get("/file", "Range: bytes=2-4\r\nIf-Range: \"other\"\r\n"));
     assert_eq!((of_another.status, of_another.text().as_str()), (200, "0123456789"));
+    drop(client);
     assert_eq!(page.stop(), Some(0));
 }
 
@@ -219,6 +223,7 @@ fn the_database_is_closed_after_the_last_request() {
     client.send("POST /rows HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nrow");
     page.process.signal(Signal::SIGTERM);
     assert_eq!(client.reply().status, 201);
+    drop(client);
     assert_eq!(page.process.code(), Some(0));
     assert_eq!(std::fs::read_to_string(rows).unwrap(), "row\nclosed\n");
 }
@@ -259,7 +264,7 @@ fn a_member_that_retries_gets_well_or_gives_up() {
 #[test]
 fn an_idle_server_ends_by_itself() {
     let folder = Folder::new("idle");
-    let mut page = Page::start("idle", &folder, &["1"]);
+    let mut page = Page::start("idle", &folder, &["0.3"]);
     // On a machine that leaves this test standing for so long, it has ended before anybody asks.
     let asked = || Client::try_connect_unix(&page.socket).ok().map(|mut client| client.ask(get("/", "")).text());
     let text = poll(|| if page.process.has_ended() { Some(None) } else { asked().map(Some) }).expect("it serves");
@@ -304,6 +309,7 @@ fn an_access_log_has_a_line_for_each_answer_and_nobody_can_forge_one() {
         client.send(get("/", "").replace("GET", "HEAD"));
         assert_eq!(client.reply_to_head().status, 200);
         assert_eq!(client.ask("GET / HTTP/1.1\r\nbad field\r\n\r\n").status, 400);
+        drop(client);
         let lines = lines_of(&log, 4);
         assert_eq!(page.get("/lost").text(), "0\n");
         assert_eq!(page.stop(), Some(0));
@@ -346,6 +352,7 @@ fn the_client_is_whom_our_own_proxies_name() {
         let lines: String = fields.iter().map(|field| format!("X-Forwarded-For: {field}\r\n")).collect();
         assert_eq!(client.ask(get("/who", &lines)).text(), who, "{fields:?}");
     }
+    drop(client);
     assert_eq!(page.stop(), Some(0));
 }
 

@@ -736,10 +736,9 @@ fn handlers_that_have_lost_their_loop_finish_while_it_drains() {
 
 /// A stop while three requests wait for the only thread, which is theirs only after their turn's time is over. Returns
 /// false if the machine was so slow that they had waited too long before the stop came.
-fn stop_while_they_wait() -> bool {
-    const TURN: Duration = Duration::from_secs(1);
+fn stop_while_they_wait(turn: Duration) -> bool {
     let gate = Gate::new();
-    let site = start(Config { handlers_max: 1, queue_timeout: TURN, ..one_loop() }, routes(&gate));
+    let site = start(Config { handlers_max: 1, queue_timeout: turn, ..one_loop() }, routes(&gate));
     let mut blocked = hold(&site, &gate, 1);
     let begun = Instant::now();
     let mut waiting: Vec<_> = (0..3).map(|_| site.connect()).collect();
@@ -749,12 +748,12 @@ fn stop_while_they_wait() -> bool {
     wait_until_read(&site);
     site.stop();
     wait_until_refused(site.address);
-    if begun.elapsed() >= TURN * 3 / 4 {
+    if begun.elapsed() >= turn * 3 / 4 {
         gate.open();
         return false;
     }
     // Their time must pass without anything happening.
-    thread::sleep(TURN * 5 / 4);
+    thread::sleep(turn * 5 / 4);
     gate.open();
     expect_answer(&mut blocked[0], "0", true);
     for client in &mut waiting {
@@ -769,7 +768,8 @@ fn stop_while_they_wait() -> bool {
 
 #[test]
 fn requests_that_wait_for_their_turn_at_the_stop_are_answered_however_long_it_takes() {
-    assert!((0..10).any(|_| stop_while_they_wait()), "the machine was never fast enough");
+    let mut turns = [1, 1, 4, 16, 64].map(|times| SHORT * times).into_iter();
+    assert!(turns.any(stop_while_they_wait), "the machine was never fast enough");
 }
 
 #[test]
@@ -920,21 +920,25 @@ thread_local! {
 
 #[test]
 fn a_thread_whose_end_takes_its_time_makes_no_clean_end_unclean() {
-    let gate = Gate::new();
-    let at = gate.clone();
-    let router = routes(&Gate::new()).get("/local", move |_| {
-        LOCAL.set(Some(SlowEnd(at.clone())));
-        Response::text("kept")
-    });
-    // Long enough for a machine that is busy: whoever has not ended by then is told.
-    let site = start_with_grace(one_loop(), router, SHORT * 12);
-    assert_eq!(site.connect().ask(get("/local")).text(), "kept");
-    site.stop();
-    let outcome = site.outcome();
-    // It is still there.
-    gate.wait_for(1);
-    gate.open();
-    assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
+    let stop = |grace| {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let router = routes(&Gate::new()).get("/local", move |_| {
+            LOCAL.set(Some(SlowEnd(at.clone())));
+            Response::text("kept")
+        });
+        let site = start_with_grace(one_loop(), router, grace);
+        assert_eq!(site.connect().ask(get("/local")).text(), "kept");
+        site.stop();
+        let outcome = site.outcome();
+        // It is still there.
+        gate.wait_for(1);
+        gate.open();
+        outcome
+    };
+    // Whoever has not ended at the deadline is told, so that a busy machine may need a longer grace.
+    let mut outcomes = [1, 4, 16, 64].map(|times| SHORT * times).into_iter().map(stop);
+    assert!(outcomes.any(|outcome| outcome.exit_code() == 0), "its thread is waited for");
 }
 
 // ---- Panics ------------------------------------------------------------------------------------------------------
@@ -1073,8 +1077,8 @@ mod process {
             // It falls asleep after some looks, for which a busy machine may take its time.
             let begun = Instant::now();
             while wakes_in(&process, Duration::from_millis(100)) > 0 && begun.elapsed() < HANG {}
-            let wakes = wakes_in(&process, Duration::from_millis(1500));
-            assert!(wakes <= 3, "{wakes} wake-ups in 1.5 seconds");
+            let wakes = wakes_in(&process, Duration::from_secs(1));
+            assert!(wakes <= 2, "{wakes} wake-ups in a second");
             for client in &mut clients {
                 assert_eq!(client.ask(PING).text(), "pong");
             }

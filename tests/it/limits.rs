@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use allout::{BodyPlan, Config, Handler, Request, Response, Router, Server};
 
-use crate::support::{Client, Gate, HANG, PING, Site, poll};
+use crate::support::{Client, Gate, HANG, PING, Site, at_once, poll};
 
 /// Long enough to be told from "at once", short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(200);
@@ -131,7 +131,7 @@ fn a_refusal_reaches_a_client_that_goes_on_sending() {
 
 #[test]
 fn a_large_response_arrives_whole() {
-    const SIZE: usize = 64 * 1024 * 1024;
+    const SIZE: usize = 16 * 1024 * 1024;
     let pattern = |at: usize| (at / 4096 + at % 251).to_le_bytes()[0];
     let site = Site::start(patient(), move |request: &Request<'_>| match request.raw_path() {
         "/large" => Response::bytes("application/octet-stream", (0..SIZE).map(pattern).collect::<Vec<u8>>()),
@@ -200,17 +200,21 @@ fn check_timeout(config: Config, begin: &str, more: &str) {
 #[test]
 fn a_head_that_takes_too_long_is_answered_408() {
     let config = || Config { head_timeout: SHORT, ..patient() };
-    check_timeout(config(), "G", "");
-    check_timeout(config(), "GET /ping HTTP/1.1\r\nX: ", "x");
-    check_timeout(config(), "GET /ping HTTP/1.1\r\nHost: a\r\n", "X: y\r\n");
+    let heads = [("G", ""), ("GET /ping HTTP/1.1\r\nX: ", "x"), ("GET /ping HTTP/1.1\r\nHost: a\r\n", "X: y\r\n")];
+    at_once(heads, |(begin, more)| check_timeout(config(), begin, more));
 }
 
 #[test]
 fn a_body_that_takes_too_long_is_answered_408() {
     let config = || Config { body_timeout: SHORT, ..patient() };
-    check_timeout(config(), "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n", "x");
-    check_timeout(config(), "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n");
-    check_timeout(config(), "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;", "x");
+    let bodies = [
+        ("Content-Length: 99999\r\n\r\n", "x"),
+        ("Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"),
+        ("Transfer-Encoding: chunked\r\n\r\n1;", "x"),
+    ];
+    at_once(bodies, |(begin, more)| {
+        check_timeout(config(), &format!("POST /echo HTTP/1.1\r\nHost: a\r\n{begin}"), more);
+    });
 }
 
 #[test]
@@ -228,7 +232,7 @@ fn a_body_has_its_own_time_after_the_head_had_its() {
 #[test]
 fn an_idle_connection_is_closed_without_a_word() {
     let site = Site::start(Config { idle_timeout: SHORT, ..patient() }, router());
-    for before in ["", PING] {
+    at_once(["", PING], |before| {
         let closed = || {
             let mut client = site.connect();
             let start = Instant::now();
@@ -248,7 +252,7 @@ fn an_idle_connection_is_closed_without_a_word() {
             Some(())
         };
         poll(closed).expect("a client that asks in time");
-    }
+    });
 }
 
 #[test]
@@ -264,8 +268,9 @@ fn empty_lines_do_not_keep_a_connection() {
 #[test]
 fn a_client_that_never_ends_is_left_after_its_last_answer() {
     // There is room for one: the next is served when the first has gone.
-    let site = Site::start(Config { linger: SHORT, linger_max: 2 * SHORT, connections_max: 1, ..patient() }, router());
-    for more in ["", "x"] {
+    let config = Config { linger: SHORT, linger_max: 2 * SHORT, connections_max: 1, ..patient() };
+    at_once(["", "x"], |more| {
+        let site = Site::start(config.clone(), router());
         let mut client = site.connect();
         let start = Instant::now();
         // Its body shows that a client may have more to send although it has said that it goes.
@@ -277,7 +282,7 @@ fn a_client_that_never_ends_is_left_after_its_last_answer() {
             let _ = client.stream.write(more.as_bytes());
         }
         assert!(has_run(start));
-    }
+    });
 }
 
 // ---- Slow readers --------------------------------------------------------------------------------------------------
@@ -345,7 +350,7 @@ fn a_client_that_takes_a_trickle_is_cut() {
 
 #[test]
 fn a_client_that_reads_slowly_but_above_the_rate_gets_it_all() {
-    const TIMEOUT: Duration = Duration::from_millis(800);
+    const TIMEOUT: Duration = Duration::from_millis(400);
     // A machine that stalls the client for too long makes it a client that does not read: then it tries again.
     for _ in 0..5 {
         let (site, _left) = large_site(Config { write_timeout: TIMEOUT, ..patient() });
@@ -865,6 +870,8 @@ mod process {
                 "127.0.0.1:0",
                 "--loops",
                 "1",
+                "--idle-grace",
+                "0.05",
             ]));
         let address = process.address();
         let start = Instant::now();
@@ -921,7 +928,7 @@ mod process {
         let deny = folder.path("deny");
         let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_allout")).with_file_name("examples").join("demo");
         let mut command = Command::new(program);
-        command.args(["--listen", "127.0.0.1:0", "--loops", "2", "--grace", "1"]);
+        command.args(["--listen", "127.0.0.1:0", "--loops", "2", "--grace", "0.2"]);
         let mut process = Process::spawn(command.env("LD_PRELOAD", shim).env("SHIM_DENY", &deny));
         let address = process.address();
         let mut idle = Client::connect(address);

@@ -22,9 +22,10 @@ use crate::support::{Gate, HANG, Site};
 fn at_the_deadline<T>(config: &Config, run: impl Fn(&Site, &Gate) -> T) -> (Outcome, T) {
     for _ in 0..20 {
         let (gate, stall) = (Gate::new(), Gate::new());
-        let (stalling, keeping) = (stall.clone(), gate.clone());
+        let (stalling, coming, keeping) = (stall.clone(), gate.clone(), gate.clone());
         let router = routes(&gate)
             .at_once(Method::Get, "/stall", move |_| {
+                coming.come();
                 stalling.pass();
                 Response::text("stalled")
             })
@@ -129,7 +130,7 @@ fn requests_that_nobody_came_to_read_are_owed() {
         // From here on its loop does not come back before the deadline.
         let mut staller = site.connect();
         staller.send(get("/stall"));
-        thread::sleep(Duration::from_millis(20));
+        gate.wait_for(2);
         clients.iter_mut().for_each(|client| client.send(get("/n/1")));
         clients.extend([holder, staller]);
         clients

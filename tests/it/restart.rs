@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::notify::message;
-use crate::support::{Client, Folder, Process, Reply, example, poll};
+use crate::support::{Client, Folder, Process, Reply, at_once, example, poll};
 
 const WHO: &str = "GET /who HTTP/1.1\r\nHost: test\r\n\r\n";
 const RESTART: &str = "POST /restart HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -146,29 +146,27 @@ fn a_program_that_executes_itself_anew_is_the_same_process_and_loses_and_refuses
 #[test]
 fn the_old_one_serves_on_if_its_successor_dies_is_late_or_says_something_else() {
     let folder = Folder::new("successor");
-    let program = folder.path("server");
-    assert!(Command::new("cp").arg(example("restart")).arg(&program).status().unwrap().success());
-    let (mut process, mut site) = Site::start(&program, "successor");
-    for bad in [
-        "#!/bin/sh\nexit 1\n",
-        "#!/bin/sh\nexec sleep 60\n",
-        "#!/bin/sh\nprintf read\nexec sleep 60\n",
-        // A megabyte, and more.
-        "#!/bin/sh\nexec yes\n",
-        "#!/nonexistent\n",
-        "",
-    ] {
-        install(&program, bad);
-        let reply = ask(site.address, RESTART).expect("an answer");
-        assert_eq!(reply.status, 503, "{bad}: {}", reply.text());
-        assert_eq!(ask(site.address, WHO).expect("an answer").text(), site.who);
-    }
-    // One that says it twice is as good. Whoever reads the first may leave before the second.
-    let good = example("restart");
-    install(&program, &format!("#!/bin/sh\n(echo ready; echo ready)\nexec {} successor\n", good.display()));
-    assert_eq!(ask(site.address, RESTART).expect("an answer").status, 200);
-    site.follow();
-    assert_eq!(process.code(), Some(0));
+    // One that is late is waited for. Those that make it wait do so at the same time.
+    let late = ["#!/bin/sh\nexec sleep 60\n", "#!/bin/sh\nprintf read\nexec sleep 60\n"];
+    // The third says a megabyte, and more.
+    let hasty = ["#!/bin/sh\nexit 1\n", "", "#!/bin/sh\nexec yes\n", "#!/nonexistent\n"];
+    at_once([("1", &late[..1]), ("2", &late[1..]), ("3", &hasty[..])], |(name, successors)| {
+        let program = folder.path(name);
+        assert!(Command::new("cp").arg(example("restart")).arg(&program).status().unwrap().success());
+        let (mut process, mut site) = Site::start(&program, "successor");
+        for bad in successors {
+            install(&program, bad);
+            let reply = ask(site.address, RESTART).expect("an answer");
+            assert_eq!(reply.status, 503, "{bad}: {}", reply.text());
+            assert_eq!(ask(site.address, WHO).expect("an answer").text(), site.who);
+        }
+        // One that says it twice is as good. Whoever reads the first may leave before the second.
+        let good = example("restart");
+        install(&program, &format!("#!/bin/sh\n(echo ready; echo ready)\nexec {} successor\n", good.display()));
+        assert_eq!(ask(site.address, RESTART).expect("an answer").status, 200);
+        site.follow();
+        assert_eq!(process.code(), Some(0));
+    });
 }
 
 #[test]

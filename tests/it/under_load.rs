@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use allout::{Config, Request, Response};
 
-use crate::support::{Client, Gate, HANG, PING, Site};
+use crate::support::{Client, Gate, HANG, PING, Site, at_once};
 
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -41,8 +42,8 @@ fn ask_anew(address: SocketAddr) -> usize {
 
 #[test]
 fn no_request_is_lost_when_a_busy_server_stops() {
-    let mut lost = 0;
-    for _ in 0..5 {
+    let lost = AtomicUsize::new(0);
+    at_once(0..5, |_| {
         // A gate that is open counts who goes through.
         let gate = Gate::new();
         gate.open();
@@ -62,11 +63,12 @@ fn no_request_is_lost_when_a_busy_server_stops() {
         gate.wait_for(600);
         site.stop();
         kept.into_iter().for_each(|client| client.join().unwrap());
-        lost += anew.into_iter().map(|client| client.join().unwrap()).sum::<usize>();
+        lost.fetch_add(anew.into_iter().map(|client| client.join().unwrap()).sum(), Ordering::Relaxed);
         let outcome = site.outcome();
         assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
         assert!(outcome.took() < GRACE, "{outcome:?}");
-    }
+    });
     // What completes its handshake between the last accept and the close is reset by the kernel.
+    let lost = lost.into_inner();
     assert!(lost <= 1, "{lost} connections were accepted and not answered");
 }
