@@ -106,6 +106,7 @@ fn every_answer_is_told_once_with_what_it_answers() {
     (0..3).for_each(|_| watched.expect("GET /ping 200 4 whole"));
     watched.expect("GET /stream 200 8 whole");
     watched.expect("GET /panic 500 22 whole");
+    drop(client);
     let mut client = watched.connect();
     client.send("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbody");
     assert_eq!(client.reply().text(), "4");
@@ -206,6 +207,7 @@ fn refusals_before_a_body_and_the_last_answers_are_told() {
     assert_eq!(client.ask(expecting("more")).status, 417);
     watched.expect("-  417 26 whole");
     client.expect_fin();
+    drop(client);
     // An interim response is no answer.
     let mut client = watched.connect();
     assert_eq!(client.ask(expecting("100-continue")).status, 100);

@@ -16,7 +16,9 @@ use crate::support::{Client, Gate, HANG, PING, Site, demo};
 const GRACE: Duration = Duration::from_secs(20);
 
 fn bind() -> (Server, SocketAddr) {
-    let server = Server::bind("127.0.0.1:0", Config::default()).unwrap();
+    // A client that has its last answer and stays is soon left.
+    let config = Config { linger: Duration::from_millis(50), ..Config::default() };
+    let server = Server::bind("127.0.0.1:0", config).unwrap();
     let Some(LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
     (server, address)
 }
@@ -291,7 +293,7 @@ fn a_broken_listener_is_told_once_as_the_cause_or_else_as_a_notice() {
         let Some(LocalAddress::Tcp(address)) = server.addresses().next().cloned() else { panic!("no TCP address") };
         let mut group = Group::new();
         // After another cause it serves on for so long, and notices.
-        group.lame_duck(if is_first { Duration::ZERO } else { Duration::from_millis(500) });
+        group.lame_duck(if is_first { Duration::ZERO } else { Duration::from_millis(250) });
         let stop = group.stop();
         let router = routes(&Gate::new());
         group.add("http", move |stop| server.run(router, stop));

@@ -22,7 +22,7 @@ pub(crate) const BIG: usize = 16 * 1024 * 1024;
 pub(crate) const LONG: Duration = Duration::from_secs(15);
 
 /// For tests in which a time is to pass.
-pub(crate) const SHORT: Duration = Duration::from_millis(250);
+pub(crate) const SHORT: Duration = Duration::from_millis(200);
 
 /// Routes that answer with what they were asked: `/n/{n}` at once, `/hold/{n}` when the gate is open.
 pub(crate) fn routes(gate: &Gate) -> Router {

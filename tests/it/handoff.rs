@@ -13,7 +13,7 @@ use allout::{Config, CutOff, Exit, Outcome, Request, Response, Router, Server};
 use crate::drain::{
     SHORT, cut_off, expect_answer, expect_clean, get, routes, start, start_with_grace, wait_until_refused,
 };
-use crate::support::{Client, Gate, HANG, PING, Site, at_once};
+use crate::support::{Client, Gate, HANG, PING, Site, at_once, poll};
 
 /// One loop, and no request that waits for its turn is given up because the machine is slow.
 fn one_loop() -> Config {
@@ -785,8 +785,8 @@ fn a_turn_time_of_nothing_is_no_trap_for_a_loop_that_drains() {
     site.stop();
     wait_until_refused(site.address);
     half.send("lf");
-    // Whether it has been read by now, nothing tells; a loop that can be trapped is so only if it has.
-    thread::sleep(SHORT);
+    // A loop that can be trapped is so once it has read it, and then tells nobody that it waits.
+    poll(|| (site.stats.figures().connections.waiting == 1).then_some(())).expect("it waits");
     gate.open();
     expect_answer(&mut blocked[0], "0", true);
     expect_answer(&mut half, "half", true);

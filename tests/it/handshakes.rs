@@ -136,31 +136,17 @@ fn check_completes(start: impl Fn() -> (Site, SocketAddr)) {
 }
 
 #[test]
-fn a_client_whose_handshake_is_under_way_at_the_stop_is_served() {
+fn a_client_whose_handshake_is_under_way_at_the_stop_is_served_on_all_addresses_too_whichever_its_family() {
     if !can_see_handshakes() {
         return;
     }
-    at_once([1, 2], |loops| {
-        check_completes(|| {
-            let site = start(patient(loops), routes(&Gate::new()));
-            let address = site.address;
-            (site, address)
-        });
-    });
-}
-
-#[test]
-fn of_all_addresses_too_whichever_its_family() {
-    if !can_see_handshakes() {
-        return;
-    }
-    let locals = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];
-    at_once(locals, |ip| {
+    let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(std::net::Ipv6Addr::LOCALHOST));
+    at_once([("127.0.0.1:0", v4, 1), ("127.0.0.1:0", v4, 2), (":0", v4, 1), (":0", v6, 1)], |(place, ip, loops)| {
         if ip.is_ipv6() && TcpListener::bind((ip, 0)).is_err() {
             return skip("this machine has no IPv6");
         }
         check_completes(|| {
-            let server = Server::bind(":0", patient(1)).unwrap();
+            let server = Server::bind(place, patient(loops)).unwrap();
             let site = Site::run(server, routes(&Gate::new()), LONG * 2);
             let address = SocketAddr::new(ip, site.address.port());
             assert_eq!(Client::connect(address).ask(PING).status, 200);

@@ -238,7 +238,7 @@ fn a_drain_beside_others_that_hold_the_socket_costs_nothing_and_answers_our_shar
 #[test]
 fn no_loop_wakes_for_clients_that_come_while_it_drains_what_others_hold_too() {
     /// A loop has clocks of its own, too.
-    const CLIENTS: u64 = 1000;
+    const CLIENTS: u64 = 300;
 
     let folder = Folder::new("drain-waits");
     let Some(shim) = crate::support::shim(&folder) else { return };

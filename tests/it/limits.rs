@@ -276,11 +276,13 @@ fn a_client_that_never_ends_is_left_after_its_last_answer() {
         // Its body shows that a client may have more to send although it has said that it goes.
         assert_eq!(client.ask("POST /echo HTTP/1.0\r\nContent-Length: 1\r\n\r\na").status, 200);
         client.expect_fin();
-        while site.connect().ask(PING).status != 200 {
-            assert!(start.elapsed() < HANG);
+        let next = || {
             // What it still sends is thrown away, and wins it time up to a limit; in the end it is reset.
             let _ = client.stream.write(more.as_bytes());
-        }
+            (site.connect().ask(PING).status == 200).then_some(())
+        };
+        // At a pace: of many that are refused at the same time, some get no answer.
+        poll(next).expect("the next is served");
         assert!(has_run(start));
     });
 }
@@ -936,17 +938,17 @@ mod process {
         std::fs::write(&deny, "").unwrap();
         let mut waiting = Client::connect(address);
         waiting.send(PING);
-        process.line_with("cannot accept on `127.0.0.1:");
-        let before = ticks(&process);
         assert!(process.line_with("cannot accept on `127.0.0.1:").contains("not permitted"));
+        // What it spends while it can do nothing: there is no event to wait for.
+        let before = ticks(&process);
+        std::thread::sleep(Duration::from_millis(400));
         let used = ticks(&process) - before;
-        assert!(used < 25, "{used} hundredths of a second used while waiting");
+        assert!(used < 10, "{used} hundredths of a second used while waiting");
         std::fs::remove_file(&deny).unwrap();
         assert_eq!(waiting.reply().text(), "pong");
         std::fs::write(&deny, "").unwrap();
         let mut late = Client::connect(address);
         late.send(PING);
-        process.line_with("cannot accept on `127.0.0.1:");
         // The idle one has not been closed to make room: that would help nobody.
         assert_eq!(idle.ask("POST /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
         let (code, said) = process.end();

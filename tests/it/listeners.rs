@@ -95,6 +95,7 @@ fn a_server_needs_no_group_and_a_stop_has_a_grace_of_its_own() {
         if is_answered {
             gate.open();
             assert_eq!(client.reply().text(), "answered");
+            drop(client);
         }
         assert_eq!(running.join().unwrap().is_ok(), is_answered);
         assert!(is_answered || begun.elapsed() >= grace);

@@ -116,10 +116,10 @@ fn a_watchdog_hears_from_us_although_every_handler_blocks_and_not_if_it_is_for_a
     let socket = UnixDatagram::bind(&path).unwrap();
     let manager = ("NOTIFY_SOCKET", path.to_str().unwrap());
     let demo = crate::support::example("demo");
-    let mut process = start(&demo, &["--threads", "2", "--loops", "3"], &[manager, ("WATCHDOG_USEC", "400000")]);
+    let mut process = start(&demo, &["--threads", "2", "--loops", "3"], &[manager, ("WATCHDOG_USEC", "200000")]);
     let address = process.address();
     let mut blocked: Vec<_> = (0..6).map(|_| Client::connect(address)).collect();
-    blocked.iter_mut().for_each(|client| client.send("GET /sleep/300 HTTP/1.1\r\nHost: test\r\n\r\n"));
+    blocked.iter_mut().for_each(|client| client.send("GET /sleep/150 HTTP/1.1\r\nHost: test\r\n\r\n"));
     assert_eq!(message(&socket), "READY=1");
     for _ in 0..8 {
         assert_eq!(message(&socket), "WATCHDOG=1");

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use allout::{Config, CutOff, Method, Outcome, Response};
 #[cfg(unix)]
-use allout::{Router, Server};
+use allout::{Connections, Router, Server};
 
 use crate::drain::{SHORT, cut_off, get, routes, start_with_grace};
 #[cfg(unix)]
 use crate::support::Client;
+#[cfg(unix)]
+use crate::support::poll;
 use crate::support::{Gate, HANG, Site};
 
 /// Runs a site until its deadline, `SHORT` after the stop, with a gate that opens afterwards; again if the machine stood
@@ -183,7 +185,8 @@ fn answers_before_one_that_is_streamed_are_owed_until_they_have_left() {
     };
     let clients: Vec<_> = sizes.map(connect).collect();
     gate.wait_for(1);
-    thread::sleep(SHORT);
+    let has_begun = |of: &Connections| of.writing + of.working == clients.len();
+    poll(|| has_begun(&site.stats.figures().connections).then_some(())).expect("each has as much as its socket takes");
     site.stop();
     let cut_off = cut_off(&site.outcome());
     // What has left is in the clients' sockets.
@@ -258,8 +261,9 @@ fn a_handler_whose_client_stalls_is_waited_for_and_named() {
         })
         .collect();
     gate.wait_for(1);
-    // Their patience is to run out.
-    thread::sleep(4 * SHORT);
+    // Those that are to take more are given up, one of them although its handler runs.
+    let is_one_gone = || site.stats.busy(clients.len(), HANG).iter().any(|busy| busy.client_has_gone);
+    poll(|| (site.stats.figures().connections.writing == 0 && is_one_gone()).then_some(())).expect("they are given up");
     site.stop();
     let cut_off = cut_off(&site.outcome());
     gate.open();

@@ -92,8 +92,13 @@ fn check_forced(process: Process, signal: Signal) {
     assert!(said.ends_with("stopping: signal\na second signal: leaving at once\n"), "{said}");
 }
 
+/// Each has to wait until a second one is no repeat: they do so at the same time.
 #[test]
-fn a_second_signal_later_leaves_at_once_although_a_handler_still_runs() {
+fn a_second_signal_later_leaves_at_once_whatever_still_runs_and_no_socket_file() {
+    at_once([leave_a_handler, leave_a_lame_duck, leave_no_socket_file], |check: fn()| check());
+}
+
+fn leave_a_handler() {
     let mut process = demo(&["--listen", "127.0.0.1:0", "--grace", "600"]);
     let mut client = Client::connect(process.address());
     client.send("GET /sleep/600000 HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -101,8 +106,7 @@ fn a_second_signal_later_leaves_at_once_although_a_handler_still_runs() {
     client.expect_end();
 }
 
-#[test]
-fn a_second_signal_later_leaves_a_lame_duck_at_once() {
+fn leave_a_lame_duck() {
     let mut process = allout(&["--listen", "127.0.0.1:0", "--lame-duck", "600"]);
     process.address();
     check_forced(process, Signal::SIGTERM);
@@ -127,8 +131,7 @@ fn a_process_that_was_frozen_past_its_deadline_still_says_what_it_owed() {
 }
 
 /// The file is removed on exit, and this is one, although nothing is dropped by it.
-#[test]
-fn a_second_signal_later_leaves_no_socket_file() {
+fn leave_no_socket_file() {
     let folder = Folder::new("forced-exit");
     let (socket, taken_over) = (folder.path("socket"), folder.path("taken-over"));
     let places = [&socket, &taken_over].map(|path| format!("unix:{}", path.display()));
