@@ -817,14 +817,6 @@ mod process {
         line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Processor time that it has used, in hundredths of a second.
-    fn ticks(process: &Process) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-        // The name in brackets may have spaces; utime and stime are the 12th and 13th behind it.
-        let (_, rest) = stat.rsplit_once(')').unwrap();
-        rest.split_whitespace().skip(11).take(2).map(|number| number.parse::<u64>().unwrap()).sum()
-    }
-
     #[test]
     fn a_declared_length_reserves_nothing() {
         let mut process = demo(&["--listen", "127.0.0.1:0"]);
@@ -895,11 +887,11 @@ mod process {
             client.send(PING);
         }
         process.line_with("cannot accept on `127.0.0.1:");
-        let (ticks_before, before) = (ticks(&process), Instant::now());
+        let (ticks_before, before) = (process.ticks(), Instant::now());
         // It says so again, but not more than once a second; and it sleeps meanwhile.
         process.line_with("cannot accept on `127.0.0.1:");
         assert!(start.elapsed() >= Duration::from_secs(1), "more than once a second");
-        let (used, waited) = (ticks(&process) - ticks_before, before.elapsed());
+        let (used, waited) = (process.ticks() - ticks_before, before.elapsed());
         assert!(used < 25, "{used} hundredths of a second used while waiting {waited:?}");
         // Those that are done become idle and make room for those that wait. Each is answered.
         for client in &mut clients {
@@ -940,9 +932,9 @@ mod process {
         waiting.send(PING);
         assert!(process.line_with("cannot accept on `127.0.0.1:").contains("not permitted"));
         // What it spends while it can do nothing: there is no event to wait for.
-        let before = ticks(&process);
+        let before = process.ticks();
         std::thread::sleep(Duration::from_millis(400));
-        let used = ticks(&process) - before;
+        let used = process.ticks() - before;
         assert!(used < 10, "{used} hundredths of a second used while waiting");
         std::fs::remove_file(&deny).unwrap();
         assert_eq!(waiting.reply().text(), "pong");

@@ -140,6 +140,15 @@ impl Process {
         self.child.id()
     }
 
+    /// Processor time that it has used, in hundredths of a second.
+    #[cfg(target_os = "linux")]
+    pub fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // The name in brackets may have spaces; utime and stime are the 12th and 13th behind it.
+        let (_, rest) = stat.rsplit_once(')').unwrap();
+        rest.split_whitespace().skip(11).take(2).map(|number| number.parse::<u64>().unwrap()).sum()
+    }
+
     /// Waits for a line on stderr that has this text, and returns it.
     pub fn line_with(&mut self, text: &str) -> String {
         loop {
