@@ -117,6 +117,8 @@ mod tests {
         check("/a/{x}", "/a/b%2Fc", Some("b%2Fc"));
         check("/a/{x}", "/a/", None);
         check("/a/{x}", "/a/b/c", None);
+        check("/a/{x}", "/a", None);
+        check("/a/b", "/a", None);
         check("/{x}/b", "/a/b", Some("a"));
         check("/{x}/b", "/a/c", None);
     }

@@ -184,6 +184,9 @@ fn what_the_deadline_cuts_off_is_told_once() {
     stalled.send(get("/big"));
     let mut unfinished = watched.connect();
     unfinished.send("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbod");
+    // Of one that is held, no handler has heard.
+    let mut held = watched.connect();
+    held.send("POST /ping?held HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbod");
     let mut client = watched.connect();
     assert_eq!(client.ask(PING).text(), "pong");
     watched.expect("GET /ping 200 4 whole");
@@ -192,7 +195,7 @@ fn what_the_deadline_cuts_off_is_told_once() {
     assert_eq!(outcome.exit_code(), 124);
     let mut told: Vec<_> = watched.lines.iter().collect();
     told.sort();
-    assert_eq!(told, ["GET /big 200 some lost", "POST /upload 408 29 whole"]);
+    assert_eq!(told, ["GET /big 200 some lost", "POST /ping?held 408 29 whole", "POST /upload 408 29 whole"]);
 }
 
 #[test]

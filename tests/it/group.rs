@@ -877,6 +877,28 @@ fn groups_that_are_nested_and_never_run_leave_nothing_behind() {
 }
 
 #[test]
+fn an_inner_group_whose_outer_one_was_dropped_can_still_be_stopped() {
+    let (mut outer, inner) = (Group::new(), Group::new());
+    let stop = inner.stop();
+    outer.add_group("inner", inner);
+    drop(outer);
+    assert!(!stop.is_set() && stop.trigger(request()));
+    assert!(stop.is_set() && stop.cause() == Some(request()));
+}
+
+#[test]
+fn a_group_shows_its_members_and_how_far_it_is() {
+    let (mut outer, mut inner) = (Group::new(), Group::new());
+    inner.add("job", |_| Ok(()));
+    outer.add("job", |_| Ok(()));
+    outer.add_group("inner", inner);
+    let stop = "Stop { is_set: false, cause: None }";
+    assert_eq!(format!("{outer:?}"), format!("Group {{ stop: {stop}, members: [\"job\", \"inner/job\"] }}"));
+    outer.stop().trigger(Cause::Signal);
+    assert_eq!(format!("{:?}", outer.stop()), "Stop { is_set: true, cause: Some(Signal) }");
+}
+
+#[test]
 fn an_inner_group_that_is_stopped_before_the_run_stops_the_outer_one_too() {
     let (mut outer, mut inner) = (Group::new(), Group::new());
     let started = Arc::new(AtomicUsize::new(0));

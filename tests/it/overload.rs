@@ -75,6 +75,30 @@ fn connections_without_room_are_told_and_counted() {
     assert_eq!(holder.reply().text(), "held");
 }
 
+/// Each that is refused lingers. So as not to have ever more of them, the server closes the next without an answer.
+#[test]
+fn who_is_refused_beyond_all_bounds_gets_no_answer() {
+    let gate = Gate::new();
+    let config = Config { loops: 1, connections_max: 1, linger: HANG, linger_max: HANG, ..Config::default() };
+    let (site, _) = told_site(config, holding(&gate));
+    let mut holder = site.connect();
+    holder.send(get("/hold"));
+    gate.wait_for(1);
+    let refused = || {
+        let mut client = site.connect();
+        expect_refusal(&mut client);
+        client
+    };
+    let mut all: Vec<_> = std::iter::repeat_with(refused).take(128).collect();
+    assert_eq!(site.connect().rest(), b"");
+    assert_eq!(site.stats.refused(), 129);
+    // Once one has gone, there is room for another.
+    all.pop();
+    poll(|| site.connect().next_reply(false).filter(|reply| reply.status == 503)).expect("it is answered");
+    gate.open();
+    assert_eq!(holder.reply().text(), "held");
+}
+
 // ---- Memory for bodies ---------------------------------------------------------------------------------------------
 
 const BODY: usize = 64 * 1024;

@@ -1,10 +1,13 @@
 //! The router, what a handler sees of a request, and what it can answer, over the wire.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Mutex, mpsc};
 
-use allout::{Config, FieldError, Method, Peer, Request, Response, Router, Server, Status, Version};
+use allout::{
+    BodyReader, Config, FieldError, Method, Peer, Request, Response, Router, Server, Status, Version, answer,
+};
 
 use crate::support::{Client, HANG, Site};
 
@@ -622,6 +625,27 @@ fn what_is_public_can_be_sent_shared_shown_and_compared() {
     assert_eq!(Status::try_from(100).unwrap_err().to_string(), "100 is not a final status: 200 to 599");
 }
 
+/// What is the embedder's is named and no more: nothing is said of what it holds.
+#[test]
+fn what_holds_the_embedders_own_shows_its_name() {
+    let response = Response::stream("text/plain", |_| Ok(())).on_sent(|| {});
+    let text = format!("{response:?}");
+    assert!(text.contains("WriteBody") && text.contains("AfterAnswer"), "{text}");
+    let reads = |request: &Request<'_>, body: &mut BodyReader<'_>| {
+        assert!(request.body().is_empty(), "it is still on the way");
+        // What is not streamed has its own length.
+        Response::text(format!("{body:?}")).with_length(1)
+    };
+    let router = Router::new()
+        .get("/", |_| Response::stream("text/plain", |out| out.write_all(format!("{out:?}").as_bytes())))
+        .stream(Method::Post, "/", reads);
+    let peer = Peer::from(SocketAddr::from(([192, 0, 2, 1], 80)));
+    assert_eq!((peer.to_string(), peer.is_local()), ("192.0.2.1:80".to_owned(), false));
+    let shown = |request: &str| String::from_utf8(answer(&router, request, &peer).unwrap().body().to_vec()).unwrap();
+    assert_eq!(shown("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), "BodyWriter");
+    assert_eq!(shown("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"), "BodyReader");
+}
+
 #[test]
 fn header_fields_can_be_gone_through() {
     let text = seen("GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", |request| {
@@ -631,9 +655,10 @@ fn header_fields_can_be_gone_through() {
         }
         let values = (&request.headers()).into_iter().map(|(_, value)| String::from_utf8_lossy(value));
         let (fields, last) = (request.headers().iter(), request.headers().iter().next_back().map(|(name, _)| name));
-        format!("{names:?} {:?} {fields:?} {last:?} of {}", values.collect::<Vec<_>>(), fields.len())
+        let back: Vec<_> = request.headers().iter().rev().map(|(name, _)| name).collect();
+        format!("{names:?} {:?} {fields:?} {last:?} of {} {back:?}", values.collect::<Vec<_>>(), fields.len())
     });
-    assert_eq!(text, r#"["Host", "X"] ["a", "y"] ["Host", "X"] Some("X") of 2"#);
+    assert_eq!(text, r#"["Host", "X"] ["a", "y"] ["Host", "X"] Some("X") of 2 ["X", "Host"]"#);
 }
 
 /// Where the embedder's mistakes are reported, on threads of this name.

@@ -217,6 +217,8 @@ pub(super) const CASES: &[Case] = &[
     case("absolute with a fragment", line!("GET http://a.test/ping#a HTTP/1.1"), &[BAD_LINE], Closed),
     case("absolute of https", line!("GET https://a.test/ping HTTP/1.1"), &[NO_SCHEME], Closed),
     case("absolute of file", line!("GET file:///ping HTTP/1.1"), &[NO_SCHEME], Closed),
+    case("absolute of a scheme with all signs", line!("GET a1+b-c.d://e/ HTTP/1.1"), &[NO_SCHEME], Closed),
+    case("absolute, a wrong sign in its scheme", line!("GET a_b://e/ HTTP/1.1"), &[BAD_TARGET], Closed),
     case("absolute without a host", line!("GET http:///ping HTTP/1.1"), &[BAD_TARGET], Closed),
     case("absolute with a port alone", line!("GET http://:80/ping HTTP/1.1"), &[BAD_TARGET], Closed),
     case("absolute with user information", line!("GET http://me@a.test/ping HTTP/1.1"), &[BAD_TARGET], Closed),
