@@ -1,5 +1,5 @@
 //! What only a test inside the crate can see: a loop that dies by a fault of our own, or is behind, while others live
-//! on; and threads whose end takes time.
+//! on; threads whose end takes time; and how permits are counted.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -376,4 +376,56 @@ fn threads_whose_end_takes_its_time_do_not_stop_the_hand_off() {
     site.stop.tell();
     drop(clients);
     assert_eq!(site.group.join().unwrap().exit_code(), 0);
+}
+
+// ---- Permits -------------------------------------------------------------------------------------------------------
+
+/// Two loops, at most two handlers, one of which is displaced: one permit is left.
+#[test]
+fn a_permit_goes_to_the_request_that_has_waited_longest() {
+    let (permits, now) = (Permits::new(2, 2), sync::now());
+    let since = |ms| Some(now + Duration::from_millis(ms));
+    permits.displace();
+    assert!(permits.enter(0) && permits.running() == 2);
+    // In vain, and so it does not count.
+    assert!(!permits.enter(1) && permits.running() == 2);
+    assert_eq!(permits.enter_waiting(1), Err(None));
+    permits.words[0].withdraw();
+    assert_eq!(permits.running(), 1);
+    // The other loop's request is older, and overtaken neither by one that has just come nor by a younger one.
+    assert!(permits.publish(1, since(2)) && permits.publish(0, since(3)) && !permits.publish(0, since(3)));
+    assert_eq!(permits.next_in_line(), Some(1));
+    assert!(!permits.enter(0) && permits.enter_waiting(0) == Err(Some(1)));
+    assert_eq!((permits.enter_waiting(1), permits.running()), (Ok(()), 2));
+    assert!(permits.publish(1, None) && permits.next_in_line() == Some(0));
+    assert_eq!(permits.enter_waiting(0), Err(None));
+    permits.replace();
+    assert_eq!((permits.enter_waiting(0), permits.running()), (Ok(()), 2));
+    // Nobody waits any more.
+    assert!(permits.publish(0, None) && !permits.publish(0, None));
+    permits.words[0].withdraw();
+    assert!(permits.next_in_line().is_none() && permits.enter(0));
+}
+
+/// Whoever knows an earlier lending of a loop has no claim to it.
+#[test]
+fn each_lending_of_a_loop_has_a_number_of_its_own() {
+    let permits = Permits::new(1, 1);
+    let (word, mut lendings) = (&permits.words[0], Vec::new());
+    for _ in 0..100 {
+        word.announce();
+        word.withdraw();
+        assert!(!word.load().is_busy());
+        word.announce();
+        let first = word.lend();
+        assert!(first.is_lent() && word.borrow(first) && !word.borrow(first) && !word.claim(first));
+        assert!(word.load().is_busy() && !word.load().is_lent());
+        let second = word.lend();
+        assert!(!word.borrow(first) && !word.claim(first));
+        assert!(word.claim(second) && !word.load().is_busy());
+        for lending in [first, second] {
+            assert!(!lendings.contains(&lending), "{lending:?}");
+            lendings.push(lending);
+        }
+    }
 }

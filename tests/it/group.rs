@@ -1110,6 +1110,8 @@ fn wakers_that_panic_when_they_are_dropped_uncalled_do_no_harm() {
             drop(grenade);
             Ok(())
         });
+        let grenade = Grenade;
+        group.on_half_grace(move |_| drop(grenade));
     }
     drop(group);
 }
