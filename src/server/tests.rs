@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::group::{Group, Outcome};
+use crate::group::{CutOff, Exit, Group, Outcome};
 use crate::http::{Handler, Request, Response};
 use crate::sync::Ordering;
 use inbox::Message;
@@ -114,8 +114,31 @@ impl Site {
         poll(|| (self.shared.loops[index].connections.load(Ordering::Relaxed) >= usize::MAX / 2).then_some(()));
     }
 
+    /// Keeps a loop from going on until the sender is dropped, as if it had counted this meanwhile.
+    fn hold_up(&self, index: usize, counted: Option<CutOff>) -> Sender<()> {
+        let (begin, begun) = mpsc::channel();
+        let (sender, dropped) = mpsc::channel();
+        let code = move || {
+            begin.send(()).unwrap();
+            assert!(dropped.recv_timeout(HANG).is_err());
+        };
+        self.push(index, code).unwrap();
+        begun.recv_timeout(HANG).unwrap();
+        *self.shared.loops[index].counted.lock() = counted;
+        sender
+    }
+
+    /// Stops the server, which cannot wait for loops that are held up, and returns how it has left.
+    fn leave(self) -> Exit {
+        self.stop.trigger(crate::stop::Cause::Signal);
+        self.stop.tell();
+        let outcome = self.group.join().unwrap();
+        let exit = outcome.exits().next().unwrap().1.clone();
+        exit
+    }
+
     /// New clients are served by the other loop, and the outcome of the stop names the fault.
-    fn expect_alive(self) {
+    fn expect_alive(self) -> Exit {
         for _ in 0..20 {
             let mut client = self.connect();
             assert!(is_answered(&mut client) && is_answered(&mut client));
@@ -128,6 +151,7 @@ impl Site {
             cause.starts_with("event loop ") && cause.ends_with(" failed: panicked: a fault of our own"),
             "{cause}"
         );
+        outcome.exits().next().unwrap().1.clone()
     }
 }
 
@@ -274,14 +298,7 @@ fn connections_on_their_way_from_loop_to_loop_stay_counted() {
 #[test]
 fn a_loop_that_ends_after_its_time_harms_nobody() {
     let site = Site::start_with_grace(64, Duration::from_millis(10));
-    let (begin, begun) = mpsc::channel();
-    let (sender, dropped) = mpsc::channel::<()>();
-    let code = move || {
-        begin.send(()).unwrap();
-        assert!(dropped.recv_timeout(HANG).is_err());
-    };
-    site.push(0, code).unwrap();
-    begun.recv_timeout(HANG).unwrap();
+    let sender = site.hold_up(0, None);
     site.stop.trigger(crate::stop::Cause::Signal);
     site.stop.tell();
     assert_eq!(site.group.join().unwrap().exit_code(), 124);
@@ -298,6 +315,42 @@ fn a_loop_that_ends_after_its_time_harms_nobody() {
 }
 
 #[test]
+fn loops_that_do_not_end_are_reported_with_what_they_have_counted() {
+    let counted = || Some(CutOff { owed: 2, details: vec!["two".to_owned()] });
+    for (counts, owed, details) in [
+        ([None, None], 0, vec!["unknown, since 2 event loops did not end in time"]),
+        (
+            [counted(), None],
+            2,
+            vec![
+                "two",
+                "unknown, since 1 event loop did not end in time",
+                "1 event loop had no time to close connections",
+            ],
+        ),
+        ([counted(), counted()], 4, vec!["two", "two", "2 event loops had no time to close connections"]),
+    ] {
+        let site = Site::start_with_grace(64, Duration::from_millis(10));
+        let [first, second] = counts;
+        let held = [site.hold_up(0, first), site.hold_up(1, second)];
+        let details = details.into_iter().map(ToOwned::to_owned).collect();
+        assert_eq!(site.leave(), Exit::CutOff(CutOff { owed, details }));
+        drop(held);
+    }
+}
+
+#[test]
+fn what_a_server_owes_is_said_beside_its_fault() {
+    let site = Site::start_with_grace(64, Duration::from_millis(10));
+    let held = site.hold_up(1, Some(CutOff { owed: 1, details: Vec::new() }));
+    site.kill(0);
+    let exit = site.leave();
+    drop(held);
+    let Exit::Failed(error) = &exit else { panic!("{exit:?}") };
+    assert!(error.starts_with("panicked: a fault of our own; ") && error.contains('1'), "{error}");
+}
+
+#[test]
 fn a_loop_that_has_died_gets_no_connections_and_its_clients_see_the_end() {
     let site = Site::start(64);
     let mut clients = site.spread(12);
@@ -307,7 +360,7 @@ fn a_loop_that_has_died_gets_no_connections_and_its_clients_see_the_end() {
     assert!((1..12).contains(&answered), "{answered} of 12");
     assert!(site.push(0, || {}).is_err(), "nobody gives it anything");
     assert_eq!(site.shared.connections.load(Ordering::Relaxed), answered);
-    site.expect_alive();
+    assert_eq!(site.expect_alive(), Exit::Failed("panicked: a fault of our own".to_owned()));
 }
 
 #[test]

@@ -941,6 +941,35 @@ fn a_thread_whose_end_takes_its_time_makes_no_clean_end_unclean() {
     assert!(outcomes.any(|outcome| outcome.exit_code() == 0), "its thread is waited for");
 }
 
+/// Takes its time to end, and says when it has ended.
+struct Ended(Arc<AtomicUsize>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        thread::sleep(SHORT);
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+thread_local! {
+    static ENDED: std::cell::RefCell<Option<Ended>> = const { std::cell::RefCell::new(None) };
+}
+
+#[test]
+fn threads_have_ended_when_the_group_has_if_the_deadline_lets_them() {
+    let ended = Arc::<AtomicUsize>::default();
+    let counts = Arc::clone(&ended);
+    let router = routes(&Gate::new()).get("/local", move |_| {
+        ENDED.set(Some(Ended(Arc::clone(&counts))));
+        Response::text("kept")
+    });
+    let site = start(one_loop(), router);
+    assert_eq!(site.connect().ask(get("/local")).text(), "kept");
+    site.stop();
+    expect_clean(site);
+    assert_eq!(ended.load(Ordering::SeqCst), 1);
+}
+
 // ---- Panics ------------------------------------------------------------------------------------------------------
 
 #[test]
