@@ -601,6 +601,22 @@ fn the_grace_is_counted_from_the_last_byte() {
     }
 }
 
+/// Until its next request is overdue by as much again.
+#[test]
+fn a_client_that_asks_at_intervals_is_waited_for() {
+    let site = start(Config { idle_grace: Duration::from_millis(1), ..Config::default() }, routes(&Gate::new()));
+    let mut client = site.connect();
+    assert_eq!(client.ask(PING).status, 200);
+    thread::sleep(SHORT);
+    let asked = Instant::now();
+    assert_eq!(client.ask(PING).status, 200);
+    site.stop();
+    client.expect_fin();
+    let kept = asked.elapsed();
+    assert!(kept >= SHORT * 2, "{kept:?}");
+    expect_clean(site);
+}
+
 #[test]
 fn a_trickle_of_head_bytes_cannot_renew_the_grace_for_ever() {
     let config = Config { head_timeout: SHORT, idle_grace: LONG, ..Config::default() };

@@ -225,6 +225,15 @@ pub(super) const CASES: &[Case] = &[
         Open,
     ),
     case(
+        "extensions of 16 KiB",
+        chunked!(concat!(
+            times_64!(concat!("1;", times_64!("abc"), times_8!("1234567"), "7654321", "\r\na\r\n")),
+            "0\r\n\r\n"
+        )),
+        &[echo(times_64!("a"))],
+        Open,
+    ),
+    case(
         "many extensions",
         chunked!(concat!(times_64!(concat!("1;", times_64!("abcd"), "\r\na\r\n")), "0\r\n\r\n")),
         &[BAD_CHUNK],
