@@ -133,8 +133,7 @@ impl Site {
         self.stop.trigger(crate::stop::Cause::Signal);
         self.stop.tell();
         let outcome = self.group.join().unwrap();
-        let exit = outcome.exits().next().unwrap().1.clone();
-        exit
+        outcome.exits().next().unwrap().1.clone()
     }
 
     /// New clients are served by the other loop, and the outcome of the stop names the fault.
