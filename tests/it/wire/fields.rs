@@ -8,6 +8,12 @@ pub(super) const CASES: &[Case] = &[
     case("every tchar in a name", get!("!#$%&'*+-.^_`|~09azAZ: x"), &[PONG], Open),
     case("odd but allowed values", get!("A: \"\\(:;,<=>?@[]{}\u{7e}", "A: again"), &[PONG], Open),
     raw("obs-text", b"GET /ping HTTP/1.1\r\nHost: test\r\nA: \x80\xfe\xff\r\n\r\n", &[PONG], Open),
+    // What a field means goes by its whole name, not by how long that is.
+    case("a name as long as Host", get!("Date: a/b"), &[PONG], Open),
+    case("a name as long as Expect", get!("Accept: more"), &[PONG], Open),
+    case("a name as long as Connection", get!("User-Agent: close"), &[PONG], Open),
+    case("a name as long as Content-Length", get!("Accept-Charset: x", "Authentication: y"), &[PONG], Open),
+    case("a name as long as Transfer-Encoding", get!("If-Modified-Since: gzip"), &[PONG], Open),
     case("a space before the colon", get!("A : b"), &[BAD_FIELD], Closed),
     case("a tab before the colon", get!("A\t: b"), &[BAD_FIELD], Closed),
     case("a space before the colon of a length", post!(["Content-Length : 5"] "hello"), &[BAD_FIELD], Closed),
