@@ -21,7 +21,7 @@ mod fields;
 mod framing;
 mod requests;
 
-use case::{Answer, Case, Closed, Done, Open, Refused, TOO_LARGE, Waits};
+use case::{Case, Closed, Done, Open, PONG_WIRE, TOO_LARGE, Waits, expected, undated};
 
 const ABOUT_HEADS: [&[Case]; 2] = [requests::CASES, fields::CASES];
 const ABOUT_BODIES: [&[Case]; 4] = [framing::CASES, chunks::CASES, connections::CASES, attacks::CASES];
@@ -29,33 +29,6 @@ const ABOUT_BODIES: [&[Case]; 4] = [framing::CASES, chunks::CASES, connections::
 fn cases() -> impl Iterator<Item = &'static Case> {
     ABOUT_HEADS.into_iter().chain(ABOUT_BODIES).flatten()
 }
-
-/// The wire bytes of a case's answers.
-fn expected(case: &Case) -> String {
-    let mut wire = String::new();
-    for (number, answer) in case.answers.iter().enumerate() {
-        let Answer { status, fields, body, is_to_head, is_to_1_0 } = *answer;
-        wire += &format!("HTTP/1.1 {status}\r\nDate: DATE\r\n{fields}");
-        if let Some(body) = body {
-            wire += &format!("Content-Length: {}\r\n", body.len());
-        }
-        if matches!(case.end, Closed | Done | Refused) && number + 1 == case.answers.len() {
-            wire += "Connection: close\r\n";
-        } else if is_to_1_0 {
-            wire += "Connection: keep-alive\r\n";
-        }
-        wire += "\r\n";
-        if !is_to_head {
-            wire += body.unwrap_or("");
-        }
-    }
-    wire
-}
-
-const PONG_WIRE: &str = concat!(
-    "HTTP/1.1 200 OK\r\nDate: DATE\r\nContent-Type: text/plain; charset=utf-8\r\n",
-    "Content-Length: 4\r\n\r\npong"
-);
 
 fn router() -> Router {
     other_routes().post("/echo", |request| Response::bytes("application/octet-stream", request.body().to_vec()))
@@ -248,23 +221,6 @@ fn outcome(play: &Play, stream: &mut TcpStream) -> Option<String> {
     let name = play.case.name;
     let pieces: Vec<usize> = play.pieces.iter().map(Vec::len).collect();
     Some(format!("{name}, in pieces of {pieces:?} ({ended:?}):\n  wanted {wanted:?}\n  came   {came:?}"))
-}
-
-/// The same with a fixed text for each date, the form of which is checked.
-fn undated(wire: &str) -> String {
-    let mut parts = wire.split("\r\nDate: ");
-    let mut undated = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (date, rest) = part.split_at_checked("Sun, 06 Nov 1994 08:49:37 GMT".len()).unwrap_or(("", part));
-        let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-        let (day, month) = (shape.get(..3).unwrap_or_default(), shape.get(8..11).unwrap_or_default());
-        let is_right = "Mon Tue Wed Thu Fri Sat Sun".contains(day)
-            && "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".contains(month)
-            && shape == format!("{day}, 00 {month} 0000 00:00:00 GMT");
-        undated += if is_right { "\r\nDate: DATE" } else { "\r\nDate: WRONG" };
-        undated += rest;
-    }
-    undated
 }
 
 /// Another connection, whose answers show that the loop has read what was sent before on others.

@@ -94,6 +94,55 @@ pub(super) const TOO_LARGE: Answer = text("413 Content Too Large", "request body
 pub(super) const FIELDS_TOO_LARGE: Answer = text("431 Request Header Fields Too Large", "header fields too large\n");
 pub(super) const NO_EXPECTATION: Answer = text("417 Expectation Failed", "expectation not supported\n");
 
+// ---- Answers as bytes ---------------------------------------------------------------------------------------------
+
+/// The wire bytes of a case's answers.
+pub(super) fn expected(case: &Case) -> String {
+    let mut wire = String::new();
+    for (number, answer) in case.answers.iter().enumerate() {
+        let Answer { status, fields, body, is_to_head, is_to_1_0 } = *answer;
+        wire += &format!("HTTP/1.1 {status}\r\nDate: DATE\r\n{fields}");
+        if let Some(body) = body {
+            wire += &format!("Content-Length: {}\r\n", body.len());
+        }
+        if matches!(case.end, Closed | Done | Refused) && number + 1 == case.answers.len() {
+            wire += "Connection: close\r\n";
+        } else if is_to_1_0 {
+            wire += "Connection: keep-alive\r\n";
+        }
+        wire += "\r\n";
+        if !is_to_head {
+            wire += body.unwrap_or("");
+        }
+    }
+    wire
+}
+
+/// The answer to `PING`, undated.
+pub(super) const PONG_WIRE: &str = concat!(
+    "HTTP/1.1 200 OK\r\nDate: DATE\r\nContent-Type: text/plain; charset=utf-8\r\n",
+    "Content-Length: 4\r\n\r\npong"
+);
+
+/// Answers with a fixed text for each date, the form of which is checked.
+pub(super) fn undated(wire: &str) -> String {
+    let mut parts = wire.split("\r\nDate: ");
+    let mut undated = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (date, rest) = part.split_at_checked("Sun, 06 Nov 1994 08:49:37 GMT".len()).unwrap_or(("", part));
+        let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        let (day, month) = (shape.get(..3).unwrap_or_default(), shape.get(8..11).unwrap_or_default());
+        let is_right = "Mon Tue Wed Thu Fri Sat Sun".contains(day)
+            && "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".contains(month)
+            && shape == format!("{day}, 00 {month} 0000 00:00:00 GMT");
+        undated += if is_right { "\r\nDate: DATE" } else { "\r\nDate: WRONG" };
+        undated += rest;
+    }
+    undated
+}
+
+// ---- Short ways to write it down -----------------------------------------------------------------------------------
+
 /// A request line with a Host.
 macro_rules! line {
     ($line:literal) => {
