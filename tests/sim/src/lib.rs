@@ -25,6 +25,7 @@
 //! - *Clients* ([`client`]) are no threads: they move when something happens to them. Each has a script, knows the
 //!   answer that it is owed, byte for byte, and checks it.
 //! - *The site* ([`site`]): a group with a server, jobs and signals, its handlers, and a cause that stops it.
+//! - *Torture* ([`torture`]) is another kind of world: one call fails.
 //! - *A plan* ([`plan`]) says what a seed's world is made of: how many of what, how long each takes, which faults. It is
 //!   drawn before the world begins, so that a failing seed can be shrunk: the same seed with fewer faults and clients.
 //!
@@ -48,6 +49,7 @@ mod net;
 mod plan;
 mod site;
 mod sync;
+pub mod torture;
 mod world;
 
 include!(concat!(env!("OUT_DIR"), "/taken.rs"));
@@ -86,7 +88,7 @@ pub fn run(choice: Choice, is_traced: bool) -> Result {
     let plan = plan::Plan::of(choice.seed, choice.faults, choice.clients_max);
     let text = format!("{plan:?} [{}]", plan.fault_names().join(","));
     let (faults, clients) = (plan.faults, plan.clients);
-    let world = world::run(plan, is_traced, site::main);
+    let world = world::run(plan, None, is_traced, site::main);
     Result {
         broken: world.broken,
         trace: world.trace.unwrap_or_default(),

@@ -20,6 +20,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if_eq("--torture").is_some() {
+        return allout_sim::torture::command(words);
+    }
     let options = match options() {
         Ok(options) => options,
         Err(text) => {
@@ -63,7 +67,8 @@ fn options() -> Result<Options, String> {
             "--keep-going" => options.keep_going = true,
             "--child" => options.is_child = true,
             _ => return Err(
-                "usage: sim [--seeds N] [--from S] [--seed S] [--faults all|none|NAME,…] [--clients N] [--keep-going]"
+                "usage: sim [--seeds N] [--from S] [--seed S] [--faults all|none|NAME,…] [--clients N] [--keep-going]\n   \
+                    or: sim --torture [--scenario NAME] [--call K] [--every N]"
                     .to_owned(),
             ),
         }

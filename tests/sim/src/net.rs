@@ -173,14 +173,47 @@ impl Half {
     }
 }
 
+impl Connection {
+    /// What had come and was not read comes at that time. False if there is nothing.
+    pub(crate) fn take_back(&mut self, at: Nanos) -> bool {
+        let half = &mut self.halves[UP];
+        if !half.received.is_empty() {
+            let bytes: Vec<u8> = half.received.drain(..).collect();
+            half.delivered -= bytes.len() as u64;
+            half.unacknowledged += bytes.len();
+            half.flight.push_front((at, Segment::Data(bytes)));
+            return true;
+        }
+        if std::mem::take(&mut half.has_ended) {
+            half.flight.push_front((at, Segment::End));
+            return true;
+        }
+        false
+    }
+
+    /// Nothing more can be written until there is news of room.
+    pub(crate) fn is_full(&mut self) {
+        (self.lacks_room, self.was_blocked) = (true, true);
+    }
+}
+
+impl Listener {
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.is_refusing
+    }
+}
+
 impl World {
     // ---- Connecting ------------------------------------------------------------------------------------------------
 
     /// A client connects. Returns the connection.
     pub(crate) fn connect(&mut self, client: usize, listener: usize) -> usize {
         let is_unix = self.net.listeners[listener].kind == Kind::Unix;
-        let latency = if is_unix { 2_000 } else { self.clients[client].latency };
+        let latency = if is_unix { 2_000 } else { self.latency_of(client) };
         let (up_room, up_window) = (self.paths.between(2_000, 60_000), self.paths.between(1_500, 120_000));
+        // One byte at a time: a read finds no more.
+        let is_bytewise = self.torture.as_ref().is_some_and(|torture| torture.is_sent_bytewise());
+        let up_window = if is_bytewise { 1 } else { up_window };
         let small = self.plan.small_buffers;
         let (down_room, down_window) = if small {
             (self.paths.between(600, 8_000), self.paths.between(600, 8_000))
@@ -266,7 +299,7 @@ impl World {
             self.net.pipes[number].halves[UP].last_at = at;
             self.later(at, Event::Handshaken(number));
         }
-        self.client_is_connected(client, number);
+        self.at_connected(client, number);
     }
 
     fn handshaken(&mut self, number: usize) {
@@ -492,7 +525,7 @@ impl World {
             }
         } else {
             let client = connection.client;
-            self.client_has_room(client, number);
+            self.at_room(client, number);
         }
     }
 
@@ -508,7 +541,7 @@ impl World {
         self.note(|| format!("connection {number} is reset at the {}", if end == UP { "client" } else { "server" }));
         if end == UP {
             let client = self.net.pipes[number].client;
-            if self.clients[client].is_strict {
+            if self.is_strict(client) {
                 self.net.pipes[number].halves[DOWN].received.clear();
             }
         }
@@ -518,7 +551,7 @@ impl World {
     fn has_news(&mut self, number: usize, end: usize) {
         if end == UP {
             let client = self.net.pipes[number].client;
-            self.client_has_news(client, number);
+            self.at_news(client, number);
             return;
         }
         self.wake_all(Why::Socket(number));
@@ -661,6 +694,21 @@ impl World {
             self.net.pipes[number].halves[end].is_ending = true;
             self.transmit(number, end);
         }
+    }
+
+    /// The client's system resets the connection, and this end knows it already.
+    pub(crate) fn is_reset_by_peer(&mut self, number: usize) {
+        let connection = &mut self.net.pipes[number];
+        (connection.ends[UP].is_closed, connection.ends[UP].is_reset) = (true, true);
+        for half in &mut connection.halves {
+            half.unsent.clear();
+            half.received.clear();
+            half.flight.clear();
+        }
+        connection.ends[DOWN].is_reset = true;
+        self.note(|| format!("connection {number} is reset by the client"));
+        let client = self.net.pipes[number].client;
+        self.at_news(client, number);
     }
 
     pub(crate) fn is_delivered(&self, number: usize) -> bool {

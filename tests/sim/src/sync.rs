@@ -16,6 +16,7 @@ pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use std::thread::panicking;
 
 use crate::plan::Fault;
+use crate::torture;
 use crate::world::{self, MS, Nanos, US, Why, with};
 
 /// 2026, whatever the machine says.
@@ -48,7 +49,9 @@ pub(crate) fn after(time: Duration) -> Nanos {
 
 #[expect(clippy::unnecessary_wraps)] // As std's.
 pub(crate) fn available_parallelism() -> io::Result<NonZero<usize>> {
-    Ok(with(|world| NonZero::new(world.plan.loops)).unwrap_or(NonZero::<usize>::MIN))
+    // Scenarios are made outside of any world.
+    let loops = if world::is_there() { with(|world| world.plan.loops) } else { 1 };
+    Ok(NonZero::new(loops).unwrap_or(NonZero::<usize>::MIN))
 }
 
 // ---- Locks ---------------------------------------------------------------------------------------------------------
@@ -424,6 +427,7 @@ impl Builder {
         body: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<JoinHandle<T>> {
         world::step(15 * US);
+        torture::refuses_thread(&self.name)?;
         let is_refused = with(|world| {
             let is_refused = world.has(Fault::Threads) && world.net.is_serving && world.luck.one_in(4);
             if is_refused {

@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::dice::Dice;
 use crate::net::Net;
 use crate::plan::{Fault, Plan};
+use crate::torture::Torture;
 
 /// Nanoseconds of virtual time since the world began.
 pub(crate) type Nanos = u64;
@@ -120,6 +121,8 @@ pub(crate) struct World {
     pub(crate) signals_to_come: u64,
     pub(crate) is_dead: bool,
     pub(crate) is_left: bool,
+    /// In a world in which one call fails.
+    pub(crate) torture: Option<Box<Torture>>,
 }
 
 /// Calls `act` with the world. Must not be nested, and `act` must drop nothing that has a place in the world.
@@ -133,7 +136,12 @@ pub(crate) fn is_there() -> bool {
 }
 
 /// Runs a world until all its threads are over and nothing more is to happen. Returns it as it is then.
-pub(crate) fn run(plan: Plan, is_traced: bool, main: impl FnOnce() + Send + 'static) -> World {
+pub(crate) fn run(
+    plan: Plan,
+    torture: Option<Box<Torture>>,
+    is_traced: bool,
+    main: impl FnOnce() + Send + 'static,
+) -> World {
     let number = WORLDS.with(|worlds| {
         let mut worlds = worlds.borrow_mut();
         *worlds += 1;
@@ -163,6 +171,7 @@ pub(crate) fn run(plan: Plan, is_traced: bool, main: impl FnOnce() + Send + 'sta
         signals_to_come: 0,
         is_dead: false,
         is_left: false,
+        torture,
         plan,
     };
     world.prepare();
@@ -183,7 +192,9 @@ pub(crate) fn run(plan: Plan, is_traced: bool, main: impl FnOnce() + Send + 'sta
         });
     }
     let mut world = WORLD.with(|place| place.borrow_mut().take()).expect("it was there");
-    world.look_back();
+    if world.torture.is_none() {
+        world.look_back();
+    }
     // A thread that is stuck keeps its stack for ever: to unwind it would run code of a world that is gone.
     world.is_left = world.threads.iter().any(|thread| thread.stack.is_some());
     world.threads.iter_mut().filter_map(|thread| thread.stack.take()).for_each(std::mem::forget);
@@ -342,8 +353,8 @@ impl World {
                 self.note(|| "faults end".to_owned());
                 self.is_calm = true;
             }
-            Event::Client(client, turn) => self.client_goes_on(client, turn),
-            Event::Read(client) => self.client_reads(client),
+            Event::Client(client, turn) => self.at_turn(client, turn),
+            Event::Read(client) => self.at_read(client),
             other => self.move_packet(other),
         }
     }

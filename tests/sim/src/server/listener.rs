@@ -10,6 +10,7 @@ use super::stream::Stream;
 use crate::http::Peer;
 use crate::net::Kind;
 use crate::sync::{AtomicUsize, Ordering};
+use crate::torture::{self, Call};
 use crate::world::{self, US, with};
 
 const TRANSIENT_MAX: usize = 64;
@@ -47,7 +48,9 @@ pub enum Inherited {
 impl Listener {
     pub(crate) fn take_over(socket: Inherited) -> io::Result<Self> {
         let Inherited::Simulated(number) = socket;
-        Ok(Self::of(number))
+        let listener = Self::of(number);
+        torture::error_of(Call::TakeOver(number))?;
+        Ok(listener)
     }
 
     pub(crate) fn of(number: usize) -> Self {
@@ -76,13 +79,14 @@ impl Listener {
     }
 
     pub(crate) fn prove_room(&self) -> io::Result<()> {
-        Ok(())
+        torture::error_of(Call::ProveRoom(self.number))
     }
 
     pub(crate) fn accept(&self) -> Result<(Stream, Peer), AcceptError> {
         world::step(4 * US);
+        let failure = torture::error_of(Call::Accept(self.number)).err().and_then(|error| error.raw_os_error());
         let accepted = with(|world| {
-            let number = world.accept(self.number)?;
+            let number = failure.map_or_else(|| world.accept(self.number), Err)?;
             let peer = if self.kind == Kind::Unix { Peer::Unix } else { Peer::Tcp(world.peer_of(number)) };
             Ok((number, peer))
         });
@@ -103,6 +107,9 @@ impl Listener {
 
     pub(crate) fn refusing_newcomers(self) -> (Self, bool) {
         world::step(3 * US);
+        if torture::error_of(Call::Refuse(self.number)).is_err() {
+            return (self, false);
+        }
         let is_refusing = with(|world| world.refuse_newcomers(self.number));
         (self, is_refusing)
     }

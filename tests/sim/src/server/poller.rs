@@ -10,6 +10,7 @@ use super::sweep;
 use crate::net::WAKER;
 use crate::plan::Fault;
 use crate::sync::{Arc, AtomicBool, Ordering, after};
+use crate::torture::{self, Call, Way};
 use crate::world::{self, MS, US, Why, with};
 
 /// Waits in a row that found nothing and took no time: more than any work that is queued explains.
@@ -74,6 +75,7 @@ impl Poller {
         if with(|world| world.plan.is_swept) {
             return sweep::Poller::new().map(Self::Swept);
         }
+        torture::error_of(Call::NewPoller)?;
         let number = with(|world| {
             world.net.pollers.push(crate::net::Poller::default());
             world.net.pollers.len() - 1
@@ -93,7 +95,7 @@ impl Poller {
         match self {
             Self::Swept(poller) => poller.add(stream, token),
             Self::Reported(poller) => {
-                poller.control().inspect_err(|_| with(|world| world.net.pipes[stream.number()].is_excused = true))?;
+                poller.control(Call::Register(stream.number())).inspect_err(|_| with(|world| world.net.pipes[stream.number()].is_excused = true))?;
                 with(|world| world.watch(poller.number, token, stream.number()));
                 Ok(())
             }
@@ -104,7 +106,7 @@ impl Poller {
         match self {
             Self::Swept(poller) => poller.await_room(stream, token),
             Self::Reported(poller) => {
-                poller.control()?;
+                poller.control(Call::AwaitRoom(stream.number()))?;
                 with(|world| world.watch_room(poller.number, token, stream.number()));
                 Ok(())
             }
@@ -115,7 +117,7 @@ impl Poller {
         match self {
             Self::Swept(poller) => poller.add_listener(listener, token),
             Self::Reported(poller) => {
-                poller.control()?;
+                poller.control(Call::RegisterListener(listener.number()))?;
                 with(|world| world.watch_listener(poller.number, token, listener.number()));
                 Ok(())
             }
@@ -171,8 +173,9 @@ impl Poller {
 }
 
 impl Reported {
-    fn control(&self) -> io::Result<()> {
+    fn control(&self, call: Call) -> io::Result<()> {
         world::step(US);
+        torture::error_of(call)?;
         let has_failed = with(|world| {
             let has_failed = world.has(Fault::Control) && world.net.is_serving && world.luck.one_in(8);
             if has_failed {
@@ -202,6 +205,11 @@ impl Reported {
                 world.diary.has_poller_failed = true;
             });
             return Err(io::Error::from_raw_os_error(22));
+        }
+        match torture::fails(Call::Wait) {
+            Some(Way::Error(error)) => return Err(io::Error::from_raw_os_error(error)),
+            Some(_) => return Ok(()),
+            None => {}
         }
         let number = self.number;
         let began = with(|world| world.now);

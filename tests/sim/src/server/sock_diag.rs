@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::plan::Fault;
+use crate::torture::{self, Call};
 use crate::world::{self, US, with};
 
 pub(crate) fn is_listener_alone(_: SocketAddr, inode: Option<u64>) -> bool {
@@ -16,11 +17,12 @@ pub(crate) fn is_listener_alone(_: SocketAddr, inode: Option<u64>) -> bool {
 
 pub(crate) fn is_any_under_way(address: SocketAddr) -> io::Result<bool> {
     world::step(1500 * US / 4);
+    let number = usize::from(address.port() - 8080);
+    torture::error_of(Call::Handshakes(number))?;
     with(|world| {
         if world.has(Fault::Accept) && world.luck.one_in(30) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let number = usize::from(address.port() - 8080);
         Ok(!world.net.listeners[number].handshakes.is_empty())
     })
 }

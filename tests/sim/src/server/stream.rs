@@ -9,7 +9,8 @@ use crate::http::Present;
 use crate::net::{DOWN, Done, Kind, UP};
 use crate::plan::Fault;
 use crate::sync::after;
-use crate::world::{self, Nanos, US, Why, with};
+use crate::torture::{self, Call, Way};
+use crate::world::{self, Nanos, US, Why, World, with};
 
 /// The number of a connection. Dropping it closes the server's end.
 #[derive(Debug)]
@@ -34,6 +35,9 @@ impl Stream {
     pub(crate) fn read(&self, buffer: &mut [u8]) -> Moved {
         world::step(2 * US);
         let until = self.wait_time();
+        if let Some(moved) = self.fails(Call::Read(self.0)) {
+            return moved;
+        }
         loop {
             let moved = with(|world| {
                 // A read of a socket comes back short only if that has emptied it: the poller by reports relies on it.
@@ -43,6 +47,7 @@ impl Stream {
                 if is_short {
                     world.count("short reads");
                 }
+                let room = if is_bytewise(world) { 1 } else { room };
                 let room = room.min(buffer.len());
                 world.read(self.0, DOWN, &mut buffer[..room])
             });
@@ -58,6 +63,13 @@ impl Stream {
     pub(crate) fn write(&self, bytes: &[u8]) -> Moved {
         world::step(3 * US);
         let until = self.wait_time();
+        let bytes = match torture::fails(Call::Write(self.0)) {
+            Some(Way::Short) => bytes.get(..1).unwrap_or_default(),
+            way => match way.and_then(|way| self.fails_so(way, DOWN)) {
+                Some(moved) => return moved,
+                None => bytes,
+            },
+        };
         loop {
             let moved = with(|world| {
                 let is_short = world.has(Fault::Short) && world.luck.one_in(3);
@@ -65,6 +77,7 @@ impl Stream {
                 if is_short {
                     world.count("short writes");
                 }
+                let count = if is_bytewise(world) { 1 } else { count };
                 world.write(self.0, DOWN, &bytes[..count.min(bytes.len())])
             });
             match moved {
@@ -72,6 +85,31 @@ impl Stream {
                 Done::Failed => return Moved::Failed,
                 Done::WouldBlock if !self.waits(until) => return Moved::WouldBlock,
                 Done::WouldBlock => {}
+            }
+        }
+    }
+
+    fn fails(&self, call: Call) -> Option<Moved> {
+        self.fails_so(torture::fails(call)?, UP)
+    }
+
+    /// What a call on a connection brings that fails so. `None`: what it would have brought.
+    fn fails_so(&self, way: Way, direction: usize) -> Option<Moved> {
+        match way {
+            Way::WouldBlock => {
+                let hide = if direction == UP { World::hold_back } else { World::fill_up };
+                with(|world| hide(world, self.0));
+                Some(Moved::WouldBlock)
+            }
+            Way::Reset => {
+                with(|world| world.is_reset_by_peer(self.0));
+                Some(Moved::Failed)
+            }
+            Way::Error(_) => Some(Moved::Failed),
+            // The call is made again.
+            Way::Interrupted | Way::Short | Way::Unknown => {
+                world::step(US);
+                None
             }
         }
     }
@@ -91,6 +129,7 @@ impl Stream {
 
     pub(crate) fn wait_up_to(&self, timeout: Duration) -> io::Result<()> {
         world::step(US);
+        torture::error_of(Call::WaitUpTo(self.0))?;
         let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         with(|world| world.net.pipes[self.0].wait = Some(timeout));
         Ok(())
@@ -98,13 +137,14 @@ impl Stream {
 
     pub(crate) fn never_wait(&self) -> io::Result<()> {
         world::step(US);
+        torture::error_of(Call::NeverWait(self.0))?;
         with(|world| world.net.pipes[self.0].wait = None);
         Ok(())
     }
 
     pub(crate) fn has_failed(&self) -> bool {
         world::step(US);
-        with(|world| world.take_error(self.0))
+        self.fails(Call::TakeError(self.0)).is_some() || with(|world| world.take_error(self.0))
     }
 
     pub(crate) fn present(&self) -> Present {
@@ -122,6 +162,9 @@ impl Stream {
 
     pub(crate) fn path(&self) -> Option<NetworkPath> {
         world::step(US);
+        if torture::fails(Call::Path(self.0)).is_some() {
+            return None;
+        }
         with(|world| {
             let connection = &world.net.pipes[self.0];
             let kind = world.net.listeners[connection.listener].kind;
@@ -142,6 +185,10 @@ impl Stream {
         world::step(2 * US);
         with(|world| world.shut(self.0, DOWN, how == Shutdown::Both));
     }
+}
+
+fn is_bytewise(world: &World) -> bool {
+    world.torture.as_ref().is_some_and(|torture| torture.is_bytewise())
 }
 
 impl Drop for Stream {
