@@ -707,6 +707,7 @@ impl World {
         }
         connection.ends[DOWN].is_reset = true;
         self.note(|| format!("connection {number} is reset by the client"));
+        self.has_news(number, DOWN);
         let client = self.net.pipes[number].client;
         self.at_news(client, number);
     }

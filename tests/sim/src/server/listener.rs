@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::accept_error::AcceptError;
+use super::accept_error::{AcceptError, errno};
 use super::stream::Stream;
 use crate::http::Peer;
 use crate::net::Kind;
@@ -13,6 +13,7 @@ use crate::sync::{AtomicUsize, Ordering};
 use crate::torture::{self, Call};
 use crate::world::{self, US, with};
 
+const EAGAIN: i32 = 11;
 const TRANSIENT_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -85,6 +86,12 @@ impl Listener {
     pub(crate) fn accept(&self) -> Result<(Stream, Peer), AcceptError> {
         world::step(4 * US);
         let failure = torture::error_of(Call::Accept(self.number)).err().and_then(|error| error.raw_os_error());
+        match failure {
+            // Nobody is there yet, or never will be.
+            Some(errno::EINVAL) => with(|world| world.break_listener(self.number)),
+            Some(EAGAIN) => with(|world| world.hold_queue_back(self.number)),
+            _ => {}
+        }
         let accepted = with(|world| {
             let number = failure.map_or_else(|| world.accept(self.number), Err)?;
             let peer = if self.kind == Kind::Unix { Peer::Unix } else { Peer::Tcp(world.peer_of(number)) };

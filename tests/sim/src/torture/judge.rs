@@ -98,8 +98,10 @@ enum Harm {
     Nothing,
     /// This connection.
     Connection(usize),
-    /// Clients that are not accepted yet: the system does not say that they are about to come.
+    /// Clients that are not accepted yet: they cannot be, or the system does not say that they are about to come.
     Newcomers,
+    /// What a client of this connection sends while the server closes: it comes after the last look.
+    LastWords(usize),
     /// The server: it ends, in order.
     Server,
 }
@@ -108,11 +110,16 @@ impl Failed {
     fn harm(&self, scenario: &Scenario) -> Harm {
         match (self.call, self.way) {
             (Call::NewPoller | Call::TakeOver(_) | Call::ProveRoom(_), _) => Harm::Server,
+            // Whoever has broken a listener of a server that stops has had its queue.
+            (Call::Accept(_), Way::Error(EINVAL)) if self.was_stopping => Harm::Newcomers,
             (Call::Accept(_) | Call::Wait, Way::Error(EINVAL)) => Harm::Server,
+            // A queue that is empty is the end.
+            (Call::Accept(_), Way::Error(EAGAIN)) if self.was_stopping => Harm::Newcomers,
             (Call::RegisterListener(_), _) if !self.was_serving => Harm::Server,
             (Call::Spawn(Role::Member), _) => Harm::Server,
             (Call::Spawn(Role::Worker(number)), _) if number < scenario.config.loops => Harm::Server,
             (Call::Refuse(_) | Call::Handshakes(_), Way::Error(EPERM | ENOMEM)) => Harm::Newcomers,
+            (Call::Read(number), Way::WouldBlock) if self.was_stopping => Harm::LastWords(number),
             (Call::Read(_) | Call::Write(_), Way::WouldBlock | Way::Interrupted | Way::Short) => Harm::Nothing,
             (
                 Call::Register(number)
@@ -199,14 +206,15 @@ impl World {
         }
         let code = if harm == Harm::Server { 1 } else { scenario.code };
         // A connection that is lost was not cut off.
-        let is_let_off = matches!(harm, Harm::Connection(_) | Harm::Newcomers) && ended.code == 0;
+        let is_let_off = harm != Harm::Nothing && harm != Harm::Server && ended.code == 0;
         if ended.code != code && !is_let_off {
             wrong.push(format!("exit code {} and not {code}: {text}", ended.code));
         }
         if harm == Harm::Nothing && ended.cut_off != scenario.cut_off {
             wrong.push(format!("{} are cut off and not {}: {text}", ended.cut_off, scenario.cut_off));
         }
-        let is_held = scenario.cut_off > 0;
+        // Handlers may still run at the deadline, or when the server fails.
+        let is_held = scenario.cut_off > 0 || harm == Harm::Server && torture.held > 0;
         let left = ended.left.iter().filter(|(what, count)| *count > 0 && !(is_held && *what == "handlers"));
         let left: Vec<_> = left.collect();
         if !left.is_empty() {
@@ -230,20 +238,18 @@ impl World {
     /// How many requests a server has received on a connection, and not answered.
     fn owed(&self, player: &Player) -> usize {
         let Some(pipe) = player.connection.map(|number| &self.net.pipes[number]) else { return 0 };
-        if !pipe.is_accepted || pipe.ends[crate::net::UP].is_reset && player.script.may_be_reset {
+        if !pipe.is_accepted || player.end == Some(End::Own) {
             return 0;
         }
         let looked_at = pipe.ended_at.map_or(self.now, |(_, looked_at)| looked_at);
         let had_come =
             pipe.deliveries.iter().filter(|(_, at)| *at <= looked_at).map(|(sum, _)| *sum).max().unwrap_or(0);
         let received = player.requests.iter().filter(|end| **end <= had_come).count();
-        let came = player.came();
-        let mut rest = came.as_str();
-        let mut answered = 0;
-        for answer in player.script.wanted.iter().filter(|answer| !answer.starts_with("HTTP/1.1 100")) {
-            let (plain, last) = (answer.as_str(), super::wire::last(answer));
-            let Some(more) = rest.strip_prefix(plain).or_else(|| rest.strip_prefix(last.as_str())) else { break };
-            (rest, answered) = (more, answered + 1);
+        let came = bare(&player.came());
+        let (mut rest, mut answered) = (came.as_str(), 0);
+        for answer in &player.script.wanted {
+            let Some(more) = rest.strip_prefix(bare(answer).as_str()) else { break };
+            (rest, answered) = (more, answered + usize::from(!answer.starts_with("HTTP/1.1 100")));
         }
         received.saturating_sub(answered)
     }
@@ -252,17 +258,18 @@ impl World {
         let (came, wanted) = (player.came(), player.wanted());
         let is_harmed = match harm {
             Harm::Nothing => false,
-            Harm::Connection(connection) => player.connection == Some(connection),
+            Harm::Connection(connection) | Harm::LastWords(connection) => player.connection == Some(connection),
             Harm::Newcomers => player.got.is_empty(),
             Harm::Server => true,
         };
-        let is_cut_off = player.script.is_cut_off;
+        let Some(torture) = &self.torture else { return };
+        let may_be_cut_off = torture.failed.is_some() || torture.scenario.cut_off > 0;
+        let is_cut_off = player.script.is_cut_off && may_be_cut_off;
         // What it sends against its word may cost it the end of the answer.
         let is_lawless = player.script.may_be_reset && player.end == Some(End::Reset);
         if came != wanted {
-            let close = "Connection: close\r\n";
             // The last answer may have become another.
-            let (plain, wanted_plain) = (came.replace(close, ""), wanted.replace(close, ""));
+            let (plain, wanted_plain) = (bare(&came), bare(&wanted));
             let refusal = plain.rfind("HTTP/1.1 ").filter(|at| refuses(&plain[*at..])).map_or("", |at| &plain[..at]);
             let is_part = wanted_plain.starts_with(&plain) || !refusal.is_empty() && wanted_plain.starts_with(refusal);
             let is_refused = refuses(&plain);
@@ -274,7 +281,8 @@ impl World {
             Some(End::Fin | End::Own) => true,
             Some(End::Reset) => is_harmed || is_cut_off || player.script.may_be_reset,
             Some(End::Refused) => is_harmed,
-            None => player.connection.is_none() || is_cut_off,
+            // It waits in a queue that others hold too.
+            None => is_cut_off || player.connection.is_none_or(|number| self.net.pipes[number].is_others),
         };
         if !is_right_end {
             wrong.push(format!("the connection of player {number} ends so: {:?}", player.end));
@@ -340,10 +348,17 @@ impl World {
                 wrong.push(format!("not told any more: {notice}"));
             }
         }
-        if report.answered != before.answered {
+        // At the deadline, what the socket does not take at once is lost.
+        let may_be_lost = torture.scenario.scripts.iter().any(|script| script.is_cut_off);
+        if report.answered != before.answered && !may_be_lost {
             wrong.push(format!("answers are told of as {:?} and not {:?}", report.answered, before.answered));
         }
     }
+}
+
+/// Answers without what they say of their connection.
+fn bare(answers: &str) -> String {
+    answers.replace("Connection: close\r\n", "").replace("Connection: keep-alive\r\n", "")
 }
 
 /// True for the server's own refusals.
@@ -352,5 +367,3 @@ fn refuses(answer: &str) -> bool {
         .iter()
         .any(|status| answer.strip_prefix("HTTP/1.1 ").is_some_and(|rest| rest.starts_with(status)))
 }
-
-const _: i32 = EAGAIN;

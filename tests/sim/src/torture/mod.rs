@@ -210,6 +210,7 @@ struct Failed {
     at: Nanos,
     /// The server had all that it needs.
     was_serving: bool,
+    was_stopping: bool,
 }
 
 /// What a world of this kind has beside the network and the threads.
@@ -226,7 +227,7 @@ pub(crate) struct Torture {
     held: usize,
     opened_at: Option<Nanos>,
     is_serving: bool,
-    is_told: bool,
+    is_stopping: bool,
     notices: Vec<String>,
     /// Answers whose end was told.
     answered: Vec<String>,
@@ -246,7 +247,7 @@ impl Torture {
             held: 0,
             opened_at: None,
             is_serving: false,
-            is_told: false,
+            is_stopping: false,
             notices: Vec::new(),
             answered: Vec::new(),
             ended: None,
@@ -258,7 +259,7 @@ impl Torture {
         self.calls.push(call);
         let failing = self.failing.filter(|failing| failing.call == number)?;
         let way = call.ways()[failing.way];
-        self.failed = Some(Failed { call, way, at: now, was_serving: self.is_serving });
+        self.failed = Some(Failed { call, way, at: now, was_serving: self.is_serving, was_stopping: self.is_stopping });
         Some(way)
     }
 
@@ -328,6 +329,16 @@ impl World {
         let at = self.now + 40 * US;
         if self.net.pipes[number].take_back(at) {
             self.later(at, world::Event::Deliver(number, crate::net::UP));
+        }
+    }
+
+    /// Who waits in a queue completes the handshake a moment later.
+    pub(crate) fn hold_queue_back(&mut self, number: usize) {
+        let listener = &mut self.net.listeners[number];
+        let waiting: Vec<usize> = listener.queue.drain(..).collect();
+        listener.handshakes.extend(&waiting);
+        for connection in waiting {
+            self.later(self.now + 40 * US, world::Event::Handshaken(connection));
         }
     }
 

@@ -43,12 +43,10 @@ pub(super) fn main() {
             let router = router(scenario.routes);
             group.add("http", move |stop| server.run(router, stop));
             group.add("job", job);
-            let told = stop.clone();
-            stop.wake_on_stop(move || {
-                let _ = &told;
+            stop.wake_on_cause(move |cause| {
                 with(|world| {
-                    world.note(|| "members are told to stop".to_owned());
-                    world.torture.as_mut().expect("it is there").is_told = true;
+                    world.note(|| format!("the stop: {cause}"));
+                    world.torture.as_mut().expect("it is there").is_stopping = true;
                 });
             });
             let conductor = stop.clone();
@@ -111,7 +109,10 @@ fn conduct(stop: &Stop) {
         match act {
             Act::Sleep(time) => sync::sleep(Duration::from_nanos(time)),
             Act::Open => open(),
-            Act::Stop => _ = stop.trigger(Cause::Request("the conductor".to_owned())),
+            Act::Stop => {
+                with(|world| world.torture.as_mut().expect("it is there").is_stopping = true);
+                let _ = stop.trigger(Cause::Request("the conductor".to_owned()));
+            }
             Act::Stage(stage) => with(|world| {
                 world.note(|| format!("stage {stage}"));
                 world.torture.as_mut().expect("it is there").stage = stage;
