@@ -106,11 +106,7 @@ impl Stream {
                 Some(Moved::Failed)
             }
             Way::Error(_) => Some(Moved::Failed),
-            // The call is made again.
-            Way::Interrupted | Way::Short | Way::Unknown => {
-                world::step(US);
-                None
-            }
+            Way::Interrupted | Way::Short | Way::Unknown => None,
         }
     }
 

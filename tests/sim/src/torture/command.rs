@@ -14,7 +14,7 @@ const BATCH: usize = 40;
 struct Options {
     scenario: Option<String>,
     call: Option<usize>,
-    /// One world of so many.
+    /// Of the scenarios of which there are many: one world of so many.
     every: usize,
     /// For a child: which scenarios.
     from: usize,
@@ -85,7 +85,8 @@ fn torture(options: &Options, index: usize, scenario: &Arc<Scenario>, out: &mut 
     for (at, call) in calls.iter().enumerate() {
         for way in 0..call.ways().len() {
             number += 1;
-            if options.call.is_some_and(|call| call != at) || number % options.every != 0 || is_left {
+            let is_left_out = scenario.is_one_of_many() && number % options.every != 0;
+            if options.call.is_some_and(|call| call != at) || is_left_out || is_left {
                 continue;
             }
             begin(format!("call {at}, {call:?}: {:?}", call.ways()[way]));

@@ -120,7 +120,7 @@ impl Failed {
             (Call::Spawn(Role::Worker(number)), _) if number < scenario.config.loops => Harm::Server,
             (Call::Refuse(_) | Call::Handshakes(_), Way::Error(EPERM | ENOMEM)) => Harm::Newcomers,
             (Call::Read(number), Way::WouldBlock) if self.was_stopping => Harm::LastWords(number),
-            (Call::Read(_) | Call::Write(_), Way::WouldBlock | Way::Interrupted | Way::Short) => Harm::Nothing,
+            (Call::Read(_) | Call::Write(_), Way::WouldBlock | Way::Short) => Harm::Nothing,
             (
                 Call::Register(number)
                 | Call::Read(number)
@@ -251,7 +251,8 @@ impl World {
             let Some(more) = rest.strip_prefix(bare(answer).as_str()) else { break };
             (rest, answered) = (more, answered + usize::from(!answer.starts_with("HTTP/1.1 100")));
         }
-        received.saturating_sub(answered)
+        // A body that comes while the server cuts off may be refused as one that has not come.
+        received.saturating_sub(answered + usize::from(refuses(rest)))
     }
 
     fn judge_player(&self, harm: Harm, number: usize, player: &Player, wrong: &mut Vec<String>) {
@@ -301,6 +302,38 @@ impl World {
         }
     }
 
+    /// Whatever becomes of an answer is told, and once.
+    fn judge_answers(&self, harm: Harm, report: &Report, before: &Report, wrong: &mut Vec<String>) {
+        let Some(torture) = &self.torture else { return };
+        // A body that will not come whole any more is refused, and that is told.
+        let owed = |of: &Report| {
+            let answered = of.answered.iter().filter(|(text, _)| !text.contains(" 408 "));
+            by_request(answered.map(|(text, count)| (text, *count)))
+        };
+        let (told, told_before) = (owed(report), owed(before));
+        let count = |of: &BTreeMap<String, usize>, request: &String| of.get(request).copied().unwrap_or(0);
+        let has_method = |request: &&String| !request.starts_with("- ");
+        for request in told.keys().filter(has_method) {
+            let (now, then) = (count(&told, request), count(&told_before, request));
+            if now > then {
+                wrong.push(format!(
+                    "answers to {request} are told of {now} times, and without the failure {then} times"
+                ));
+            }
+        }
+        // Of what is cut off no end is told.
+        if harm == Harm::Server || torture.scenario.cut_off > 0 {
+            return;
+        }
+        let told_all = by_request(report.answered.iter().map(|(text, count)| (text, *count)));
+        for (request, called) in &by_request(torture.called.iter().map(|text| (text, 1))) {
+            let now = count(&told_all, request);
+            if now < *called {
+                wrong.push(format!("{called} handlers were called for {request}, and {now} answers are told of"));
+            }
+        }
+    }
+
     /// What the process leaves behind.
     fn judge_rest(&self, wrong: &mut Vec<String>) {
         let open: Vec<_> = (0..self.net.pipes.len())
@@ -340,6 +373,7 @@ impl World {
         if own_count > 0 && ended.causes.iter().any(|cause| cause.starts_with("listener ")) {
             wrong.push(format!("the failure is told as a notice, and as the cause: {}", ended.text));
         }
+        self.judge_answers(harm, report, before, wrong);
         if harm != Harm::Nothing {
             return;
         }
@@ -354,6 +388,16 @@ impl World {
             wrong.push(format!("answers are told of as {:?} and not {:?}", report.answered, before.answered));
         }
     }
+}
+
+/// How often each request is named, in texts that begin with method and path.
+fn by_request<'a>(texts: impl Iterator<Item = (&'a String, usize)>) -> BTreeMap<String, usize> {
+    let mut sums = BTreeMap::new();
+    for (text, count) in texts {
+        let request: Vec<_> = text.split(' ').take(2).collect();
+        *sums.entry(request.join(" ")).or_default() += count;
+    }
+    sums
 }
 
 /// Answers without what they say of their connection.

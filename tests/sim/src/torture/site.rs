@@ -7,7 +7,7 @@ use super::judge::Ended;
 use super::player::Act;
 use super::{PATIENCE, TICK};
 use crate::group::{Group, MemberResult};
-use crate::http::{Method, Request, Response, Status};
+use crate::http::{Method, Request, Response, Status, around};
 use crate::net::Kind;
 use crate::router::Router;
 use crate::server::{Config, Inherited, Notice, Server};
@@ -40,7 +40,11 @@ pub(super) fn main() {
     match server(&scenario.listeners, &numbers, scenario.config.clone()) {
         Ok(server) => {
             let stats = server.stats();
-            let router = router(scenario.routes);
+            let router = around(router(scenario.routes), |request: &Request<'_>, next| {
+                let text = format!("{} {}", request.method(), request.raw_path());
+                with(|world| world.torture.as_mut().expect("it is there").called.push(text));
+                next(request)
+            });
             group.add("http", move |stop| server.run(router, stop));
             group.add("job", job);
             stop.wake_on_cause(move |cause| {
