@@ -131,11 +131,15 @@ impl SharedListener {
         Ok(Closing::Closed)
     }
 
-    /// A loop that has died no longer accepts. When the last one leaves, the listener closes.
-    pub(crate) fn leave(&self) {
-        if self.loops.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *self.listening.write() = None;
+    /// A loop that has died no longer accepts. Returns true if it was the last: nobody else will accept those in the
+    /// queue, so the caller abandons the listener. One that others hold too closes: its queue is theirs.
+    pub(crate) fn leave(&self) -> bool {
+        if self.loops.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return false;
         }
+        let mut listening = self.listening.write();
+        listening.take_if(|listening| listening.listener.is_shared());
+        listening.is_some()
     }
 
     fn refuse_newcomers(&self, handshakes_until: Instant) {

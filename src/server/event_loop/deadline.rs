@@ -31,19 +31,19 @@ impl EventLoop {
         partial.into_iter().for_each(|token| self.books.refuse_unfinished(token, &mut self.out, buffer));
         self.books.table.tokens().into_iter().for_each(|token| self.books.shut_down(token));
         // Now descriptors are free to look at the clients in the queues.
-        self.intake.abandon(sync::now() + COUNT_TIME, &mut self.cut_off, buffer);
+        self.intake.abandon_all(sync::now() + COUNT_TIME, &mut self.cut_off, buffer);
     }
 
     /// No thread runs this loop again, whatever its state. Its clients see their connections end, other loops get the
-    /// connections on their way to it, and nobody waits for it or gives it anything.
+    /// connections on their way to it, and nobody waits for it or gives it anything. After the last loop, nobody accepts
+    /// those who wait in the queues: they are counted.
     pub(crate) fn die(&mut self, buffer: &mut ReadBuffer) {
         self.visit = None;
         self.out.clear();
         self.messages.extend(self.books.handle().inbox.close());
         self.messages.drain(..).for_each(|message| self.shared.pass_to_any(message));
-        for number in 0..self.shared.listeners.len() {
-            self.intake.leave(number, &mut self.books.poller);
-        }
+        let listeners = 0..self.shared.listeners.len();
+        let unheard: Vec<_> = listeners.filter(|number| self.intake.leave(*number, &mut self.books.poller)).collect();
         let until = sync::now() + COUNT_TIME;
         for token in self.books.table.tokens() {
             let _ = caught(|| {
@@ -53,6 +53,8 @@ impl EventLoop {
             });
             self.books.shut_down(token);
         }
+        let until = sync::now() + COUNT_TIME;
+        unheard.into_iter().for_each(|number| self.intake.abandon(number, until, &mut self.cut_off, buffer));
         // A loop with few connections, or an idle one, would attract new ones.
         self.books.handle().connections.store(usize::MAX / 2, Ordering::Relaxed);
         self.books.handle().idle_since_us.store(u64::MAX, Ordering::Relaxed);

@@ -183,13 +183,14 @@ impl Intake {
         self.paces[number].resumes_at = Some(again_at);
     }
 
-    /// Stops accepting from this listener. Other loops may go on.
-    pub(super) fn leave(&mut self, number: usize, poller: &mut Poller) {
-        if !self.is_over(number) {
-            self.ignore(number, poller);
-            self.end(number);
-            self.shared.listeners[number].leave();
+    /// Stops accepting from this listener. Other loops may go on; returns true if none is left.
+    pub(super) fn leave(&mut self, number: usize, poller: &mut Poller) -> bool {
+        if self.is_over(number) {
+            return false;
         }
+        self.ignore(number, poller);
+        self.end(number);
+        self.shared.listeners[number].leave()
     }
 
     fn end(&mut self, number: usize) {
@@ -206,24 +207,28 @@ impl Intake {
     }
 
     /// The deadline has passed: closes all listeners, and counts the requests in their queues.
-    pub(super) fn abandon(&mut self, until: Instant, cut_off: &mut CutOff, buffer: &mut ReadBuffer) {
-        for (pace, listener) in self.paces.iter().zip(&self.shared.listeners) {
-            let (mut owed, address) = (0, listener.local_address());
-            let seen = listener.abandon(until, |stream, peer| {
-                let mut connection = Connection::new(Arc::new(stream), peer, sync::now());
-                owed += connection.owed(buffer, &self.shared.limits, until).0;
+    pub(super) fn abandon_all(&mut self, until: Instant, cut_off: &mut CutOff, buffer: &mut ReadBuffer) {
+        (0..self.paces.len()).for_each(|number| self.abandon(number, until, cut_off, buffer));
+    }
+
+    /// Closes a listener that nobody will accept from any more, and counts the requests in its queue.
+    pub(super) fn abandon(&mut self, number: usize, until: Instant, cut_off: &mut CutOff, buffer: &mut ReadBuffer) {
+        let (pace, listener) = (&self.paces[number], &self.shared.listeners[number]);
+        let (mut owed, address) = (0, listener.local_address());
+        let seen = listener.abandon(until, |stream, peer| {
+            let mut connection = Connection::new(Arc::new(stream), peer, sync::now());
+            owed += connection.owed(buffer, &self.shared.limits, until).0;
+        });
+        if owed > 0 {
+            cut_off.details.push(match &pace.failure {
+                Some(error) => format!("{owed} in the queue of `{address}`, which could not be emptied: {error}"),
+                None => format!("{owed} in the queue of `{address}`, which no thread was free to empty"),
             });
-            if owed > 0 {
-                cut_off.details.push(match &pace.failure {
-                    Some(error) => format!("{owed} in the queue of `{address}`, which could not be emptied: {error}"),
-                    None => format!("{owed} in the queue of `{address}`, which no thread was free to empty"),
-                });
-            }
-            if let Err(error) = seen {
-                owed += 1;
-                cut_off.details.push(format!("whoever else was in the queue of `{address}`: {error}"));
-            }
-            cut_off.owed += owed;
         }
+        if let Err(error) = seen {
+            owed += 1;
+            cut_off.details.push(format!("whoever else was in the queue of `{address}`: {error}"));
+        }
+        cut_off.owed += owed;
     }
 }

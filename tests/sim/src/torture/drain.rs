@@ -8,7 +8,7 @@ use super::wire::last;
 use super::{Scenario, bytewise};
 use crate::net::Kind;
 use crate::server::Config;
-use crate::world::{MS, Nanos, SEC};
+use crate::world::{MS, Nanos};
 
 /// More than the buffers hold between a server that writes and a client that does not read.
 pub(super) const BIG: usize = 600_000;
@@ -343,5 +343,3 @@ fn many() -> Vec<Scenario> {
         }),
     ]
 }
-
-const _: Nanos = SEC;

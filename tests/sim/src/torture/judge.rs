@@ -238,10 +238,16 @@ impl World {
     /// How many requests a server has received on a connection, and not answered.
     fn owed(&self, player: &Player) -> usize {
         let Some(pipe) = player.connection.map(|number| &self.net.pipes[number]) else { return 0 };
-        if !pipe.is_accepted || player.end == Some(End::Own) {
+        let listener = &self.net.listeners[pipe.listener];
+        // What waits in a queue is owed too, once the server has said that it listens; what others hold too is theirs.
+        let was_serving = self.torture.as_ref().and_then(|torture| torture.failed).is_some_and(|it| it.was_serving);
+        let is_nobodys = listener.is_dead || !was_serving || pipe.is_others;
+        if !pipe.is_accepted && is_nobodys || player.end == Some(End::Own) {
             return 0;
         }
-        let looked_at = pipe.ended_at.map_or(self.now, |(_, looked_at)| looked_at);
+        let closed_at = listener.closed_at.unwrap_or(self.now);
+        let looked_at = pipe.ended_at.map_or(self.now, |(at, looked_at)| if pipe.is_accepted { looked_at } else { at });
+        let looked_at = if pipe.is_accepted { looked_at } else { looked_at.min(closed_at) };
         let had_come =
             pipe.deliveries.iter().filter(|(_, at)| *at <= looked_at).map(|(sum, _)| *sum).max().unwrap_or(0);
         let received = player.requests.iter().filter(|end| **end <= had_come).count();
