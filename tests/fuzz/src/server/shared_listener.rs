@@ -44,7 +44,7 @@ impl SharedListener {
         match self.listener {}
     }
 
-    pub(crate) fn leave(&self) {
+    pub(crate) fn leave(&self) -> bool {
         match self.listener {}
     }
 
