@@ -11,11 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Only a hang takes this long.
-pub(crate) const HANG: Duration = Duration::from_secs(60);
+pub const HANG: Duration = Duration::from_secs(60);
 
 /// Where a server listens.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub enum Place {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
@@ -45,29 +45,29 @@ enum Stream {
     Unix(UnixStream),
 }
 
-pub(crate) struct Client {
+pub struct Client {
     stream: Stream,
     received: Vec<u8>,
     /// The server cannot call it quiet since a moment before this: it was about to connect, or to send.
     moved_at: Instant,
     /// It has had an answer, and so it was accepted.
-    pub(crate) is_accepted: bool,
+    pub is_accepted: bool,
     /// Before each read.
-    pub(crate) pause: Option<Duration>,
+    pub pause: Option<Duration>,
 }
 
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) id: Option<u64>,
+pub struct Answer {
+    pub status: u16,
+    pub id: Option<u64>,
     /// What the head says of the body; `None` for chunks, and for one that ends with the connection.
-    pub(crate) length: Option<usize>,
-    pub(crate) body: Vec<u8>,
+    pub length: Option<usize>,
+    pub body: Vec<u8>,
     /// It says that it is the connection's last.
-    pub(crate) is_last: bool,
+    pub is_last: bool,
 }
 
 impl Client {
-    pub(crate) fn connect(place: &Place) -> io::Result<Self> {
+    pub fn connect(place: &Place) -> io::Result<Self> {
         let moved_at = Instant::now();
         let stream = match place {
             Place::Tcp(address) => {
@@ -88,7 +88,7 @@ impl Client {
     }
 
     /// Sends all of it. Returns for how long it can have been quiet before, at most, and whether it could be sent.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> (Duration, io::Result<()>) {
+    pub fn send(&mut self, bytes: &[u8]) -> (Duration, io::Result<()>) {
         let about_to = Instant::now();
         let sent = match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// Sends no more.
-    pub(crate) fn half_close(&self) -> io::Result<()> {
+    pub fn half_close(&self) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
@@ -108,12 +108,12 @@ impl Client {
     }
 
     /// True if anything has come that no answer has taken.
-    pub(crate) fn has_begun(&self) -> bool {
+    pub fn has_begun(&self) -> bool {
         !self.received.is_empty()
     }
 
     /// Reads the next answer.
-    pub(crate) fn answer(&mut self, is_head: bool) -> io::Result<Answer> {
+    pub fn answer(&mut self, is_head: bool) -> io::Result<Answer> {
         let end = self.find(0, b"\r\n\r\n")? + 4;
         let head = String::from_utf8_lossy(&self.received[..end]).to_ascii_lowercase();
         let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -162,7 +162,7 @@ impl Client {
     }
 
     /// Reads until the server has closed: how many bytes there were that belong to no answer.
-    pub(crate) fn rest(&mut self) -> io::Result<usize> {
+    pub fn rest(&mut self) -> io::Result<usize> {
         while self.receive()? > 0 {}
         Ok(self.received.len())
     }

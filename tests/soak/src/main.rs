@@ -10,7 +10,6 @@
 
 mod ask;
 mod base;
-mod client;
 mod kinds;
 mod panics;
 mod plan;
@@ -20,6 +19,8 @@ mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use allout_soak::client;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
