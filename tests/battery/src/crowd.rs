@@ -3,7 +3,7 @@
 //! Each is to be cut within its deadline and a second. It is a fault if it was *seen* open later than that: when exactly
 //! it was cut between two looks is not known, and nothing is concluded from a look that came late.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,8 +23,11 @@ const BEAT: Duration = Duration::from_millis(500);
 const SIP: usize = 64;
 /// What a slow reader asks for: more than the system's buffers for a client with a small one hold.
 const ANSWER_BYTES: usize = 512 * 1024;
-/// The least rate of a reader that is to earn time, see `Patience`.
-const RATE_MIN: f64 = 4096.0;
+/// A reader earns a second with so many bytes, and the server looks at it once a second: see `Patience`.
+const SECOND_BYTES: f64 = 4096.0;
+const READER_LOOK: Duration = Duration::from_secs(1);
+/// Until the system holds as much of an answer as it will: what it takes meanwhile earns no more time than this.
+const READER_FILLS: Duration = Duration::from_millis(500);
 /// After a 408, the server waits for so long for the client's end: a look that comes later may find a reset.
 const LINGER: Duration = Duration::from_millis(400);
 
@@ -63,11 +66,7 @@ impl Deadlines {
         match kind {
             Kind::Head => self.head,
             Kind::Body => self.body,
-            // What it takes earns it time, and the server looks at it once a second.
-            Kind::Reader => {
-                let patience = self.write.as_secs_f64() / (1.0 - SIP as f64 / BEAT.as_secs_f64() / RATE_MIN);
-                Duration::from_secs_f64(patience.ceil())
-            }
+            Kind::Reader => READER_FILLS + self.write + READER_LOOK,
             Kind::Silent => self.idle,
         }
     }
@@ -82,6 +81,9 @@ struct Slow {
     seen: Instant,
     beat: Instant,
     received: Vec<u8>,
+    /// Of a reader: what the server's system had taken for it when it was full, and by now.
+    taken: Option<(u64, u64)>,
+    sipped: u64,
 }
 
 /// What became of one, seen by its client.
@@ -135,7 +137,7 @@ impl<'a> Crowd<'a> {
     pub(crate) fn look(&mut self) -> Result<()> {
         // Before the table is read: who is in it then was open after this.
         let now = Instant::now();
-        let open = open_ports(self.address.port())?;
+        let open = open_connections(self.address.port())?;
         for mut slow in std::mem::take(&mut self.slow) {
             let before = slow.seen;
             match slow.look(&open) {
@@ -154,7 +156,7 @@ impl<'a> Crowd<'a> {
 
     /// It was seen open: notes it if that was too late.
     fn is_too_late(&mut self, slow: &Slow) -> bool {
-        let deadline = slow.since + self.deadlines.of(slow.kind);
+        let deadline = slow.since + self.deadlines.of(slow.kind) + slow.earned();
         let late = slow.seen.saturating_duration_since(deadline);
         let worst = &mut self.tally.cut.entry(slow.kind).or_default().1;
         *worst = late.max(*worst);
@@ -204,21 +206,31 @@ impl Slow {
         stream.set_nodelay(true)?;
         match kind {
             Kind::Head => stream.write_all(b"GET /ping HTTP/1.1\r\nHost: battery\r\nX-Slow: ")?,
-            Kind::Body => {
-                stream.write_all(b"POST /echo HTTP/1.1\r\nHost: battery\r\nContent-Length: 100000\r\n\r\n")?;
-            }
+            // A thousand of them stay below what bodies may take together, 64 MiB.
+            Kind::Body => stream.write_all(b"POST /echo HTTP/1.1\r\nHost: battery\r\nContent-Length: 50000\r\n\r\n")?,
             Kind::Reader => stream.write_all(&get(&format!("/bytes/{ANSWER_BYTES}")))?,
             Kind::Silent => {}
         }
         stream.set_nonblocking(true)?;
-        Ok(Self { kind, stream, since, seen: since, beat: since + BEAT, received: Vec::new() })
+        let beat = since + BEAT;
+        Ok(Self { kind, stream, since, seen: since, beat, received: Vec::new(), taken: None, sipped: 0 })
     }
 
-    fn look(&mut self, open: &HashSet<u16>) -> Look {
+    /// For what was taken after it was full: not by itself, but by the server's system, which takes in lumps.
+    fn earned(&self) -> Duration {
+        let (full, now) = self.taken.unwrap_or_default();
+        Duration::from_secs_f64(now.saturating_sub(full) as f64 / SECOND_BYTES)
+    }
+
+    fn look(&mut self, open: &HashMap<u16, u64>) -> Look {
         let mut bytes = [0; 1024];
         if self.kind == Kind::Reader {
-            let is_open = self.stream.local_addr().is_ok_and(|address| open.contains(&address.port()));
-            return if is_open { Look::Open } else { Look::Cut };
+            let port = self.stream.local_addr().map_or(0, |address| address.port());
+            let Some(queued) = open.get(&port) else { return Look::Cut };
+            let now = queued + self.sipped;
+            let full = self.taken.filter(|_| self.since.elapsed() > READER_FILLS).map_or(now, |(full, _)| full);
+            self.taken = Some((full, now));
+            return Look::Open;
         }
         loop {
             match self.stream.read(&mut bytes) {
@@ -236,25 +248,44 @@ impl Slow {
             return;
         }
         self.beat = Instant::now() + BEAT;
-        let _ = match self.kind {
-            Kind::Head | Kind::Body => self.stream.write(b"x"),
-            Kind::Reader => self.stream.read(&mut [0; SIP]),
-            Kind::Silent => Ok(0),
-        };
+        match self.kind {
+            Kind::Head | Kind::Body => _ = self.stream.write(b"x"),
+            Kind::Reader => self.sipped += self.stream.read(&mut [0; SIP]).unwrap_or_default() as u64,
+            Kind::Silent => {}
+        }
     }
 }
 
-/// The ports of clients whose connection the server has not closed, as its system's table has them. A client that does
-/// not read cannot see the end.
-fn open_ports(server: u16) -> io::Result<HashSet<u16>> {
+/// The ports of clients whose connection the server has not closed, and how many bytes lie in both systems for each. A
+/// client that does not read cannot see the end.
+fn open_connections(server: u16) -> io::Result<HashMap<u16, u64>> {
     const ESTABLISHED: &str = "01";
-    let local = format!(":{server:04X}");
-    let table = fs::read_to_string("/proc/net/tcp")?;
-    let port = |line: &str| {
+    let (mut open, mut unread) = (HashMap::new(), HashMap::new());
+    for line in fs::read_to_string("/proc/net/tcp")?.lines() {
         let mut words = line.split_ascii_whitespace().skip(1);
-        let (here, there, state) = (words.next()?, words.next()?, words.next()?);
-        let is_open = here.ends_with(&local) && state == ESTABLISHED;
-        u16::from_str_radix(there.rsplit(':').next()?, 16).ok().filter(|_| is_open)
-    };
-    Ok(table.lines().filter_map(port).collect())
+        let (Some(here), Some(there), Some(state), Some(queues)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let (Some(here), Some(there), Some((sent, received))) = (port(here), port(there), queues.split_once(':'))
+        else {
+            continue;
+        };
+        let bytes = |text| u64::from_str_radix(text, 16).unwrap_or_default();
+        if here == server && state == ESTABLISHED {
+            open.insert(there, bytes(sent));
+        } else if there == server {
+            unread.insert(here, bytes(received));
+        }
+    }
+    for (port, queued) in &mut open {
+        *queued += unread.get(port).copied().unwrap_or_default();
+    }
+    Ok(open)
+}
+
+/// Of an address in the system's table.
+fn port(address: &str) -> Option<u16> {
+    u16::from_str_radix(address.rsplit(':').next()?, 16).ok()
 }

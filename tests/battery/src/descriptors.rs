@@ -62,6 +62,10 @@ pub(crate) fn run(ground: &Ground) -> Result<Report> {
             Ok(200) => {}
             other => faults.push(format!("after round {round}: {other:?}")),
         }
+        // Whoever hangs does so for a minute.
+        if !faults.is_empty() {
+            break;
+        }
     }
     let said = server.lines().iter().filter(|line| line.contains("cannot accept")).count() as u64;
     let (answered, room) = (tally.answered.into_inner(), tally.made_room.into_inner());

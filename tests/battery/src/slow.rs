@@ -10,7 +10,7 @@ use crate::crowd::{Crowd, Deadlines, KINDS, Tally};
 use crate::delays::Delays;
 use crate::ground::Ground;
 use crate::server::Server;
-use crate::{Report, Result};
+use crate::{HANG, Report, Result};
 
 /// What may be left of each connection, and in all: tables keep their size, threads the stack that they have touched, and
 /// the allocator its pages.
@@ -86,6 +86,9 @@ fn crowd(
         if Instant::now() < until {
             crowd.fill_up(of_each, of_each)?;
         } else if crowd.count() == 0 {
+            return Ok((crowd.tally, peak_kb));
+        } else if Instant::now() > until + deadlines.idle + HANG {
+            crowd.tally.faults.push(format!("{} are never cut", crowd.count()));
             return Ok((crowd.tally, peak_kb));
         }
         crowd.look()?;

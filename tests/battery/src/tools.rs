@@ -31,7 +31,8 @@ pub(crate) fn run(ground: &Ground) -> Result<Report> {
         }
         let mut faults = Vec::new();
         match run(ground, &mut faults) {
-            Ok(found) => figures.push(format!("{tool}: {found}")),
+            Ok(found) if faults.is_empty() => figures.push(format!("{tool}: {found}")),
+            Ok(_) => {}
             Err(error) => faults.push(error.to_string()),
         }
         report.faults.extend(faults.into_iter().map(|fault| format!("{tool}: {fault}")));
