@@ -8,7 +8,7 @@ use crate::clients::Ask;
 use crate::ground::Ground;
 use crate::server::Server;
 use crate::strace::{self, Injected};
-use crate::{Report, Result};
+use crate::{HANG, Report, Result};
 
 /// What the server is to say of an error.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,13 +75,14 @@ fn case(ground: &Ground, error: &str, times: u32, said: Said, clients: usize) ->
     let began = Instant::now();
     let answers = at_once(server.address, clients);
     let mut faults: Vec<_> = answers.iter().filter(|it| !matches!(it, Ok(200))).map(|it| format!("{it:?}")).collect();
-    let lines = server.lines().iter().filter(|line| line.contains("cannot accept")).count() as u64;
+    // When all of it has been said.
+    let all = server.expect_clean_stop(&mut faults)?;
+    let lines = all.iter().filter(|line| line.contains("cannot accept")).count() as u64;
     // Once a second at most, over all loops.
     let lines_max = if said == Said::Yes { began.elapsed().as_secs() + 1 } else { 0 };
     if lines > lines_max || (lines == 0 && said == Said::Yes) {
-        faults.push(format!("it was said {lines} times, and {lines_max} times at most are due: {:?}", server.lines()));
+        faults.push(format!("it was said {lines} times, and {lines_max} times at most are due: {all:?}"));
     }
-    server.expect_clean_stop(&mut faults)?;
     let log = strace.log();
     if log.injected < times as usize {
         faults.push(format!("only {} calls were made to fail", log.injected));
@@ -105,6 +106,10 @@ fn for_good(ground: &Ground, faults: &mut Vec<String>) -> Result<usize> {
     let server = Server::start(strace.command.args(["--loops", "2", "--grace", "1"]))?;
     let address = server.address;
     let client = thread::spawn(move || Ask::Ping.once(address));
+    let began = Instant::now();
+    while strace.log().calls == 0 && began.elapsed() < HANG {
+        thread::sleep(Duration::from_millis(5));
+    }
     thread::sleep(TIME);
     let calls = strace.log().calls;
     if calls == 0 || calls > CALLS_MAX {
@@ -112,7 +117,7 @@ fn for_good(ground: &Ground, faults: &mut Vec<String>) -> Result<usize> {
     }
     let end = server.stop()?;
     let answer = client.join().map_err(|_| "the client panicked")?;
-    let last = end.lines.last().map_or("", String::as_str);
+    let last = end.last();
     let is_told = match answer {
         Ok(200) => end.code == Some(0),
         _ => end.code == Some(124) && last.contains(" 1 cut off"),
@@ -130,8 +135,8 @@ fn breaks(ground: &Ground, error: &str, faults: &mut Vec<String>) -> Result<()> 
     // It is in the queue of a listener that is broken, so nothing is due to it.
     let _ = Ask::Ping.once(server.address);
     let end = server.end()?;
-    let is_said = end.lines.iter().any(|line| line.starts_with("stopping: listener"));
-    if end.code != Some(1) || !is_said || !end.lines.last().is_some_and(|line| line.starts_with("all out: listener")) {
+    let is_said = end.has_said("stopping: listener") && end.last().starts_with("all out: listener");
+    if end.code != Some(1) || !is_said {
         faults.push(format!("{error}: it ended with {:?}: {:?}", end.code, end.lines));
     }
     Ok(())

@@ -71,15 +71,15 @@ impl Fresh {
     pub(crate) fn come(address: SocketAddr, pause: Duration, is_over: &AtomicBool) -> Self {
         let mut fresh = Self::default();
         for ask in [Ask::Ping, Ask::Bytes(100)].into_iter().cycle() {
-            if is_over.load(Ordering::Relaxed) {
-                break;
-            }
             let began = Instant::now();
             match ask.once(address) {
                 Ok(200) => fresh.served += 1,
                 other => fresh.faults.push(format!("a fresh {ask:?} after {:?}: {other:?}", began.elapsed())),
             }
             fresh.slowest = fresh.slowest.max(began.elapsed());
+            if is_over.load(Ordering::Relaxed) {
+                break;
+            }
             thread::sleep(pause);
         }
         if fresh.served == 0 {

@@ -67,7 +67,9 @@ pub(crate) fn run(ground: &Ground) -> Result<Report> {
             break;
         }
     }
-    let said = server.lines().iter().filter(|line| line.contains("cannot accept")).count() as u64;
+    // When all of it has been said.
+    let lines = server.expect_clean_stop(&mut faults)?;
+    let said = lines.iter().filter(|line| line.contains("cannot accept")).count() as u64;
     let (answered, room) = (tally.answered.into_inner(), tally.made_room.into_inner());
     // Otherwise the trial has been none.
     if said + room == 0 {
@@ -76,7 +78,6 @@ pub(crate) fn run(ground: &Ground) -> Result<Report> {
     if said > began.elapsed().as_secs() + 1 {
         faults.push(format!("it said {said} times that it cannot accept, which is more than once a second"));
     }
-    server.expect_clean_stop(&mut faults)?;
     let figures = format!(
         "{answered} answered, {} told 503, {room} idle connections closed to make room; a round {:.1} s at most; \
          descriptors {base}, at most {most}; said {said} times",

@@ -25,6 +25,9 @@ const CLIENTS: usize = 12;
 /// Each client's pause, at most: the load is to be there for an hour, not to take the machine.
 const PAUSE_MS: u64 = 20;
 
+/// A client that stood still for so long is owed nothing: half of the shortest timeout.
+const LATE: Duration = Duration::from_secs(1);
+
 /// It rises if the line does so by more than three times its own standard error, and by more than this: samples that
 /// follow each other are no strangers, so the error alone would see a slope in any slow wave. In ten seconds 20 bytes that
 /// leak with each request show, and in an hour the fortieth part of a byte.
@@ -36,7 +39,9 @@ const RISE_DESCRIPTORS: f64 = 0.25;
 struct Counts {
     asked: AtomicU64,
     vanished: AtomicU64,
-    /// How many slow readers there are: each holds an answer in the server.
+    late: AtomicU64,
+    /// How many slow clients there are, and of these readers: each holds an answer in the server.
+    slow: AtomicUsize,
     readers: AtomicUsize,
 }
 
@@ -51,14 +56,14 @@ pub(crate) fn run(ground: &Ground) -> Result<Report> {
     let began = Instant::now();
     let (tally, fresh, clients, samples) = thread::scope(|scope| -> Result<_> {
         scope.spawn(|| delays.note(server.pid));
-        let slow = scope.spawn(|| crowd(&server, deadlines, &delays, of_each, &counts.readers, &is_over));
+        let slow = scope.spawn(|| crowd(&server, deadlines, &delays, of_each, &counts, &is_over));
         let fresh = scope.spawn(|| Fresh::come(server.address, Duration::from_millis(20), &is_over));
         let client = |number| {
-            let (address, counts, is_over) = (server.address, &counts, &is_over);
-            scope.spawn(move || life(address, Rng::with_seed(number as u64), counts, is_over))
+            let (address, delays, counts, is_over) = (server.address, &delays, &counts, &is_over);
+            scope.spawn(move || life(address, Rng::with_seed(number as u64), delays, counts, is_over))
         };
         let clients: Vec<_> = (0..CLIENTS).map(client).collect();
-        let samples = sample(&server, &counts.readers, began, time);
+        let samples = sample(&server, &counts, began, time);
         is_over.store(true, Ordering::Relaxed);
         let tally = slow.join().map_err(|_| "the slow clients panicked")?;
         let fresh = fresh.join().map_err(|_| "the fresh clients panicked")?;
@@ -85,8 +90,9 @@ pub(crate) fn run(ground: &Ground) -> Result<Report> {
     server.expect_clean_stop(&mut faults)?;
     let cut: u64 = tally.cut.values().map(|(cut, _)| cut).sum();
     let figures = format!(
-        "{} requests, {} vanished clients, {} fresh, {cut} slow ones cut; rises over the samples: {}; last {:.0} kB",
+        "{} requests, {} of clients that stood still, {} vanished clients, {} fresh, {cut} slow ones cut; rises over the samples: {}; last {:.0} kB",
         counts.asked.into_inner(),
+        counts.late.into_inner(),
         counts.vanished.into_inner(),
         fresh.served,
         rises.join(", "),
@@ -102,15 +108,15 @@ struct Samples {
     descriptors: Vec<Sample>,
 }
 
-fn sample(server: &Server, readers: &AtomicUsize, began: Instant, time: Duration) -> Result<Samples> {
+fn sample(server: &Server, counts: &Counts, began: Instant, time: Duration) -> Result<Samples> {
     let (mut samples, from) = (Samples::default(), time.mul_f64(SETTLES));
     let step = (time - from) / SAMPLES;
     thread::sleep(from);
     while began.elapsed() < time {
         let at = began.elapsed().as_secs_f64();
-        let goes_with = readers.load(Ordering::Relaxed) as f64;
-        samples.kb.push(Sample { at, value: server.resident_kb()? as f64, goes_with });
-        samples.descriptors.push(Sample { at, value: server.descriptors()? as f64, goes_with: 0.0 });
+        let [readers, slow] = [&counts.readers, &counts.slow].map(|count| count.load(Ordering::Relaxed) as f64);
+        samples.kb.push(Sample { at, value: server.resident_kb()? as f64, goes_with: readers });
+        samples.descriptors.push(Sample { at, value: server.descriptors()? as f64, goes_with: slow });
         thread::sleep(step);
     }
     Ok(samples)
@@ -121,7 +127,7 @@ fn crowd(
     deadlines: Deadlines,
     delays: &Delays,
     of_each: usize,
-    readers: &AtomicUsize,
+    counts: &Counts,
     is_over: &AtomicBool,
 ) -> Result<Tally> {
     let mut crowd = Crowd::new(server.address, deadlines, delays);
@@ -129,15 +135,23 @@ fn crowd(
         // A few at a time: all of them together would come and go in waves.
         crowd.fill_up(of_each, of_each / 10)?;
         crowd.look()?;
-        readers.store(crowd.count_of(Kind::Reader), Ordering::Relaxed);
+        counts.readers.store(crowd.count_of(Kind::Reader), Ordering::Relaxed);
+        counts.slow.store(crowd.count(), Ordering::Relaxed);
         thread::sleep(Duration::from_millis(100));
     }
     Ok(crowd.tally)
 }
 
 /// One client after another, each of a kind of its own.
-fn life(address: SocketAddr, mut rng: Rng, counts: &Counts, is_over: &AtomicBool) -> Result<(), String> {
+fn life(
+    address: SocketAddr,
+    mut rng: Rng,
+    delays: &Delays,
+    counts: &Counts,
+    is_over: &AtomicBool,
+) -> Result<(), String> {
     while !is_over.load(Ordering::Relaxed) {
+        let began = Instant::now();
         let kind = rng.u8(..8);
         let lived = match kind {
             0..3 => keep(address, &mut rng, counts),
@@ -150,6 +164,8 @@ fn life(address: SocketAddr, mut rng: Rng, counts: &Counts, is_over: &AtomicBool
         counts.asked.fetch_add(1, Ordering::Relaxed);
         match lived {
             Ok(true) => {}
+            // The server's timeouts are short here, and one ran out while this client or the server stood still.
+            _ if delays.between(began, Instant::now()) > LATE => _ = counts.late.fetch_add(1, Ordering::Relaxed),
             other => return Err(format!("a client of kind {kind}: {other:?}")),
         }
         thread::sleep(Duration::from_millis(rng.u64(..PAUSE_MS)));

@@ -11,6 +11,7 @@ use crate::strace::{self, Injected};
 use crate::{Report, Result};
 
 const CLIENTS: usize = 24;
+const NO_THREAD: &str = "cannot start its thread";
 const EAGAIN: &str = "Resource temporarily unavailable";
 
 pub(crate) fn run(ground: &Ground) -> Result<Report> {
@@ -26,29 +27,22 @@ pub(crate) fn run(ground: &Ground) -> Result<Report> {
             Ok(server) => {
                 started += 1;
                 let answers = ask(&server);
-                // The server started, but another member of its group could not, and ends it.
-                let has_stopped = server.lines().iter().any(|line| line.starts_with("stopping: "));
+                let end = server.stop()?;
+                // The server started, but another member of its group could not, and has ended it.
+                let is_cut_short = end.code == Some(1) && end.has_said(NO_THREAD) && end.last().contains(" 0 cut off;");
+                if !end.is_clean() && !is_cut_short {
+                    fault(format!("it ended with {end:?}"));
+                }
                 for answer in answers {
                     match answer {
                         Ok(200) => counts[0] += 1,
                         Ok(503) => counts[1] += 1,
-                        Err(error) if has_stopped && error.kind() == ErrorKind::ConnectionRefused => counts[2] += 1,
+                        Err(error) if is_cut_short && error.kind() == ErrorKind::ConnectionRefused => counts[2] += 1,
                         other => fault(format!("a request: {other:?}")),
                     }
                 }
-                let mut wrong = Vec::new();
-                if has_stopped {
-                    let end = server.end()?;
-                    let is_clean = end.lines.last().is_some_and(|line| line.contains(" 0 cut off"));
-                    if end.code != Some(1) || !is_clean {
-                        wrong.push(format!("it ended by itself with {end:?}"));
-                    }
-                } else {
-                    server.expect_clean_stop(&mut wrong)?;
-                }
-                wrong.into_iter().for_each(&mut fault);
             }
-            Err(end) if end.code == Some(1) && end.lines.iter().any(|line| line.contains(EAGAIN)) => {}
+            Err(end) if end.code == Some(1) && end.has_said(EAGAIN) => {}
             Err(end) => fault(format!("{end:?}")),
         }
         refused += strace.log().injected;

@@ -82,14 +82,12 @@ impl Server {
         }
     }
 
-    /// What it has said so far.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.process.lines()
-    }
-
-    /// Tells it to leave, and waits until it has.
-    pub(crate) fn stop(self) -> Result<End> {
-        self.process.terminate()?;
+    /// Tells it to leave, if it has not left by itself, and waits until it has.
+    pub(crate) fn stop(mut self) -> Result<End> {
+        // An end in between is the only reason why it cannot be told.
+        if !self.process.has_ended()? && self.process.terminate().is_err() && !self.process.has_ended()? {
+            return Err("it cannot be told to leave".into());
+        }
         self.end()
     }
 
@@ -100,19 +98,29 @@ impl Server {
         Ok(End { code, lines: self.process.lines() })
     }
 
-    /// Tells it to leave, and says what is wrong with its end.
-    pub(crate) fn expect_clean_stop(self, faults: &mut Vec<String>) -> Result<()> {
-        let has_ended = |server: &mut Self| server.process.has_ended();
-        let mut server = self;
-        if has_ended(&mut server)? {
-            faults.push(format!("it has left before it was told to: {:?}", server.lines()));
-            return Ok(());
-        }
-        let end = server.stop()?;
-        let is_clean = end.lines.last().is_some_and(|line| line.starts_with("all out: signal"));
-        if end.code != Some(0) || !is_clean || !end.lines.last().is_some_and(|line| line.contains(" 0 cut off")) {
+    /// Tells it to leave, and says what is wrong with its end. Returns all that it has said.
+    pub(crate) fn expect_clean_stop(self, faults: &mut Vec<String>) -> Result<Vec<String>> {
+        let end = self.stop()?;
+        if !end.is_clean() {
             faults.push(format!("it ended with {:?}: {:?}", end.code, end.lines));
         }
-        Ok(())
+        Ok(end.lines)
+    }
+}
+
+impl End {
+    /// By the signal, with nothing owed to anybody.
+    pub(crate) fn is_clean(&self) -> bool {
+        let last = self.last();
+        self.code == Some(0) && last.starts_with("all out: signal;") && last.contains(" 0 cut off;")
+    }
+
+    /// Its last line.
+    pub(crate) fn last(&self) -> &str {
+        self.lines.last().map_or("", String::as_str)
+    }
+
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        self.lines.iter().any(|line| line.contains(text))
     }
 }
