@@ -32,7 +32,7 @@ const CASES: [(&str, u32, Said); 8] = [
     ("EPROTO", 70, Said::Yes),
 ];
 
-/// A call that fails for good may be tried so often in a loop: with pauses from 5 ms to 1 s, ten times in three seconds.
+/// Calls that fail for good: with pauses from 5 ms to 1 s, each of two loops makes ten of them in three seconds.
 const TIME: Duration = Duration::from_secs(3);
 const CALLS_MAX: usize = 60;
 

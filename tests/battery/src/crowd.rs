@@ -1,7 +1,7 @@
 //! Slow clients of four kinds, many of each, on one thread: slow heads, slow bodies, slow readers, and silent ones.
 //!
-//! Each is to be cut within its deadline and a second. It is a fault if it was *seen* open later than that: when exactly
-//! it was cut between two looks is not known, and nothing is concluded from a look that came late.
+//! Each is to be cut within its deadline and a second. It is a fault if it was *seen* open later than that: when it was
+//! cut between two looks is not known, and nothing is concluded from a look that came late.
 
 use std::collections::HashMap;
 use std::fs;

@@ -15,7 +15,7 @@ pub(crate) struct Rise {
     pub(crate) error: f64,
 }
 
-/// The rise in time, at an equal amount of what the value goes with: both are freed of it first, as Frisch and Waugh do.
+/// The rise in time, at an equal amount of what the value goes with: both are freed of it first (Frisch, Waugh).
 /// `None`: there are too few samples.
 pub(crate) fn rise(samples: &[Sample]) -> Option<Rise> {
     let time = samples.last()?.at - samples.first()?.at;

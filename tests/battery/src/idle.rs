@@ -1,4 +1,4 @@
-//! Idle connections, very many of them: they cost no time and little memory, and each is still there when it asks again.
+//! Idle connections, very many of them: they cost no time and little memory, and each is there when it asks again.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -29,10 +29,10 @@ const PAUSE_MS: u64 = 20;
 const LATE: Duration = Duration::from_secs(1);
 
 /// It rises if the line does so by more than three times its own standard error, and by more than this: samples that
-/// follow each other are no strangers, so the error alone would see a slope in any slow wave. In ten seconds 20 bytes that
-/// leak with each request show, and in an hour the fortieth part of a byte.
+/// follow each other are no strangers, so the error alone would see a slope in any slow wave. In ten seconds 20 bytes
+/// that leak with each request show, and in an hour the fortieth part of a byte.
 const RISE_KB: (f64, f64) = (2048.0, 1024.0);
-/// Of the slow clients, who come and go in waves. A descriptor that leaks shows at the end in any case, when all have gone.
+/// Of the slow clients, who come and go. A descriptor that leaks shows at the end in any case, when all have gone.
 const RISE_DESCRIPTORS: f64 = 0.25;
 
 #[derive(Debug, Default)]
@@ -90,7 +90,8 @@ pub(crate) fn run(ground: &Ground) -> Result<Report> {
     server.expect_clean_stop(&mut faults)?;
     let cut: u64 = tally.cut.values().map(|(cut, _)| cut).sum();
     let figures = format!(
-        "{} requests, {} of clients that stood still, {} vanished clients, {} fresh, {cut} slow ones cut; rises over the samples: {}; last {:.0} kB",
+        "{} requests, {} of clients that stood still, {} vanished clients, {} fresh, {cut} slow ones cut; rises over \
+         the samples: {}; last {:.0} kB",
         counts.asked.into_inner(),
         counts.late.into_inner(),
         counts.vanished.into_inner(),

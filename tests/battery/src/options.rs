@@ -16,8 +16,8 @@ Usage: cargo run --release --manifest-path tests/battery/Cargo.toml -- [OPTIONS]
   --timed PATH            the same for the trials that set timeouts: `timed`
   --list                  the trials' names
 
-Last it prints a table in Markdown. Exit codes: 0 all held, 1 something did not, 2 wrong usage, 3 as 0, but something was
-skipped.
+Last it prints a table in Markdown. Exit codes: 0 all held, 1 something did not, 2 wrong usage, 3 as 0, but something
+was skipped.
 ";
 
 #[derive(Debug)]

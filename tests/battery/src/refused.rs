@@ -1,5 +1,5 @@
-//! No more threads: from the first, the second, … on that any thread starts. The server does not start, and says why, or
-//! answers every request or refuses it, and stops cleanly.
+//! No more threads: from the first, the second, … on that any thread starts. The server does not start, and says why,
+//! or answers every request or refuses it, and stops cleanly.
 
 use std::io::ErrorKind;
 use std::thread;

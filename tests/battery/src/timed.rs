@@ -1,5 +1,5 @@
-//! `timed`: the command `allout`, whole, with `demo`'s heavier routes, and with timeouts of one's own, which the command
-//! itself has no options for.
+//! `timed`: the command `allout`, whole, with `demo`'s heavier routes, and with timeouts of one's own, for which the
+//! command itself has no options.
 //!
 //! `BATTERY_TIMEOUTS=head=2,body=3,write=2,idle=4`, in seconds: those that are named, in place of their defaults.
 
