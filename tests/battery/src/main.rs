@@ -6,8 +6,8 @@
 //! The server is the release example `demo`: the command `allout` with a few heavier routes. Where a trial needs
 //! timeouts that the command has no options for, it is [`timed`](../timed.rs), the same command with these.
 //!
-//! No bound is one of the machine's speed. What must be in time is judged by [`delays`]: the time for which this process
-//! or the server was kept from running is given back.
+//! No bound is one of the machine's speed. What must be in time is judged by [`delays`]: the time for which this
+//! process or the server was kept from running is given back.
 
 mod accept;
 mod clients;

@@ -12,8 +12,8 @@ use crate::ground::Ground;
 use crate::server::Server;
 use crate::{HANG, Report, Result};
 
-/// What may be left of each connection that there was at once, and in all: tables keep their size, threads the stack that
-/// they have touched, and the allocator its pages.
+/// What may be left of each connection that there was at once, and in all: tables keep their size, threads the stack
+/// that they have touched, and the allocator its pages.
 const LEFT_KB_OF_EACH: u64 = 2;
 const LEFT_KB: u64 = 2048;
 
