@@ -82,6 +82,9 @@ pub(crate) struct Client {
     has_read_close: bool,
     is_turned_away: bool,
     reconnects: u32,
+    /// Since when it waits although the process does nothing, and whether that has been told.
+    pub(crate) undone_since: Option<Nanos>,
+    pub(crate) was_forgotten: bool,
 }
 
 /// A request that was received and is not answered.
@@ -95,6 +98,25 @@ pub(crate) struct Loss {
     pub(crate) is_written: bool,
     pub(crate) listener: usize,
     pub(crate) text: String,
+}
+
+impl Client {
+    /// Its connection, as long as it takes part.
+    pub(crate) fn connection(&self) -> Option<usize> {
+        self.connection.filter(|_| !self.is_over)
+    }
+
+    /// How many bytes it has read.
+    pub(crate) fn has_read(&self) -> u64 {
+        self.got_from + self.got.len() as u64
+    }
+
+    /// The first request whose answer has not come, if it has been sent whole and has a handler: which, and where it
+    /// ends.
+    pub(crate) fn next_owed(&self) -> Option<(u64, u64)> {
+        let owed = self.owed.front().filter(|owed| owed.expected.status != 404)?;
+        Some((owed.expected.id, owed.end?))
+    }
 }
 
 /// The body of so many bytes that belongs to this request. A byte that is missing, or stands in another's place, shows.
@@ -217,6 +239,8 @@ impl World {
             has_read_close: false,
             is_turned_away: false,
             reconnects: 0,
+            undone_since: None,
+            was_forgotten: false,
         }
     }
 
@@ -622,7 +646,7 @@ impl World {
     }
 
     /// When the byte before this one had come to the server's system, if it has.
-    fn delivered(&self, connection: usize, end: u64) -> Option<Nanos> {
+    pub(crate) fn delivered(&self, connection: usize, end: u64) -> Option<Nanos> {
         let deliveries = &self.net.pipes[connection].deliveries;
         let at = deliveries.partition_point(|(sum, _)| *sum < end);
         deliveries.get(at).map(|(_, at)| *at)

@@ -47,6 +47,7 @@ mod client;
 mod dice;
 mod net;
 mod plan;
+mod rest;
 mod site;
 mod sync;
 pub mod torture;

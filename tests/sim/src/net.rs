@@ -150,6 +150,8 @@ pub(crate) struct Poller {
     pub(crate) waiting: Option<usize>,
     /// Bytes in the socket that wakes it.
     pub(crate) wake_bytes: usize,
+    /// The wait comes back with nothing.
+    pub(crate) is_interrupted: bool,
     /// Waits in a row that found nothing although they did not wait.
     pub(crate) in_vain: u64,
 }
@@ -161,6 +163,13 @@ pub(crate) enum Done {
     Bytes(usize),
     WouldBlock,
     Failed,
+}
+
+impl Connection {
+    /// True if the server's end can send: it is not reset, and does not wait for room.
+    pub(crate) fn takes_answers(&self) -> bool {
+        !self.lacks_room && !self.ends[DOWN].is_reset
+    }
 }
 
 impl Half {

@@ -177,6 +177,16 @@ impl Plan {
         plan
     }
 
+    /// How many handlers may run at once: one on each loop at least.
+    pub(crate) fn permits(&self) -> usize {
+        self.handlers_max.max(self.loops)
+    }
+
+    /// Without a thread for a helper, the server and the group themselves join threads that end slowly.
+    pub(crate) fn may_join(&self) -> bool {
+        self.has(Fault::Threads) && self.has(Fault::SlowEnds)
+    }
+
     pub(crate) fn has(&self, fault: Fault) -> bool {
         self.faults & 1 << fault as u32 != 0
     }

@@ -40,11 +40,26 @@ pub(crate) struct Diary {
     signalled_at: Option<Nanos>,
     is_over: bool,
     handlers: usize,
+    /// Of these, and of streams that have been written and are still being sent.
+    pub(crate) permits_used: usize,
+    /// When there was no other permit.
+    pub(crate) full_at: Nanos,
+    /// The thread of a member, or one of the simulation's own, ends slowly.
+    pub(crate) has_slow_member: bool,
+    /// Closures that block the loop that they run on.
+    pub(crate) blocked_loops: usize,
+    has_blocked_loop: bool,
     handlers_at_end: usize,
     was_dry_at_deadline: bool,
     calls: BTreeMap<u64, u64>,
     /// Closures that were to be called once, and how often they were.
     closures: BTreeMap<u64, (u64, u64)>,
+}
+
+impl Diary {
+    pub(crate) fn was_called(&self, id: u64) -> bool {
+        self.calls.contains_key(&id)
+    }
 }
 
 struct Report {
@@ -53,7 +68,10 @@ struct Report {
     exits: Vec<(String, Exit)>,
     /// As the server counted.
     cut_off: usize,
-    lines: usize,
+    /// How many handlers it names that run still.
+    named: usize,
+    /// It did not find out about a loop.
+    is_loop_missing: bool,
 }
 
 fn ns(time: Nanos) -> Duration {
@@ -240,6 +258,27 @@ fn job(stop: &Stop) -> MemberResult {
 
 // ---- Handlers ------------------------------------------------------------------------------------------------------
 
+/// A permit is in use: from before a handler begins until its answer has left, if that is streamed.
+struct Permit;
+
+impl Permit {
+    fn new() -> Self {
+        with(|world| world.diary.permits_used += 1);
+        Self
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        with(|world| {
+            if world.diary.permits_used >= world.plan.permits() {
+                world.diary.full_at = world.now;
+            }
+            world.diary.permits_used -= 1;
+        });
+    }
+}
+
 /// A handler at work, or the closure that writes its body.
 struct AtWork;
 
@@ -247,7 +286,7 @@ impl AtWork {
     fn new() -> Self {
         with(|world| {
             world.diary.handlers += 1;
-            let max = world.plan.handlers_max.max(world.plan.loops);
+            let max = world.plan.permits();
             if world.diary.handlers > max {
                 world.break_rule(format!("more than {max} handlers run at once"));
             }
@@ -258,8 +297,14 @@ impl AtWork {
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        with(|world| world.diary.handlers -= 1);
+        with(|world| {
+            world.diary.handlers -= 1;
+        });
     }
+}
+
+fn at_work() -> (Permit, AtWork) {
+    (Permit::new(), AtWork::new())
 }
 
 fn number(request: &Request<'_>, name: &str) -> u64 {
@@ -267,6 +312,15 @@ fn number(request: &Request<'_>, name: &str) -> u64 {
 }
 
 fn called(request: &Request<'_>) -> u64 {
+    let id = called_at_once(request);
+    if with(|world| world.has(Fault::Stuck) && world.luck.one_in(60)) {
+        with(|world| world.count("stuck handlers"));
+        sync::sleep(ns(with(|world| world.luck.between(0, 6 * SEC))));
+    }
+    id
+}
+
+fn called_at_once(request: &Request<'_>) -> u64 {
     let id = number(request, "id");
     with(|world| {
         let calls = world.diary.calls.entry(id).or_default();
@@ -276,10 +330,6 @@ fn called(request: &Request<'_>) -> u64 {
         }
         world.note(|| format!("handler of {} {}", request.method(), request.raw_path()));
     });
-    if with(|world| world.has(Fault::Stuck) && world.luck.one_in(60)) {
-        with(|world| world.count("stuck handlers"));
-        sync::sleep(ns(with(|world| world.luck.between(0, 6 * SEC))));
-    }
     id
 }
 
@@ -287,15 +337,15 @@ fn routes(stop: &Stop) -> Router {
     let stop = stop.clone();
     Router::new()
         .get("/ping/{id}", |request| {
-            let _at_work = AtWork::new();
+            let _at_work = at_work();
             Response::text(format!("pong {}\n", called(request)))
         })
         .get("/bytes/{n}/{id}", |request| {
-            let _at_work = AtWork::new();
+            let _at_work = at_work();
             Response::bytes("text/plain", pattern(called(request), number(request, "n") as usize))
         })
         .get("/sleep/{us}/{id}", |request| {
-            let _at_work = AtWork::new();
+            let _at_work = at_work();
             let id = called(request);
             sync::sleep(Duration::from_micros(number(request, "us")));
             Response::text(format!("slept {id}\n"))
@@ -307,16 +357,16 @@ fn routes(stop: &Stop) -> Router {
         })
         .get("/torn/{n}/{id}", |request| streamed(request, true))
         .get("/panic/{id}", |request| -> Response {
-            let _at_work = AtWork::new();
+            let _at_work = at_work();
             panic!("handler of {}", called(request))
         })
         .post("/echo/{id}", |request| {
-            let _at_work = AtWork::new();
+            let _at_work = at_work();
             called(request);
             Response::bytes("text/plain", request.body().to_vec())
         })
         .stream(crate::http::Method::Post, "/up/{id}", |request, body| {
-            let _at_work = AtWork::new();
+            let _at_work = at_work();
             let id = called(request);
             let (mut count, mut buffer) = (0, [0; 5000]);
             loop {
@@ -336,17 +386,17 @@ fn routes(stop: &Stop) -> Router {
             Response::text(format!("{count} {id}\n"))
         })
         .stream(crate::http::Method::Post, "/part/{id}", |request, body| {
-            let _at_work = AtWork::new();
+            let _at_work = at_work();
             let id = called(request);
             let _ = body.read(&mut [0; 100]);
             Response::text(format!("part {id}\n"))
         })
         .get("/closing/{id}", |request| {
-            let _at_work = AtWork::new();
+            let _at_work = at_work();
             Response::text(format!("closing {}\n", called(request))).closing()
         })
         .get("/after/{id}", |request| {
-            let _at_work = AtWork::new();
+            let _at_work = at_work();
             let id = called(request);
             with(|world| world.diary.closures.entry(id).or_default().0 += 1);
             let panics = with(|world| world.has(Fault::Panics) && world.luck.one_in(2));
@@ -365,9 +415,10 @@ fn routes(stop: &Stop) -> Router {
         })
         .at_once(crate::http::Method::Get, "/livez/{id}", |request| {
             // Which needs no permit.
-            Response::text(format!("live {}\n", called(request)))
+            Response::text(format!("live {}\n", called_at_once(request)))
         })
         .get("/shutdown/{id}", move |request| {
+            let _at_work = at_work();
             let id = called(request);
             let stop = stop.clone();
             Response::text(format!("stopping {id}\n")).on_sent(move || {
@@ -398,10 +449,12 @@ impl Drop for Grenade {
 }
 
 fn streamed(request: &Request<'_>, is_torn: bool) -> Response {
-    let _at_work = AtWork::new();
+    let permit = Permit::new();
+    let at_work = AtWork::new();
     let (id, count) = (called(request), number(request, "n") as usize);
     let grenade = Grenade(with(|world| is_torn && world.luck.one_in(3)));
-    Response::stream("text/plain", move |out| {
+    drop(at_work);
+    let streamed = Response::stream("text/plain", move |out| {
         let _at_work = AtWork::new();
         let _grenade = grenade;
         let bytes = pattern(id, count);
@@ -409,30 +462,36 @@ fn streamed(request: &Request<'_>, is_torn: bool) -> Response {
             if is_torn && nth == 2 {
                 panic!("the writer of {id}");
             }
+            // Not after the last piece: who has the whole of a body whose length it knows may ask on at once.
+            maybe_sleep();
             out.write_all(piece)?;
             if with(|world| world.order.one_in(3)) {
                 out.flush()?;
             }
-            maybe_sleep();
         }
         if is_torn { Err(std::io::Error::other("torn")) } else { Ok(()) }
-    })
+    });
+    streamed.on_sent(move || drop(permit))
 }
 
 // ---- The end -------------------------------------------------------------------------------------------------------
 
 fn note_end(stop: &Stop, outcome: &Outcome, ended: Nanos) {
     let exits: Vec<(String, Exit)> = outcome.exits().map(|(name, exit, _)| (name.to_owned(), exit.clone())).collect();
-    let (mut cut_off, mut lines) = (0, 0);
+    let (mut cut_off, mut named, mut is_loop_missing) = (0, 0, false);
     for (_, exit) in &exits {
         match exit {
-            Exit::CutOff(CutOff { owed, details }) => (cut_off, lines) = (cut_off + owed, lines + details.len()),
+            Exit::CutOff(CutOff { owed, details }) => {
+                cut_off += owed;
+                named += details.iter().filter(|detail| detail.contains("its handler running")).count();
+                is_loop_missing |= details.iter().any(|detail| detail.contains("did not end in time"));
+            }
             Exit::Failed(text) => cut_off += counted(text),
             _ => {}
         }
     }
     let cause = outcome.cause().map(ToString::to_string).unwrap_or_default();
-    let report = Report { code: outcome.exit_code(), cause, exits, cut_off, lines };
+    let report = Report { code: outcome.exit_code(), cause, exits, cut_off, named, is_loop_missing };
     let deadline = stop.deadline();
     with(|world| {
         world.note(|| format!("the group ends: code {}, {}, {:?}", report.code, report.cause, report.exits));
@@ -530,9 +589,7 @@ impl World {
         let stood = self.stood_between(deadline.saturating_sub(self.plan.grace), ended);
         let has_frozen = self.stood.iter().any(|(_, time)| *time > 15 * MS);
         let allowed = LATE_MAX + stood + if has_frozen { THAW } else { 0 };
-        // Without a thread for a helper, the group itself joins threads that end slowly.
-        let may_join = self.plan.has(Fault::Threads) && self.plan.has(Fault::SlowEnds);
-        if ended > deadline + allowed && !may_join {
+        if ended > deadline + allowed && !self.plan.may_join() {
             let late = (ended - deadline) as f64 / 1e6;
             self.break_rule(format!("the group ends {late} ms after its deadline"));
         }
@@ -599,6 +656,12 @@ impl World {
         texts.into_iter().for_each(|text| self.break_rule(text));
     }
 
+    /// The process, or one thread, stood at the end.
+    fn has_stood(&self) -> bool {
+        let deadline = self.diary.deadline.unwrap_or(0);
+        self.stood_between(deadline, deadline + SEC) > 0
+    }
+
     fn look_at_report(&mut self) {
         let Some(report) = &self.diary.report else { return };
         let plan = &self.plan;
@@ -634,11 +697,20 @@ impl World {
             if !is_allowed {
                 texts.push(format!("{name}: {exit}"));
             }
-            if is_server && *exit == Exit::Missing && !plan.has(Fault::Freezes) && !plan.has(Fault::SlowEnds) {
+            let may_be_late = plan.has(Fault::Freezes) || self.diary.has_slow_member || plan.may_join();
+            if is_server && *exit == Exit::Missing && !may_be_late {
                 texts.push(format!("the server did not leave in time: {exit}"));
             }
         }
-        let _ = report.lines;
+        let is_well = !plan.has(Fault::Threads) && !self.diary.has_poller_failed;
+        let may_be_late = self.has_stood() || self.diary.has_slow_member || self.diary.has_blocked_loop;
+        if is_well && !may_be_late && report.is_loop_missing {
+            texts.push(format!("a loop did not end in time: {:?}", report.exits));
+        }
+        let running = self.diary.handlers_at_end;
+        if is_well && !may_be_late && running > report.named {
+            texts.push(format!("{running} handlers still run: {:?}", report.exits));
+        }
         texts.into_iter().for_each(|text| self.break_rule(text));
     }
 }

@@ -442,12 +442,13 @@ impl Builder {
         let result = Arc::clone(&finished);
         // A helper runs nobody's code that would leave a value there: it may be joined.
         let may_end_slowly = self.name != "helper";
+        let is_worker = self.name.starts_with("worker");
         let number = world::spawn(self.name, move || {
             let value = catch_unwind(AssertUnwindSafe(body));
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
             drop(result);
             if may_end_slowly {
-                end_slowly();
+                end_slowly(is_worker);
             }
         });
         world::step(US);
@@ -461,11 +462,12 @@ pub(crate) fn spawn(thread: Builder, body: Box<dyn FnOnce() + Send>) -> io::Resu
 }
 
 /// The destructor of a thread-local value may take its time.
-fn end_slowly() {
+fn end_slowly(is_worker: bool) {
     let time = with(|world| {
-        let is_slow = world.has(Fault::SlowEnds) && world.luck.one_in(8);
+        let is_slow = world.has(Fault::SlowEnds) && world.luck.one_in(if is_worker { 3 } else { 8 });
         is_slow.then(|| {
             world.count("threads that end slowly");
+            world.diary.has_slow_member |= !is_worker;
             world.luck.between(MS, 6000 * MS)
         })
     });

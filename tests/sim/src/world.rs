@@ -375,6 +375,12 @@ impl World {
             self.apply(event);
         }
         self.now = self.now.max(until);
+        // As Linux has it: a process that was stopped finds its waits for readiness interrupted.
+        let waiting = self.net.pollers.iter_mut().filter_map(|poller| {
+            poller.is_interrupted = poller.waiting.is_some();
+            poller.waiting.take()
+        });
+        waiting.collect::<Vec<_>>().into_iter().for_each(|thread| self.wake(thread));
     }
 
     /// How long of this span everything or one thread stood.
@@ -416,6 +422,10 @@ impl World {
         }
     }
 
+    pub(crate) fn is_any(&self, why: Why) -> bool {
+        self.threads.iter().any(|thread| thread.state == State::Blocked(why))
+    }
+
     pub(crate) fn is_over(&self, number: usize) -> bool {
         self.threads[number].state == State::Over
     }
@@ -450,6 +460,7 @@ impl World {
             if at > self.now + FAR {
                 return None;
             }
+            self.look_at_rest();
             self.now = self.now.max(at);
         }
     }

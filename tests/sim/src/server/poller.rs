@@ -235,7 +235,14 @@ impl Reported {
                 return Ok(());
             }
             world::block(Why::Poller(number), until);
-            with(|world| world.net.pollers[number].waiting = None);
+            let is_interrupted = with(|world| {
+                let poller = &mut world.net.pollers[number];
+                poller.waiting = None;
+                std::mem::take(&mut poller.is_interrupted)
+            });
+            if is_interrupted {
+                return Ok(());
+            }
         }
     }
 
