@@ -136,13 +136,21 @@ impl World {
         for number in 0..self.plan.clients {
             let mut dice = Dice::new(self.plan.seed, 1000 + number as u64);
             let begins_at = self.now + dice.below(self.plan.stop_at + 20 * MS + 1);
-            let client = self.script(&mut dice, number);
+            let mut client = self.script(&mut dice, number);
+            if self.plan.has(Fault::Slow) && Dice::new(self.plan.seed, 2000 + number as u64).one_in(10) {
+                client.steps = staller(number as u64 * 1000, &mut dice);
+            }
             self.clients.push(client);
             self.later(begins_at, Event::Client(number, 0));
         }
         if self.plan.ending == crate::plan::Ending::Request {
             let stop_at = self.now + self.plan.stop_at;
             self.add_client(stop_at, "/shutdown/999001", b"stopping 999001\n".to_vec(), None);
+        }
+        if self.plan.is_flooded && self.plan.clients > 0 {
+            let at = self.now + self.plan.stop_at.saturating_sub(5 * MS);
+            let steps = flood();
+            self.add_scripted(at, 700, steps);
         }
         if let Some(calm_at) = self.plan.calm_at {
             let at = self.now + calm_at + 4 * SEC;
@@ -159,7 +167,11 @@ impl World {
             Step::Send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").into_bytes()),
             Step::End,
         ]);
-        let mut dice = Dice::new(self.plan.seed, 900 + id);
+        self.add_scripted(at, 900 + id, steps);
+    }
+
+    fn add_scripted(&mut self, at: Nanos, affair: u64, steps: VecDeque<Step>) {
+        let mut dice = Dice::new(self.plan.seed, affair);
         let mut client = self.script(&mut dice, 0);
         (client.steps, client.pace) = (steps, None);
         let number = self.clients.len();
@@ -446,7 +458,14 @@ impl World {
                 Step::Pause(time) => {
                     (client.is_pausing, client.turn) = (true, client.turn + 1);
                     let turn = client.turn;
+                    let is_in_between = client.owed.back().is_some_and(|owed| owed.end.is_none());
                     self.later(self.now + time, Event::Client(number, turn));
+                    if is_in_between && self.has(Fault::Freezes) && self.luck.one_in(10) {
+                        // What is left of it comes while the process stands.
+                        let at = self.now + self.luck.below(time + 1);
+                        let time = self.luck.pick(&[300 * MS, 2 * SEC, 7 * SEC]);
+                        self.later(at, Event::Freeze(time));
+                    }
                     return;
                 }
                 Step::Await | Step::AwaitContinue => {}
@@ -815,6 +834,31 @@ impl World {
             |client: &&Client| !client.is_over && !client.is_lawless && !client.owed.is_empty() && !is_others(client);
         self.clients.iter().filter(waits).map(|client| format!("request {}", client.owed[0].expected.id)).collect()
     }
+}
+
+fn get(path: &str, id: u64, body: Vec<u8>, steps: &mut VecDeque<Step>) {
+    let expected = Expected { id, status: 200, body, is_head: false, may_fail: false, may_close: false, by: None };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+    steps.extend([Step::Begin(expected), Step::Send(request), Step::End]);
+}
+
+/// Asks for more than it reads, and then for something that takes long.
+fn staller(id: u64, dice: &mut Dice) -> VecDeque<Step> {
+    let mut steps = VecDeque::new();
+    get(&format!("/bytes/250000/{id}"), id, pattern(id, 250_000), &mut steps);
+    let (id, us) = (id + 1, dice.between(500 * MS, 4 * SEC) / US);
+    get(&format!("/sleep/{us}/{id}"), id, format!("slept {id}\n").into_bytes(), &mut steps);
+    steps.push_back(Step::Sulk);
+    steps
+}
+
+/// Asks without end.
+fn flood() -> VecDeque<Step> {
+    let mut steps = VecDeque::new();
+    for id in 5_000_000..5_004_000 {
+        get(&format!("/ping/{id}"), id, format!("pong {id}\n").into_bytes(), &mut steps);
+    }
+    steps
 }
 
 /// Sends bytes, perhaps in pieces.

@@ -86,6 +86,8 @@ pub(crate) struct Plan {
     /// Faults end then, and a while later all must be well.
     pub(crate) calm_at: Option<Nanos>,
     pub(crate) is_nested: bool,
+    /// Somebody asks as fast as he can, until the end.
+    pub(crate) is_flooded: bool,
 }
 
 impl Plan {
@@ -160,6 +162,7 @@ impl Plan {
             sleep_max: dice.pick(&[200 * US, 5 * MS, 100 * MS, 900 * MS]),
             calm_at,
             is_nested: dice.one_in(6),
+            is_flooded: false,
         };
         if plan.calm_at.is_some() {
             // What ends the server, or never ends, has no part in getting well.
@@ -173,6 +176,15 @@ impl Plan {
         }
         if plan.ending == Ending::Listener && plan.listeners.len() > 1 {
             plan.ending = Ending::Signal;
+        }
+        // Threads that have nothing to do end after ten seconds.
+        if plan.calm_at.is_none() && dice.one_in(if plan.has(Fault::SlowEnds) { 2 } else { 20 }) {
+            plan.stop_at += dice.between(9 * SEC, 14 * SEC);
+        }
+        // On a slow machine with a near client, whom a loop cannot satisfy.
+        if plan.calm_at.is_none() && dice.one_in(40) {
+            (plan.is_flooded, plan.slowness, plan.latency_max, plan.grace) = (true, 60, 30 * US, 400 * MS);
+            plan.clients = plan.clients.min(5);
         }
         plan
     }

@@ -403,6 +403,7 @@ fn routes(stop: &Stop) -> Router {
             Response::text(format!("after {id}\n"))
                 .on_sent(move || {
                     with(|world| world.diary.closures.entry(id).or_default().1 += 1);
+                    maybe_block();
                     if panics {
                         panic!("a closure after an answer");
                     }
@@ -425,6 +426,23 @@ fn routes(stop: &Stop) -> Router {
                 stop.trigger(Cause::Request("/shutdown".to_owned()));
             })
         })
+}
+
+/// A closure that runs on a loop, and should not block, does.
+fn maybe_block() {
+    if with(|world| world.has(Fault::Stuck) && world.luck.one_in(10)) {
+        let time = with(|world| {
+            world.count("blocked loops");
+            let time = world.luck.between(0, 6 * SEC);
+            let now = world.now;
+            world.stood.push((now, time));
+            world.diary.blocked_loops += 1;
+            world.diary.has_blocked_loop = true;
+            time
+        });
+        sync::sleep(ns(time));
+        with(|world| world.diary.blocked_loops -= 1);
+    }
 }
 
 fn maybe_sleep() {
