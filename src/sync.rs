@@ -15,9 +15,7 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(any(test, not(target_has_atomic = "64")))]
 pub(crate) use std::sync::atomic::{AtomicU32, fence};
 pub(crate) use std::sync::{Arc, MutexGuard, OnceLock, Weak};
-#[cfg(target_os = "linux")]
-pub(crate) use std::thread::sleep;
-pub(crate) use std::thread::{Builder, JoinHandle, available_parallelism, panicking};
+pub(crate) use std::thread::{Builder, JoinHandle, available_parallelism, panicking, sleep};
 
 /// Starts a thread. Not generic: with each closure would come all the code that starts one.
 pub(crate) fn spawn(thread: Builder, body: Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>> {

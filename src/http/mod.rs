@@ -51,6 +51,8 @@ pub use streamed::{BodyReader, BodyWriter};
 pub(crate) use body::{Body, BodyLimits};
 pub(crate) use date::{ImfDate, imf_date};
 pub(crate) use encode::{CONTINUE, Persistence, encode};
+#[cfg(test)]
+pub(crate) use framing::Framing;
 pub(crate) use given::{AfterAnswer, Fault, OnFault};
 pub(crate) use head::HeadLimits;
 pub(crate) use incoming::{Incoming, Limits, Progress};

@@ -60,10 +60,11 @@ impl Call {
         Self { method, version, target, since: now, asked, behind, body, ahead, is_deserted: false }
     }
 
-    /// At the deadline: how many answers are owed here. Its own is one if the whole request has come.
-    pub(crate) fn owed(&self) -> usize {
+    /// At the deadline: how many answers are owed here. Its own is one if the whole request has come. To find out takes
+    /// until `until` at most.
+    pub(crate) fn owed(&self, until: Instant) -> usize {
         let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.load(Ordering::Relaxed));
-        ahead + usize::from(self.body.as_ref().is_none_or(|body| body.has_come()))
+        ahead + usize::from(self.body.as_ref().is_none_or(|body| body.has_come(until)))
     }
 }
 

@@ -176,7 +176,7 @@ impl Connection {
             return (0, true);
         }
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.answers());
-        let running = self.call().map_or(0, Call::owed);
+        let running = self.call().map_or(0, |call| call.owed(until));
         if self.is_closing() {
             return (unsent + running, true);
         }

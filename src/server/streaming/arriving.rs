@@ -1,16 +1,22 @@
 //! The body of a request, read by its handler as it arrives.
 
 use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, Instant};
 
 use super::blocking_socket::BlockingSocket;
 use crate::http::{Body, BodyLimits, CONTINUE, ReadBody, Reject};
 use crate::server::buffer::Partial;
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
+use crate::sync::{self, AtomicBool, Mutex, MutexGuard, Ordering};
 
 /// The least size of the read buffer, in bytes.
 const BUFFER_BYTES: usize = 32 * 1024;
 /// How many reads to find out whether all of an unread body has come: more than a socket holds.
 const LAST_READS_MAX: u32 = 256;
+
+/// How much of the time to count what is owed is kept for what can be counted at once.
+const TIME_KEPT: Duration = Duration::from_millis(15);
+/// How long to leave a handler's thread to run before looking again whether it has let go of its body.
+const LOOK_PAUSE: Duration = Duration::from_micros(200);
 
 /// A body on its way. The handler's thread holds the lock while it reads or waits for more; the loop looks once, at the
 /// deadline.
@@ -156,13 +162,18 @@ impl Arriving {
 
     /// At the deadline: true if the whole body has come, so that its answer is owed. From then on its handler can read
     /// no more of it.
-    pub(crate) fn has_come(&self) -> bool {
+    ///
+    /// A handler that waits for more of it holds the lock. If that has come just now, or while this process was
+    /// suspended, the handler's thread takes it and lets go as soon as it runs; otherwise it does not come in time.
+    pub(crate) fn has_come(&self, until: Instant) -> bool {
         self.is_cut_off.store(true, Ordering::SeqCst);
-        // Locked: its handler waits for more of it.
-        let Some(mut state) = self.state.try_lock() else { return false };
-        match &mut *state {
-            State::Read(content) => content.has_come(),
-            State::Left { has_come } => *has_come,
+        loop {
+            match self.state.try_lock().as_deref_mut() {
+                Some(State::Read(content)) => return content.has_come(),
+                Some(State::Left { has_come }) => return *has_come,
+                None if sync::now() + TIME_KEPT >= until => return false,
+                None => sync::sleep(LOOK_PAUSE),
+            }
         }
     }
 
@@ -197,5 +208,54 @@ impl ReadBody for Arriving {
             State::Left { .. } => return Ok(0),
         };
         if self.is_cut_off.load(Ordering::SeqCst) { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(count) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+    use crate::http::Framing;
+    use crate::server::config::Config;
+    use crate::server::counts::Totals;
+    use crate::server::stream::Stream;
+    use crate::sync::Arc;
+
+    /// Only a hang takes this long.
+    const HANG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn at_the_deadline_a_body_has_come_that_its_handler_is_about_to_take() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = Stream::Tcp(listener.accept().unwrap().0);
+        stream.never_wait().unwrap();
+        let socket = BlockingSocket::new(Arc::new(stream), Arc::new(Totals::new(1)), HANG, HANG);
+        let (limits, mut decoder) = (Config::default().limits().body, Body::new());
+        decoder.start(Framing::Length(4), &limits).unwrap();
+        let body = Arc::new(Arriving::new(socket, decoder, limits, Vec::new(), false));
+        let handler = thread::spawn({
+            let body = Arc::clone(&body);
+            move || body.read(&mut [0; 4])
+        });
+        while body.state.try_lock().is_some() {
+            thread::yield_now();
+        }
+        let sender = thread::spawn({
+            let body = Arc::clone(&body);
+            move || {
+                while !body.is_cut_off.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+                client.write_all(b"body").unwrap();
+            }
+        });
+        assert!(body.has_come(sync::now() + HANG));
+        // Nobody knows what it would have done with it: the connection is cut off.
+        assert!(handler.join().unwrap().is_err());
+        sender.join().unwrap();
     }
 }

@@ -14,6 +14,8 @@ use crate::world::{Event, MS, Nanos, SEC, US, World};
 
 /// The longest time of its own that a server may take between its last look and what it does then.
 const GAP: Nanos = 6 * MS;
+/// The same for counting at the deadline.
+const COUNT_TIME: Nanos = 20 * MS;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
@@ -75,6 +77,7 @@ pub(crate) struct Client {
     /// Reads so much at a time, with so long between.
     pace: Option<(usize, Nanos)>,
     reads_at: Option<Nanos>,
+    pub(crate) has_little_room: bool,
     is_sulking: bool,
     /// Nothing that it does counts any more.
     is_lawless: bool,
@@ -138,7 +141,7 @@ impl World {
             let begins_at = self.now + dice.below(self.plan.stop_at + 20 * MS + 1);
             let mut client = self.script(&mut dice, number);
             if self.plan.has(Fault::Slow) && Dice::new(self.plan.seed, 2000 + number as u64).one_in(10) {
-                client.steps = staller(number as u64 * 1000, &mut dice);
+                (client.steps, client.has_little_room) = (staller(number as u64 * 1000, &mut dice), true);
             }
             self.clients.push(client);
             self.later(begins_at, Event::Client(number, 0));
@@ -245,6 +248,7 @@ impl World {
             got_from: 0,
             pace: reads_slowly.then(|| (dice.between(50, 9000) as usize, dice.between(MS, 40 * MS))),
             reads_at: None,
+            has_little_room: false,
             is_sulking: false,
             is_lawless: false,
             is_over: false,
@@ -632,9 +636,10 @@ impl World {
                 let end = owed.and_then(|owed| owed.end);
                 let delivered_at = end.and_then(|end| self.delivered(connection, end));
                 let is_gap = written_at.saturating_sub(looked_at + self.stood_between(looked_at, written_at)) <= GAP;
-                // At the deadline, a handler that waits for more of its body may not have had time to see that it has come.
-                let is_cut_off = self.diary.told_at.is_some_and(|told| written_at >= told + self.plan.grace);
-                if !is_cut_off && delivered_at.is_some_and(|at| at <= looked_at || at <= written_at && !is_gap) {
+                // At the deadline, a loop first counts what it owes and then refuses what is not whole.
+                let is_after = self.diary.told_at.is_some_and(|told| written_at >= told + self.plan.grace);
+                let has_just_come = is_after && delivered_at.is_some_and(|at| at + COUNT_TIME >= written_at);
+                if !has_just_come && delivered_at.is_some_and(|at| at <= looked_at || at <= written_at && !is_gap) {
                     let text = format!(
                         "gets 408, and its request had come at {:.6}: the server looked at {:.6} and wrote at {:.6}",
                         delivered_at.unwrap_or(0) as f64 / 1e9,
@@ -842,10 +847,11 @@ fn get(path: &str, id: u64, body: Vec<u8>, steps: &mut VecDeque<Step>) {
     steps.extend([Step::Begin(expected), Step::Send(request), Step::End]);
 }
 
-/// Asks for more than it reads, and then for something that takes long.
+/// Asks for more than it has room for, and for something that takes long, and reads nothing. The first answer still
+/// goes into one batch with what may follow.
 fn staller(id: u64, dice: &mut Dice) -> VecDeque<Step> {
     let mut steps = VecDeque::new();
-    get(&format!("/bytes/250000/{id}"), id, pattern(id, 250_000), &mut steps);
+    get(&format!("/bytes/60000/{id}"), id, pattern(id, 60_000), &mut steps);
     let (id, us) = (id + 1, dice.between(500 * MS, 4 * SEC) / US);
     get(&format!("/sleep/{us}/{id}"), id, format!("slept {id}\n").into_bytes(), &mut steps);
     steps.push_back(Step::Sulk);
