@@ -36,6 +36,13 @@
 //! deadlocks or goes on without end; no loop looks for ever in vain. The group ends within 100 ms of its deadline, time
 //! aside for which the process stood still. The exit code and the report say what happened. In the end no descriptor is
 //! open and no thread is left. And where faults end before the stop, a client that comes a while later is served.
+//! Whenever all threads wait ([`rest`]), nobody waits for the process: no connection lies in a queue, and no request
+//! whose handler could be called.
+//!
+//! # Does it see?
+//!
+//! `faults/` has faults that the server once had, or could have, as patches. `put-back` puts each back into a copy of
+//! `src`, and runs the simulation until it finds it.
 //!
 //! # What it does not show
 //!
