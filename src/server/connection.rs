@@ -182,7 +182,7 @@ impl Connection {
         }
         match self.call.as_deref_mut() {
             // Its handler has the socket, until the whole body has come.
-            Some(Call { body: Some(body), .. }) => match body.behind() {
+            Some(Call { body: Some(body), .. }) => match body.behind(until) {
                 Some(behind) => self.partial = Partial::behind(&behind),
                 None => return (unsent + running, true),
             },

@@ -34,6 +34,8 @@ enum State {
     /// The handler has returned.
     Left {
         has_come: bool,
+        /// What had come after the body: until the loop takes the answer, only this knows of it.
+        behind: Vec<u8>,
     },
 }
 
@@ -167,32 +169,42 @@ impl Arriving {
     /// suspended, the handler's thread takes it and lets go as soon as it runs; otherwise it does not come in time.
     pub(crate) fn has_come(&self, until: Instant) -> bool {
         self.is_cut_off.store(true, Ordering::SeqCst);
-        loop {
-            match self.state.try_lock().as_deref_mut() {
-                Some(State::Read(content)) => return content.has_come(),
-                Some(State::Left { has_come }) => return *has_come,
-                None if sync::now() + TIME_KEPT >= until => return false,
-                None => sync::sleep(LOOK_PAUSE),
-            }
+        match self.look(until).as_deref_mut() {
+            Some(State::Read(content)) => content.has_come(),
+            Some(State::Left { has_come, .. }) => *has_come,
+            None => false,
         }
     }
 
-    /// At the deadline: what has come after the body, if the whole body has come and its handler has not returned.
-    pub(crate) fn behind(&self) -> Option<Vec<u8>> {
-        match &*self.state.try_lock()? {
+    /// At the deadline: what has come after the body, if the whole body has come.
+    pub(crate) fn behind(&self, until: Instant) -> Option<Vec<u8>> {
+        match &*self.look(until)? {
             State::Read(content) if content.decoder.is_whole() => Some(content.rest().to_vec()),
+            State::Left { has_come: true, behind } => Some(behind.clone()),
             State::Read(_) | State::Left { .. } => None,
+        }
+    }
+
+    fn look(&self, until: Instant) -> Option<MutexGuard<'_, State>> {
+        loop {
+            let state = self.state.try_lock();
+            if state.is_some() || sync::now() + TIME_KEPT >= until {
+                return state;
+            }
+            sync::sleep(LOOK_PAUSE);
         }
     }
 
     /// The handler has returned. Returns what had come after the body, if the body has been read to its end, and the
     /// body's fault. The socket is the loop's again.
     pub(super) fn leave(&self) -> (Option<Option<Box<Partial>>>, Option<Fault>) {
-        let left = State::Left { has_come: false };
-        let State::Read(mut content) = std::mem::replace(&mut *self.state(), left) else { return (None, None) };
+        let left = State::Left { has_come: false, behind: Vec::new() };
+        let mut state = self.state();
+        let State::Read(mut content) = std::mem::replace(&mut *state, left) else { return (None, None) };
         // Passes over a rest that has come already.
         let has_come = content.fault.is_none() && content.pass_over();
-        *self.state() = State::Left { has_come };
+        let behind = if has_come { content.rest().to_vec() } else { Vec::new() };
+        *state = State::Left { has_come, behind };
         (has_come.then(|| Partial::behind(content.rest())), content.fault)
     }
 
@@ -250,12 +262,15 @@ mod tests {
                 while !body.is_cut_off.load(Ordering::SeqCst) {
                     thread::yield_now();
                 }
-                client.write_all(b"body").unwrap();
+                client.write_all(b"body, and more").unwrap();
             }
         });
         assert!(body.has_come(sync::now() + HANG));
         // Nobody knows what it would have done with it: the connection is cut off.
         assert!(handler.join().unwrap().is_err());
+        assert_eq!(body.behind(sync::now() + HANG).unwrap(), b", and more");
+        body.leave();
+        assert_eq!(body.behind(sync::now() + HANG).unwrap(), b", and more");
         sender.join().unwrap();
     }
 }

@@ -183,7 +183,7 @@ impl Plan {
         }
         // On a slow machine with a near client, whom a loop cannot satisfy.
         if plan.calm_at.is_none() && dice.one_in(40) {
-            (plan.is_flooded, plan.slowness, plan.latency_max, plan.grace) = (true, 60, 30 * US, 400 * MS);
+            (plan.is_flooded, plan.slowness, plan.latency_max, plan.grace) = (true, 60, 30 * US, 50 * MS);
             plan.clients = plan.clients.min(5);
         }
         plan
