@@ -138,7 +138,7 @@ impl World {
     pub(crate) fn send_clients(&mut self) {
         for number in 0..self.plan.clients {
             let mut dice = Dice::new(self.plan.seed, 1000 + number as u64);
-            let begins_at = self.now + dice.below(self.plan.stop_at + 20 * MS + 1);
+            let begins_at = self.in_step(self.now + dice.below(self.plan.stop_at + 20 * MS + 1));
             let mut client = self.script(&mut dice, number);
             if self.plan.has(Fault::Slow) && Dice::new(self.plan.seed, 2000 + number as u64).one_in(10) {
                 (client.steps, client.has_little_room) = (staller(number as u64 * 1000, &mut dice), true);
@@ -160,6 +160,10 @@ impl World {
             // Which needs no handler's permit.
             self.add_client(at, "/livez/999002", b"live 999002\n".to_vec(), Some(at + 3 * SEC));
         }
+    }
+
+    fn in_step(&self, at: Nanos) -> Nanos {
+        if self.plan.is_in_step { at.next_multiple_of(5 * MS) } else { at }
     }
 
     fn add_client(&mut self, at: Nanos, path: &str, body: Vec<u8>, by: Option<Nanos>) {
@@ -233,7 +237,8 @@ impl World {
         }
         let reads_slowly = is_slow && dice.one_in(2);
         Client {
-            latency: dice.between(plan.latency_max / 4, plan.latency_max).max(5 * US),
+            latency: dice
+                .between(if plan.is_in_step { plan.latency_max } else { plan.latency_max / 4 }, plan.latency_max),
             is_strict: dice.one_in(2),
             listener: dice.index(plan.listeners.len()),
             steps,
@@ -463,7 +468,8 @@ impl World {
                     (client.is_pausing, client.turn) = (true, client.turn + 1);
                     let turn = client.turn;
                     let is_in_between = client.owed.back().is_some_and(|owed| owed.end.is_none());
-                    self.later(self.now + time, Event::Client(number, turn));
+                    let at = self.in_step(self.now + time);
+                    self.later(at, Event::Client(number, turn));
                     if is_in_between && self.has(Fault::Freezes) && self.luck.one_in(10) {
                         // What is left of it comes while the process stands.
                         let at = self.now + self.luck.below(time + 1);

@@ -88,6 +88,8 @@ pub(crate) struct Plan {
     pub(crate) is_nested: bool,
     /// Somebody asks as fast as he can, until the end.
     pub(crate) is_flooded: bool,
+    /// Clients keep step: what they do after a pause, they do at the same time.
+    pub(crate) is_in_step: bool,
 }
 
 impl Plan {
@@ -163,6 +165,7 @@ impl Plan {
             calm_at,
             is_nested: dice.one_in(6),
             is_flooded: false,
+            is_in_step: false,
         };
         if plan.calm_at.is_some() {
             // What ends the server, or never ends, has no part in getting well.
@@ -186,6 +189,7 @@ impl Plan {
             (plan.is_flooded, plan.slowness, plan.latency_max, plan.grace) = (true, 60, 30 * US, 50 * MS);
             plan.clients = plan.clients.min(5);
         }
+        plan.is_in_step = dice.one_in(4);
         plan
     }
 
