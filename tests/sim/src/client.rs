@@ -468,14 +468,15 @@ impl World {
                     (client.is_pausing, client.turn) = (true, client.turn + 1);
                     let turn = client.turn;
                     let is_in_between = client.owed.back().is_some_and(|owed| owed.end.is_none());
-                    let at = self.in_step(self.now + time);
-                    self.later(at, Event::Client(number, turn));
-                    if is_in_between && self.has(Fault::Freezes) && self.luck.one_in(10) {
-                        // What is left of it comes while the process stands.
-                        let at = self.now + self.luck.below(time + 1);
-                        let time = self.luck.pick(&[300 * MS, 2 * SEC, 7 * SEC]);
-                        self.later(at, Event::Freeze(time));
+                    let mut at = self.in_step(self.now + time);
+                    if is_in_between && self.has(Fault::Freezes) && self.luck.one_in(6) {
+                        // What is left of it comes while the process stands, which has long read the rest.
+                        let freezes_at = self.now + 2 * self.clients[number].latency + 2 * GAP;
+                        at = freezes_at + MS;
+                        let time = self.luck.pick(&[SEC, 7 * SEC]);
+                        self.later(freezes_at, Event::Freeze(time));
                     }
+                    self.later(at, Event::Client(number, turn));
                     return;
                 }
                 Step::Await | Step::AwaitContinue => {}

@@ -42,7 +42,8 @@
 //! # Does it see?
 //!
 //! `faults/` has faults that the server once had, or could have, as patches. `put-back` puts each back into a copy of
-//! `src`, and runs the simulation until it finds it.
+//! `src`, and runs the simulation until it finds it. It does not find those in `faults/unseen` within some thousand
+//! seeds: a client, a fault or a rule is missing here.
 //!
 //! # What it does not show
 //!
