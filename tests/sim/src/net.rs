@@ -223,7 +223,7 @@ impl World {
         // One byte at a time: a read finds no more.
         let is_bytewise = self.torture.as_ref().is_some_and(|torture| torture.is_sent_bytewise());
         let up_window = if is_bytewise { 1 } else { up_window };
-        let small = self.plan.small_buffers || self.clients[client].has_little_room;
+        let small = self.plan.small_buffers || self.has_little_room(client);
         let (down_room, down_window) = if small {
             (self.paths.between(600, 8_000), self.paths.between(600, 8_000))
         } else {

@@ -163,6 +163,11 @@ impl World {
         }
     }
 
+    /// True if the client's system takes little that the client has not read.
+    pub(crate) fn has_little_room(&self, client: usize) -> bool {
+        self.torture.is_none() && self.clients[client].has_little_room
+    }
+
     /// True if a reset takes what the client has not read with it.
     pub(crate) fn is_strict(&self, client: usize) -> bool {
         self.torture.is_some() || self.clients[client].is_strict
