@@ -50,6 +50,8 @@ pub(crate) struct Diary {
     pub(crate) blocked_loops: usize,
     has_blocked_loop: bool,
     handlers_at_end: usize,
+    /// When handlers have ended.
+    ends: Vec<Nanos>,
     was_dry_at_deadline: bool,
     calls: BTreeMap<u64, u64>,
     /// Closures that were to be called once, and how often they were.
@@ -299,6 +301,7 @@ impl Drop for AtWork {
     fn drop(&mut self) {
         with(|world| {
             world.diary.handlers -= 1;
+            world.diary.ends.push(world.now);
         });
     }
 }
@@ -651,8 +654,9 @@ impl World {
         if cut_off > at_the_deadline + gone + self.tally.get("503").map_or(0, |count| *count as usize) && !has_died {
             let crossed = self.tally.get("requests that crossed a close").map_or(0, |count| *count as usize);
             let plan_is_patient = self.plan.write_timeout >= 30 * SEC;
-            // A handler may still run although its client has all.
-            let at_most = at_the_deadline + gone + crossed + self.diary.handlers_at_end;
+            // A handler may still run although its client has all; or its thread has yet to tell the loop of its end.
+            let just_ended = self.diary.ends.iter().filter(|at| (deadline..).contains(&(**at + MS))).count();
+            let at_most = at_the_deadline + gone + crossed + self.diary.handlers_at_end + just_ended;
             if cut_off > at_most && !is_unknown && plan_is_patient {
                 texts.push(format!("{cut_off} were counted as cut off, and {at_the_deadline} were, {gone} at most"));
             }
