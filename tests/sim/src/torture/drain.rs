@@ -199,6 +199,11 @@ fn handlers() -> Vec<Scenario> {
             ),
             |it| (it.grace, it.code, it.cut_off) = (250 * MS, 124, 1),
         ),
+        drain(
+            "a neighbour of a slow handler",
+            vec![held(), late(1, idle())],
+            vec![Act::Held(1), Act::Stage(1), Act::Answers(1, 1), Act::Stop, Act::Open],
+        ),
         with(drain("a lame duck", vec![duck(), late(1, idle())], duck_acts()), |it| it.lame_duck = 300 * MS),
     ]
 }
