@@ -202,6 +202,8 @@ pub(super) const CASES: &[Case] = &[
     case("a DEL", line!("GET /pi\x7fng HTTP/1.1"), &[BAD_LINE], Closed),
     case("raw UTF-8", line!("GET /users/\u{e9} HTTP/1.1"), &[BAD_LINE], Closed),
     case("a fragment", line!("GET /ping#here HTTP/1.1"), &[BAD_LINE], Closed),
+    case("many fragments", concat!("GET /", times_64!("#"), " HTTP/1.1\r\nHost: test\r\n\r\n"), &[BAD_LINE], Closed),
+    case("many NULs", concat!("GET /", times_64!("\0"), " HTTP/1.1\r\nHost: test\r\n\r\n"), &[BAD_LINE], Closed),
     case("absolute", line!("GET http://a.test/ping HTTP/1.1"), &[PONG], Open),
     case("absolute with port and query", line!("GET HTTP://a.test:8080/ping?x HTTP/1.1"), &[PONG], Open),
     case("absolute without a path", line!("GET http://a.test HTTP/1.1"), &[NOT_FOUND], Open),
