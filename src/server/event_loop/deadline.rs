@@ -35,8 +35,8 @@ impl EventLoop {
     }
 
     /// No thread runs this loop again, whatever its state. Its clients see their connections end, other loops get the
-    /// connections on their way to it, and nobody waits for it or gives it anything. After the last loop, nobody accepts
-    /// clients that wait in the queues: they are counted.
+    /// connections on their way to it, and nobody waits for it or gives it anything. With the last loop gone, nobody
+    /// accepts clients that wait in the queues: they are counted.
     pub(crate) fn die(&mut self, buffer: &mut ReadBuffer) {
         self.visit = None;
         self.out.clear();
