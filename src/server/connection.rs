@@ -215,9 +215,9 @@ impl Connection {
                 }
                 Ok(Progress::Begun) if buffer.incoming().hold_body(&limits.body).is_ok() => continue,
                 Ok(Progress::Begun) | Err(_) => return (count, true),
-                Ok(_) if sync::now() < until => {
+                Ok(_) if sync::now() < until && reads < COUNTED_READS_MAX => {
                     reads += 1;
-                    if reads > COUNTED_READS_MAX || !matches!(self.fill(buffer), Fill::Bytes(_)) {
+                    if !matches!(self.fill(buffer), Fill::Bytes(_)) {
                         return (count, true);
                     }
                 }

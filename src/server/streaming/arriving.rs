@@ -29,14 +29,10 @@ pub(crate) struct Arriving {
 }
 
 #[derive(Debug)]
-enum State {
-    Read(Box<Content>),
-    /// The handler has returned.
-    Left {
-        has_come: bool,
-        /// What had come after the body: until the loop takes the answer, only this knows of it.
-        behind: Vec<u8>,
-    },
+struct State {
+    content: Box<Content>,
+    /// The handler has returned: the socket is the loop's again.
+    has_left: bool,
 }
 
 /// What the body's bytes pass through on their way to the handler.
@@ -159,7 +155,8 @@ impl Arriving {
     ) -> Self {
         let (filled, bytes) = (come.len(), come);
         let content = Content { socket, decoder, limits, bytes, filled, given: 0, awaits_continue, fault: None };
-        Self { state: Mutex::new(State::Read(Box::new(content))), is_cut_off: AtomicBool::new(false) }
+        let state = State { content: Box::new(content), has_left: false };
+        Self { state: Mutex::new(state), is_cut_off: AtomicBool::new(false) }
     }
 
     /// At the deadline: true if the whole body has come, so that its answer is owed. From then on its handler can read
@@ -169,20 +166,13 @@ impl Arriving {
     /// suspended, the handler's thread takes it and lets go as soon as it runs; otherwise it does not come in time.
     pub(crate) fn has_come(&self, until: Instant) -> bool {
         self.is_cut_off.store(true, Ordering::SeqCst);
-        match self.look(until).as_deref_mut() {
-            Some(State::Read(content)) => content.has_come(),
-            Some(State::Left { has_come, .. }) => *has_come,
-            None => false,
-        }
+        self.look(until).is_some_and(|mut state| state.content.has_come())
     }
 
     /// At the deadline: what has come after the body, if the whole body has come.
     pub(crate) fn behind(&self, until: Instant) -> Option<Vec<u8>> {
-        match &*self.look(until)? {
-            State::Read(content) if content.decoder.is_whole() => Some(content.rest().to_vec()),
-            State::Left { has_come: true, behind } => Some(behind.clone()),
-            State::Read(_) | State::Left { .. } => None,
-        }
+        let content = &self.look(until)?.content;
+        content.decoder.is_whole().then(|| content.rest().to_vec())
     }
 
     fn look(&self, until: Instant) -> Option<MutexGuard<'_, State>> {
@@ -198,13 +188,13 @@ impl Arriving {
     /// The handler has returned. Returns what had come after the body, if the body has been read to its end, and the
     /// body's fault. The socket is the loop's again.
     pub(super) fn leave(&self) -> (Option<Option<Box<Partial>>>, Option<Fault>) {
-        let left = State::Left { has_come: false, behind: Vec::new() };
-        let mut state = self.state();
-        let State::Read(mut content) = std::mem::replace(&mut *state, left) else { return (None, None) };
+        let State { content, has_left } = &mut *self.state();
+        if std::mem::replace(has_left, true) {
+            return (None, None);
+        }
+        content.socket.give_back();
         // Passes over a rest that has come already.
         let has_come = content.fault.is_none() && content.pass_over();
-        let behind = if has_come { content.rest().to_vec() } else { Vec::new() };
-        *state = State::Left { has_come, behind };
         (has_come.then(|| Partial::behind(content.rest())), content.fault)
     }
 
@@ -215,10 +205,11 @@ impl Arriving {
 
 impl ReadBody for Arriving {
     fn read(&self, out: &mut [u8]) -> io::Result<usize> {
-        let count = match &mut *self.state() {
-            State::Read(content) => content.read(out)?,
-            State::Left { .. } => return Ok(0),
-        };
+        let State { content, has_left } = &mut *self.state();
+        if *has_left {
+            return Ok(0);
+        }
+        let count = content.read(out)?;
         if self.is_cut_off.load(Ordering::SeqCst) { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(count) }
     }
 }
@@ -239,16 +230,36 @@ mod tests {
     /// Only a hang takes this long.
     const HANG: Duration = Duration::from_secs(30);
 
-    #[test]
-    fn at_the_deadline_a_body_has_come_that_its_handler_is_about_to_take() {
+    /// A body of four bytes, and its client.
+    fn body() -> (TcpStream, Arc<Arriving>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = Stream::Tcp(listener.accept().unwrap().0);
         stream.never_wait().unwrap();
         let socket = BlockingSocket::new(Arc::new(stream), Arc::new(Totals::new(1)), HANG, HANG);
         let (limits, mut decoder) = (Config::default().limits().body, Body::new());
         decoder.start(Framing::Length(4), &limits).unwrap();
-        let body = Arc::new(Arriving::new(socket, decoder, limits, Vec::new(), false));
+        (client, Arc::new(Arriving::new(socket, decoder, limits, Vec::new(), false)))
+    }
+
+    #[test]
+    fn at_the_deadline_a_body_has_come_that_its_handler_has_not_read_to_its_end() {
+        let (mut client, body) = body();
+        client.write_all(b"bo").unwrap();
+        assert_eq!(body.read(&mut [0; 2]).unwrap(), 2);
+        assert!(body.leave().0.is_none(), "the rest has yet to come");
+        client.write_all(b"dy, and more").unwrap();
+        let came = Instant::now();
+        while !body.has_come(sync::now()) {
+            assert!(came.elapsed() < HANG);
+            thread::yield_now();
+        }
+        assert_eq!(body.behind(sync::now()).unwrap(), b", and more");
+    }
+
+    #[test]
+    fn at_the_deadline_a_body_has_come_that_its_handler_is_about_to_take() {
+        let (mut client, body) = body();
         let handler = thread::spawn({
             let body = Arc::clone(&body);
             move || body.read(&mut [0; 4])

@@ -98,6 +98,14 @@ impl BlockingSocket {
         Ok(())
     }
 
+    /// Gives the socket back to the loop, which must never wait for it. It may still be read, without waiting.
+    pub(super) fn give_back(&mut self) {
+        if std::mem::take(&mut self.is_waiting) && self.stream.never_wait().is_err() {
+            // A socket that cannot be made non-blocking again is given up.
+            self.stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     fn wait_from_now_on(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.is_waiting, true) {
             let step = STEP.min(self.reading.max()).min(self.writing.max()).max(Duration::from_millis(1));
@@ -107,12 +115,8 @@ impl BlockingSocket {
     }
 }
 
-/// The loop must never wait for this socket.
 impl Drop for BlockingSocket {
     fn drop(&mut self) {
-        if self.is_waiting && self.stream.never_wait().is_err() {
-            // A socket that cannot be made non-blocking again is given up.
-            self.stream.shutdown(std::net::Shutdown::Both);
-        }
+        self.give_back();
     }
 }

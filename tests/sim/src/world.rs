@@ -364,7 +364,7 @@ impl World {
         self.note(|| format!("the process stands for {} ms", time / MS));
         self.stood.push((self.now, time));
         // Packets go on arriving, in their order of time; nothing of the process runs.
-        let until = self.now + time;
+        let mut until = self.now + time;
         while let Some((&(at, count), event)) = self.events.first_key_value() {
             if at > until {
                 break;
@@ -372,7 +372,14 @@ impl World {
             let event = *event;
             self.events.remove(&(at, count));
             self.now = self.now.max(at);
-            self.apply(event);
+            match event {
+                // It stands already.
+                Event::Freeze(time) => {
+                    self.stood.push((until, (at + time).saturating_sub(until)));
+                    until = until.max(at + time);
+                }
+                other => self.apply(other),
+            }
         }
         self.now = self.now.max(until);
         // As Linux has it: a process that was stopped finds its waits for readiness interrupted.
