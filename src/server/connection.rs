@@ -205,7 +205,6 @@ impl Connection {
 
     /// Counts the whole requests in the buffer and in the socket; the first in the buffer even after `until`.
     fn count_whole(&mut self, buffer: &mut ReadBuffer, limits: &Limits, until: Instant) -> (usize, bool) {
-        self.look_again();
         let (mut count, mut reads) = (0, 0);
         loop {
             match buffer.progress(limits) {
@@ -213,10 +212,13 @@ impl Connection {
                     count += 1;
                     buffer.finish_request();
                 }
-                Ok(Progress::Begun) if buffer.incoming().hold_body(&limits.body).is_ok() => continue,
+                // As large as a stream may be: its handler would have read it.
+                Ok(Progress::Begun) if buffer.incoming().hold_body(&limits.body.of_stream()).is_ok() => continue,
                 Ok(Progress::Begun) | Err(_) => return (count, true),
                 Ok(_) if sync::now() < until && reads < COUNTED_READS_MAX => {
                     reads += 1;
+                    // Until nothing is left: a short read may have been cut short.
+                    self.look_again();
                     if !matches!(self.fill(buffer), Fill::Bytes(_)) {
                         return (count, true);
                     }

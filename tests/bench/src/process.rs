@@ -14,6 +14,9 @@ use crate::clients::Client;
 use crate::proc::{self, Memory};
 use crate::{HANG, Result};
 
+/// Options for a port that the system chooses.
+pub const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:0"];
+
 /// A running server; killed with all its children if it is dropped before it has ended.
 #[derive(Debug)]
 pub struct Process {
@@ -31,14 +34,14 @@ impl Process {
     /// The same with more options.
     pub fn start_with(program: &Path, options: &[&str]) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(options);
+        command.args(LISTEN).args(options);
         Self::start_by(command)
     }
 
-    /// The same by a command that begins otherwise: under `valgrind`, for example.
+    /// The same by a command of its own, which has [`LISTEN`] in it: under `valgrind`, for example.
     pub fn start_by(mut command: Command) -> Result<Self> {
         let name = format!("{:?}", command.get_program());
-        command.args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
         let mut lines = child.stderr.take().map(|stderr| BufReader::new(stderr).lines()).into_iter().flatten();
         let place = lines.find_map(|line| line.ok()?.strip_prefix("listening on http://").map(str::to_owned));

@@ -643,8 +643,9 @@ impl World {
                 let end = owed.and_then(|owed| owed.end);
                 let delivered_at = end.and_then(|end| self.delivered(connection, end));
                 let is_gap = written_at.saturating_sub(looked_at + self.stood_between(looked_at, written_at)) <= GAP;
-                // At the deadline, a loop first counts what it owes and then refuses what is not whole.
-                let is_after = self.diary.told_at.is_some_and(|told| written_at >= told + self.plan.grace);
+                // At the deadline, or when it dies, a loop first counts what it owes and then refuses what is not whole.
+                let may_die = self.diary.has_poller_failed || self.has(Fault::Threads);
+                let is_after = may_die || self.diary.told_at.is_some_and(|told| written_at >= told + self.plan.grace);
                 let has_just_come = is_after && delivered_at.is_some_and(|at| at + COUNT_TIME >= written_at);
                 if !has_just_come && delivered_at.is_some_and(|at| at <= looked_at || at <= written_at && !is_gap) {
                     let text = format!(

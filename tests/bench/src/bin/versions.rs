@@ -21,7 +21,7 @@ use allout_bench::Result;
 use allout_bench::builds::target;
 use allout_bench::clients::Client;
 use allout_bench::figures::{median, table};
-use allout_bench::process::Process;
+use allout_bench::process::{LISTEN, Process};
 use allout_bench::servers::{installed, script};
 use allout_bench::workloads::{WORKLOADS, Workload};
 use allout_bench::wrk::Drive;
@@ -148,7 +148,7 @@ fn instructions_in_all(build: &Path, pipelined: usize, requests: usize) -> Resul
     let counts = target().join("versions.callgrind");
     let mut command = Command::new("valgrind");
     command.args(["-q", "--tool=callgrind"]).arg(format!("--callgrind-out-file={}", counts.display()));
-    command.arg(build).args(["--loops", "1"]);
+    command.arg(build).args(LISTEN).args(["--loops", "1"]);
     let mut server = Process::start_by(command)?;
     let mut client = Client::connect(server.address)?;
     let batch = "GET /ping HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n".repeat(pipelined);
