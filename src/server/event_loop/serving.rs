@@ -298,14 +298,19 @@ impl<'a> Serving<'a> {
     /// True if a whole request waits after the one being answered, here or in the socket; or if one may, and other
     /// connections must get their turn.
     fn has_successor(&mut self, buffer: &mut ReadBuffer) -> bool {
-        self.connection.look_again();
         // A request is limited, and only what has come already is read. But a client that keeps sending must not hold
         // the loop, least of all past its deadline: after these reads, the connection is looked at again.
         for _ in 0..READS_MAX {
             match self.progress(buffer) {
                 Ok(Progress::Whole | Progress::Begun) | Err(Obstacle::Answer(_)) => return true,
-                Ok(_) if self.fill(buffer) => {}
-                Ok(_) | Err(_) => return false,
+                Ok(_) => {
+                    // Until nothing is left: a short read may have been cut short.
+                    self.connection.look_again();
+                    if !self.fill(buffer) {
+                        return false;
+                    }
+                }
+                Err(_) => return false,
             }
         }
         true

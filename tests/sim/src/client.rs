@@ -722,6 +722,8 @@ impl World {
     fn settle(&mut self, number: usize, connection: usize, closing_from: Option<u64>) {
         let mut owed = std::mem::take(&mut self.clients[number].owed);
         let mut closing_from = closing_from;
+        // What fails closes the connection: what comes behind it is not read. Nor is it behind a refusal.
+        let mut is_torn = false;
         // Whole answers that were written, and that the client has not got.
         let mut from = self.clients[number].got_from;
         while closing_from.is_none() && !owed.is_empty() {
@@ -739,8 +741,10 @@ impl World {
                 if answer.status == written.expected.status {
                     self.lose(number, connection, &written.expected, at, true, "was written, and did not come");
                 }
+                is_torn |= written.expected.may_fail;
                 if answer.closes {
                     closing_from = Some(from);
+                    is_torn |= answer.status != written.expected.status;
                 }
             }
             from += answer.bytes as u64;
@@ -755,9 +759,8 @@ impl World {
         // A slow reader may have been given up; and an answer that says that it is the last may not have been read.
         let is_slow = was_blocked && self.plan.write_timeout < 30 * SEC;
         let (is_accepted, listener, tried_at) = (pipe.is_accepted, pipe.listener, pipe.tried_at);
-        let (mut is_torn, mut may_close) = (false, false);
+        let mut may_close = false;
         for Owed { expected, end, .. } in owed {
-            // What fails closes the connection: what comes behind it is not read.
             is_torn |= expected.may_fail || may_close;
             may_close |= expected.may_close;
             let Some(delivered_at) = end.and_then(|end| self.delivered(connection, end)) else { continue };
