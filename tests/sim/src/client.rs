@@ -741,7 +741,7 @@ impl World {
                 if answer.status == written.expected.status {
                     self.lose(number, connection, &written.expected, at, true, "was written, and did not come");
                 }
-                is_torn |= written.expected.may_fail;
+                is_torn |= written.expected.may_fail || written.expected.may_close;
                 if answer.closes {
                     closing_from = Some(from);
                     is_torn |= answer.status != written.expected.status;

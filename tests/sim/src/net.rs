@@ -93,6 +93,8 @@ pub(crate) struct Connection {
     lacks_room: bool,
     /// What a server's thread waits for, if its calls wait.
     pub(crate) wait: Option<Nanos>,
+    /// When it came into the queue.
+    queued_at: Nanos,
     /// When the server last tried to read.
     pub(crate) tried_at: Nanos,
     /// When the server ended its side or closed, and when it had tried to read last then.
@@ -124,6 +126,8 @@ pub(crate) struct Listener {
     /// It is broken.
     pub(crate) is_dead: bool,
     pub(crate) closed_at: Option<Nanos>,
+    /// When an `accept` last found nobody.
+    emptied_at: Nanos,
     pub(crate) reset_handshakes: Vec<(Nanos, usize)>,
 }
 
@@ -247,6 +251,7 @@ impl World {
             awaits_room: false,
             lacks_room: false,
             wait: None,
+            queued_at: 0,
             tried_at: 0,
             ended_at: None,
             writes: Vec::new(),
@@ -329,6 +334,7 @@ impl World {
             return;
         }
         self.net.listeners[listener].queue.push_back(number);
+        self.net.pipes[number].queued_at = self.now;
         self.note(|| format!("connection {number} is in the queue"));
         self.listener_has_news(listener);
     }
@@ -361,6 +367,7 @@ impl World {
             errors: VecDeque::new(),
             is_dead: false,
             closed_at: None,
+            emptied_at: 0,
             reset_handshakes: Vec::new(),
         });
         self.net.listeners.len() - 1
@@ -384,7 +391,10 @@ impl World {
             self.count("accepts without a descriptor");
             return Err(no_descriptor);
         }
-        let Some(connection) = self.net.listeners[number].queue.pop_front() else { return Err(empty) };
+        let Some(connection) = self.net.listeners[number].queue.pop_front() else {
+            self.net.listeners[number].emptied_at = self.now;
+            return Err(empty);
+        };
         self.net.descriptors += 1;
         self.net.pipes[connection].is_accepted = true;
         self.net.pipes[connection].tried_at = self.now;
@@ -426,10 +436,14 @@ impl World {
             queue.into_iter().chain(handshakes).for_each(|number| self.net.pipes[number].is_others = true);
             return;
         }
+        // Without a filter, who comes between the last look and the close is reset.
+        let (is_open_to_all, emptied_at) = (listener.kind == Kind::Plain, listener.emptied_at);
         let reset = handshakes.iter().map(|number| (now, *number));
         listener.reset_handshakes.extend(reset.filter(|(_, number)| !self.net.pipes[*number].ends[UP].is_vanished));
         for connection in queue.into_iter().chain(handshakes) {
             let latency = self.net.pipes[connection].latency;
+            self.net.pipes[connection].is_excused |=
+                is_open_to_all && self.net.pipes[connection].queued_at > emptied_at && emptied_at + MS > now;
             self.net.pipes[connection].ends[DOWN].is_closed = true;
             self.net.pipes[connection].ended_at.get_or_insert((now, 0));
             self.later(now + latency, Event::Reset(connection, UP));
