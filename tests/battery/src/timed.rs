@@ -17,12 +17,10 @@ mod log;
 mod metrics;
 #[path = "../../../src/notify.rs"]
 mod notify;
-#[path = "../../../src/overview.rs"]
-mod overview;
 #[path = "../../../src/routes.rs"]
 mod routes;
-#[path = "../../../src/sheet.rs"]
-mod sheet;
+#[path = "../../../src/status/mod.rs"]
+mod status;
 #[path = "../../../src/threads.rs"]
 mod threads;
 
