@@ -86,7 +86,7 @@ pub(crate) struct Client {
     is_turned_away: bool,
     reconnects: u32,
     /// Since when it waits although the process does nothing, and whether that has been told.
-    pub(crate) undone_since: Option<Nanos>,
+    pub(crate) undone_since: Option<(Option<u64>, Nanos)>,
     pub(crate) was_forgotten: bool,
 }
 

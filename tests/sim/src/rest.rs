@@ -31,9 +31,12 @@ impl World {
     fn left_undone_since(&mut self, number: usize) -> Option<Nanos> {
         let is_undone =
             !self.clients[number].was_forgotten && (self.is_left_in_queue(number) || self.is_uncalled(number));
-        let since = is_undone.then(|| self.clients[number].undone_since.unwrap_or(self.now));
-        self.clients[number].undone_since = since;
-        since.map(|since| since.max(self.diary.full_at))
+        // Of many requests, each has its own time.
+        let client = &self.clients[number];
+        let next = client.next_owed().map(|(id, _)| id);
+        let since = client.undone_since.filter(|(of, _)| *of == next).map_or(self.now, |(_, since)| since);
+        self.clients[number].undone_since = is_undone.then_some((next, since));
+        is_undone.then(|| since.max(self.diary.full_at))
     }
 
     /// A connection that could be accepted.
