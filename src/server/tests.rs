@@ -1,6 +1,8 @@
 //! What only a test inside the crate can see: a loop that dies by a fault of our own, or is behind, while others live
 //! on; threads whose end takes time; and how permits are counted.
 
+mod uploads;
+
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
