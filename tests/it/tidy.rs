@@ -119,6 +119,7 @@ const SOCKETS: &[&str] = &[
     "src/server/inherited.rs",
     "src/server/mod.rs",
     "src/server/tests.rs",
+    "src/server/tests/uploads.rs",
     "src/check.rs",
     "src/notify.rs",
 ];
