@@ -116,7 +116,6 @@ const SOCKETS: &[&str] = &[
     "src/server/bind.rs",
     "src/server/inherited.rs",
     "src/server/socket_file.rs",
-    "src/server/inherited.rs",
     "src/server/mod.rs",
     "src/server/tests.rs",
     "src/server/tests/uploads.rs",
