@@ -21,7 +21,7 @@ mod fields;
 mod framing;
 mod requests;
 
-use case::{Case, Closed, Done, Open, PONG_WIRE, TOO_LARGE, Waits, expected, undated};
+use case::{Case, Closed, Done, Open, PONG_WIRE, TOO_LARGE, Waits, expected, routes, undated};
 
 const ABOUT_HEADS: [&[Case]; 2] = [requests::CASES, fields::CASES];
 const ABOUT_BODIES: [&[Case]; 4] = [framing::CASES, chunks::CASES, connections::CASES, attacks::CASES];
@@ -31,27 +31,18 @@ fn cases() -> impl Iterator<Item = &'static Case> {
 }
 
 fn router() -> Router {
-    other_routes().post("/echo", |request| Response::bytes("application/octet-stream", request.body().to_vec()))
+    routes().post("/echo", |request| Response::bytes("application/octet-stream", request.body().to_vec()))
 }
 
 /// The same, but that the body is read as it arrives.
 fn streaming_router() -> Router {
-    other_routes().stream(Method::Post, "/echo", |_, body| {
+    routes().stream(Method::Post, "/echo", |_, body| {
         let mut bytes = Vec::new();
         match body.read_to_end(&mut bytes) {
             Ok(_) => Response::bytes("application/octet-stream", bytes),
             Err(_) => Response::text("never sent\n"),
         }
     })
-}
-
-fn other_routes() -> Router {
-    Router::new()
-        .get("/ping", |_| Response::text("pong"))
-        .get("/gone", |_| Response::new(Status::NO_CONTENT))
-        .delete("/gone", |_| Response::new(Status::NO_CONTENT))
-        .get("/same", |_| Response::text("never sent\n").with_status(Status::NOT_MODIFIED))
-        .get("/users/{id}", |request| Response::text(format!("user {}\n", request.param("id").unwrap_or_default())))
 }
 
 // ---- Expect: 100-continue, which is a conversation -----------------------------------------------------------------

@@ -1,5 +1,7 @@
 //! What a case is: bytes in, the answers to them, and what becomes of the connection; and short ways to write it down.
 
+use super::{Response, Router, Status};
+
 /// Bytes in, the answers to them, and what becomes of the connection.
 pub(super) struct Case {
     pub(super) name: &'static str,
@@ -181,4 +183,14 @@ macro_rules! times_64 {
     ($text:expr) => {
         times_8!(times_8!($text))
     };
+}
+
+/// The routes that the cases ask for, but for `/echo`.
+pub(crate) fn routes() -> Router {
+    Router::new()
+        .get("/ping", |_| Response::text("pong"))
+        .get("/gone", |_| Response::new(Status::NO_CONTENT))
+        .delete("/gone", |_| Response::new(Status::NO_CONTENT))
+        .get("/same", |_| Response::text("never sent\n").with_status(Status::NOT_MODIFIED))
+        .get("/users/{id}", |request| Response::text(format!("user {}\n", request.param("id").unwrap_or_default())))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::judge::Ended;
 use super::player::Act;
-use super::{PATIENCE, TICK};
+use super::{PATIENCE, TICK, wire};
 use crate::group::{Group, MemberResult};
 use crate::http::{Method, Request, Response, Status, around};
 use crate::net::Kind;
@@ -148,8 +148,8 @@ fn hold() {
 
 fn router(routes: Routes) -> Router {
     match routes {
-        Routes::Wire => wire_routes().post("/echo", echo),
-        Routes::WireStreamed => wire_routes().stream(Method::Post, "/echo", |_, body| {
+        Routes::Wire => wire::routes().post("/echo", echo),
+        Routes::WireStreamed => wire::routes().stream(Method::Post, "/echo", |_, body| {
             let mut bytes = Vec::new();
             match body.read_to_end(&mut bytes) {
                 Ok(_) => Response::bytes("application/octet-stream", bytes),
@@ -162,15 +162,6 @@ fn router(routes: Routes) -> Router {
 
 fn echo(request: &Request<'_>) -> Response {
     Response::bytes("application/octet-stream", request.body().to_vec())
-}
-
-fn wire_routes() -> Router {
-    Router::new()
-        .get("/ping", |_| Response::text("pong"))
-        .get("/gone", |_| Response::new(Status::NO_CONTENT))
-        .delete("/gone", |_| Response::new(Status::NO_CONTENT))
-        .get("/same", |_| Response::text("never sent\n").with_status(Status::NOT_MODIFIED))
-        .get("/users/{id}", |request| Response::text(format!("user {}\n", request.param("id").unwrap_or_default())))
 }
 
 fn drain_routes() -> Router {

@@ -4,6 +4,8 @@
 use super::Scenario;
 use super::player::{Act, Script, Step};
 use super::site::Routes;
+use crate::http::{Response, Status};
+use crate::router::Router;
 use crate::server::Config;
 use crate::world::SEC;
 
@@ -24,6 +26,7 @@ mod framing;
 #[path = "../../../it/wire/requests.rs"]
 mod requests;
 
+pub(super) use case::routes;
 use case::{Case, Done, Open, PONG_WIRE, Refused, TOO_LARGE, Waits, expected, undated};
 
 const ABOUT_HEADS: [&[Case]; 2] = [requests::CASES, fields::CASES];
